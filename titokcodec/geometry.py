@@ -1,0 +1,247 @@
+"""Any picture size on 256x256 tiles: where they lie, how they are cut, how they are blended back.
+
+A plan is a pure function of width, height and layout, in integers only, because the decoder derives it again from the
+header. It is part of file format version 1: other constants need another version.
+
+Layout ``fit`` scales the whole picture to one tile, whatever its aspect, and back. Layout ``tile`` covers it with
+tiles that overlap by 32 pixels or more, spread evenly, so that every side above 256 needs no padding; a side below 256
+is continued by reflection on the right or at the bottom.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from titokcodec.errors import TitokError
+from titokcodec.images import resize
+
+TILE = 256
+OVERLAP = 32  # the least overlap of two neighbours
+FIT_SIDE = 320  # up to here one tile holds the picture at 80 % of its resolution or better
+
+Layout: TypeAlias = Literal["fit", "tile"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the tiles of a picture lie, in pixels; they are numbered row by row.
+
+    ``lefts`` and ``tops`` are the tiles' corners along each side, ascending, from 0 to the side's length - 256.
+    """
+
+    width: int
+    height: int
+    layout: Layout
+    lefts: tuple[int, ...]
+    tops: tuple[int, ...]
+
+    @property
+    def tiles(self) -> int:
+        return len(self.lefts) * len(self.tops)
+
+    def corner(self, index: int) -> tuple[int, int]:
+        """Left and top of tile ``index``."""
+        row, column = divmod(index, len(self.lefts))
+        return self.lefts[column], self.tops[row]
+
+
+def choose_layout(width: int, height: int) -> Layout:
+    """What ``auto`` means: ``fit`` if the longer side is at most 320, else ``tile``."""
+    return "fit" if max(width, height) <= FIT_SIDE else "tile"
+
+
+def tile_count(width: int, height: int, layout: Layout) -> int:
+    """How many tiles :func:`plan` would have, by arithmetic alone: safe on any size before checking a limit."""
+    _check(width, height, layout)
+    return 1 if layout == "fit" else _count(width) * _count(height)
+
+
+def plan(width: int, height: int, layout: Layout) -> Plan:
+    """Lays out a picture of ``width`` x ``height`` pixels. Raises ``TitokError`` on an empty size or another layout."""
+    _check(width, height, layout)
+    if layout == "fit":
+        return Plan(width, height, layout, (0,), (0,))
+    return Plan(width, height, layout, _starts(width), _starts(height))
+
+
+def cut(pixels: np.ndarray, plan: Plan, start: int = 0, stop: int | None = None) -> np.ndarray:
+    """Tiles ``start`` to ``stop`` of (H, W, 3) uint8 pixels as a new (stop - start, 256, 256, 3) uint8 array."""
+    stop = plan.tiles if stop is None else stop
+    if pixels.shape != (plan.height, plan.width, 3):
+        raise TitokError(f"the plan is for {plan.height}x{plan.width}x3 pixels, not {pixels.shape}; make a new plan")
+    if not 0 <= start <= stop <= plan.tiles:
+        raise TitokError(f"tiles {start} to {stop} are not among the plan's {plan.tiles}; ask for fewer")
+    tiles = np.empty((stop - start, TILE, TILE, 3), np.uint8)
+    if plan.layout == "fit":
+        tiles[:] = resize(pixels, (TILE, TILE))[None] if len(tiles) else 0
+        return tiles
+    columns, rows = _reflected(plan.width), _reflected(plan.height)
+    for tile, index in zip(tiles, range(start, stop), strict=True):
+        left, top = plan.corner(index)
+        part = pixels[top : top + TILE, left : left + TILE]
+        tile[:] = part if part.shape == tile.shape else part[rows[:, None], columns]
+    return tiles
+
+
+class Canvas:
+    """Puts decoded tiles together again, in order, a batch at a time.
+
+    Overlaps are blended by raised cosines over the whole width that neighbours share; the weights sum to 1 at
+    every pixel, so tiles that are exact cuts give back the exact picture. Only the float rows that later tiles can
+    still change are kept: the peak is the uint8 result and one row of tiles as float32.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._added = 0
+        if plan.layout == "fit":
+            return
+        self._pixels = np.empty((plan.height, plan.width * 3), np.uint8)
+        # Rows from the current tops[row] on. Channels lie within the rows, so numpy's inner loops are long.
+        self._open = np.zeros((min(TILE, plan.height), plan.width * 3), np.float32)
+        self._columns = _windows(plan.lefts, plan.width)
+        self._rows = _windows(plan.tops, plan.height)
+
+    def add(self, tiles: np.ndarray) -> None:
+        """Takes the next n tiles, (n, 256, 256, 3): uint8 in 0..255, or floats in [0, 1], clipped to that.
+
+        Raises ``TitokError`` on another shape or type, or on more tiles than the plan has.
+        """
+        if tiles.ndim != 4 or tiles.shape[1:] != (TILE, TILE, 3):
+            raise TitokError(f"takes tiles of shape (n, {TILE}, {TILE}, 3), not {tiles.shape}; check the axes")
+        if tiles.dtype != np.uint8 and not np.issubdtype(tiles.dtype, np.floating):
+            raise TitokError(f"takes uint8 tiles in 0..255 or float tiles in [0, 1], not {tiles.dtype}; convert them")
+        if self._added + len(tiles) > self.plan.tiles:
+            raise TitokError(f"{self._added + len(tiles)} tiles for a plan of {self.plan.tiles}; check the plan")
+        for tile in tiles:
+            values = tile if tile.dtype == np.uint8 else tile.astype(np.float32).clip(0, 1) * 255
+            self._put(values)
+            self._added += 1
+
+    def finish(self) -> np.ndarray:
+        """The picture, (H, W, 3) uint8. Raises ``TitokError`` while tiles are missing."""
+        if self._added != self.plan.tiles:
+            raise TitokError(f"{self._added} of {self.plan.tiles} tiles are there; add the rest")
+        return self._pixels.reshape(self.plan.height, self.plan.width, 3)
+
+    def _put(self, tile: np.ndarray) -> None:
+        plan = self.plan
+        if plan.layout == "fit":
+            eight_bit = np.rint(tile).astype(np.uint8)
+            self._pixels = resize(eight_bit, (plan.width, plan.height))
+            return
+        row, column = divmod(self._added, len(plan.lefts))
+        across, down = np.repeat(self._columns[column], 3), self._rows[row]
+        part = tile.reshape(TILE, TILE * 3)[: len(down), : len(across)] * across
+        part *= down[:, None]
+        left = plan.lefts[column] * 3
+        self._open[: len(down), left : left + len(across)] += part
+        if column == len(plan.lefts) - 1:
+            self._close_rows(row)
+
+    def _close_rows(self, row: int) -> None:
+        """Rounds the rows that no later tile reaches into the result and moves the others up."""
+        tops = self.plan.tops
+        last = row == len(tops) - 1
+        done = len(self._open) if last else tops[row + 1] - tops[row]
+        finished = self._open[:done]
+        self._pixels[tops[row] : tops[row] + done] = np.rint(finished, out=finished)
+        if last:
+            self._open = self._open[:0]
+        else:
+            self._open[:-done] = self._open[done:]
+            self._open[-done:] = 0
+
+
+def seam_contrast(pixels: np.ndarray, plan: Plan) -> float:
+    """How visible the tile borders are in (H, W, 3) uint8 pixels: 1.0 is not at all.
+
+    The mean absolute step between neighbouring pixels across the lines where a tile begins or ends, divided by the mean
+    absolute step everywhere else. 1.0 for a plan with a single tile; infinite if the rest is perfectly flat.
+    """
+    if plan.tiles == 1:
+        return 1.0
+    across = np.zeros(plan.width, np.int64)  # entry x: steps from column x - 1 to column x, summed
+    down = np.zeros(plan.height, np.int64)
+    for top in range(0, plan.height, TILE):
+        band = pixels[max(top - 1, 0) : top + TILE].astype(np.int16)
+        down[max(top, 1) : top + TILE] = np.abs(np.diff(band, axis=0)).sum(axis=(1, 2))
+        band = band[min(top, 1) :]
+        across[1:] += np.abs(np.diff(band, axis=1)).sum(axis=(0, 2))
+    seam = rest = seam_steps = rest_steps = 0
+    for sums, starts, length in ((across, plan.lefts, plan.height), (down, plan.tops, plan.width)):
+        lines = _border_lines(starts, len(sums))
+        seam += int(sums[lines].sum())
+        rest += int(sums.sum() - sums[lines].sum())
+        seam_steps += len(lines) * length * 3
+        rest_steps += (len(sums) - 1 - len(lines)) * length * 3
+    if rest == 0:
+        return 1.0 if seam == 0 else float("inf")
+    return (seam / seam_steps) / (rest / rest_steps)
+
+
+def _check(width: int, height: int, layout: str) -> None:
+    if width < 1 or height < 1:
+        raise TitokError(f"a picture of {width}x{height} has no pixels; give at least 1x1")
+    if layout not in ("fit", "tile"):
+        raise TitokError(f"layout {layout!r} is unknown; use 'fit' or 'tile'")
+
+
+def _count(length: int) -> int:
+    return 1 if length <= TILE else -((OVERLAP - length) // (TILE - OVERLAP))
+
+
+def _starts(length: int) -> tuple[int, ...]:
+    """Tiles along one side, from 0 to ``length - 256``, spread evenly and rounded half up."""
+    gaps = _count(length) - 1
+    if gaps == 0:
+        return (0,)
+    return tuple((2 * i * (length - TILE) + gaps) // (2 * gaps) for i in range(gaps + 1))
+
+
+def _reflected(length: int) -> np.ndarray:
+    """For each of a tile's 256 places the pixel to take from a side of ``length``: 0 1 2 2 1 0 0 1 ... for three."""
+    there_and_back = np.arange(TILE) % (2 * length)
+    return np.minimum(there_and_back, 2 * length - 1 - there_and_back)
+
+
+def _windows(starts: tuple[int, ...], length: int) -> list[np.ndarray]:
+    """Each tile's weights along one side, float32, summing to 1 at every place of the side.
+
+    However long the side, its tiles share a few arrays.
+    """
+    if len(starts) == 1:
+        return [np.ones(min(TILE, length), np.float32)]
+    overlaps = [0, *(TILE - (b - a) for a, b in pairwise(starts)), 0]
+    windows = [_window(a, b) for a, b in pairwise(overlaps)]
+    if len(starts) != 3:
+        return windows
+    # With three tiles on 481 to 511 pixels the first and the last meet too, and ramps alone do not sum to 1.
+    total = np.zeros(length)
+    for start, window in zip(starts, windows, strict=True):
+        total[start : start + TILE] += window
+    return [(w / total[s : s + TILE]).astype(np.float32) for s, w in zip(starts, windows, strict=True)]
+
+
+@lru_cache(maxsize=64)
+def _window(before: int, after: int) -> np.ndarray:
+    """256 weights that rise over the first ``before`` places and fall over the last ``after``, 1 between."""
+    window = np.ones(TILE)
+    window[:before] *= _rise(before)
+    window[TILE - after :] *= _rise(after)[::-1]
+    return window.astype(np.float32)
+
+
+def _rise(width: int) -> np.ndarray:
+    return 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / max(width, 1))
+
+
+def _border_lines(starts: tuple[int, ...], length: int) -> np.ndarray:
+    """The places in 1..length - 1 where a tile begins or the one before it has ended."""
+    lines = np.unique([edge for start in starts for edge in (start, start + TILE)])
+    return lines[(lines > 0) & (lines < length)]

@@ -1,0 +1,149 @@
+"""What a TiTok model looks like: one frozen dataclass that travels as JSON inside its weight file.
+
+Sizes follow "An Image is Worth 32 Tokens for Reconstruction and Generation" (Yu et al. 2024), section 3 and table 7
+of its appendix; ``default`` is this project's own.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields, replace
+
+from titokcodec.errors import WeightsError
+
+HEADS = ("upsampler", "pixels", "proxy")
+PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
+LARGEST = 1 << 16  # no size in a config may exceed this: a hostile file must not make us allocate at will
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Width, depth and heads of one vision transformer."""
+
+    width: int
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class TiTokConfig:
+    """Architecture of one tokenizer.
+
+    Attributes:
+        encoder, decoder: The two transformers.
+        tokens: K, latent tokens a picture.
+        codes: N, entries of the codebook.
+        code_width: Width of one codebook entry.
+        image_size: Side of the square picture in pixels.
+        patch_size: Side in pixels of the patches that the encoder reads and of the cells that the decoder draws.
+        pool: The encoder averages pool x pool pixels before it cuts patches; it saves work on detail that no code
+            could hold anyway.
+        l2_normalised: Codes and latents live on the unit sphere.
+        head: What turns decoder cells into pixels: ``upsampler`` (ours: convolutions on a finer grid, then sub-pixels),
+            ``pixels`` (published one-stage models) or ``proxy`` (published two-stage models: soft MaskGIT-VQGAN codes).
+        head_width, head_blocks, head_grid: Channels, residual blocks and grid side of the upsampler.
+        nested: Every prefix of the tokens is a picture (One-D-Piece's tail drop).
+        min_tokens: The shortest prefix that the model was trained for; equals ``tokens`` unless nested.
+        legacy: The encoder mixes tokens and channels in a reshape, as the first published weights were trained with.
+    """
+
+    encoder: Tower
+    decoder: Tower
+    tokens: int
+    codes: int = 4096
+    code_width: int = 12
+    image_size: int = 256
+    patch_size: int = 16
+    pool: int = 1
+    l2_normalised: bool = True
+    head: str = "upsampler"
+    head_width: int = 64
+    head_blocks: int = 2
+    head_grid: int = 32
+    nested: bool = False
+    min_tokens: int = 0
+    legacy: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.min_tokens:
+            object.__setattr__(self, "min_tokens", self.tokens)
+        _check_types(self)
+        for name, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
+            _check_types(tower)
+            _require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
+            _require(tower.width % 4 == 0 and tower.layers <= 256, f"{name} {tower} is out of range")
+        _require(self.head in HEADS, f"head {self.head!r} is none of {', '.join(HEADS)}")
+        _require(2 <= self.codes, "a codebook needs two codes or more")
+        _require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
+        _require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
+        _require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
+        _require(self.patch_size % self.pool == 0, "the pooling must divide the patch size")
+        if self.head == "upsampler":
+            fits = self.head_grid % self.grid == 0 and self.image_size % self.head_grid == 0
+            _require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide the image size")
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side."""
+        return self.image_size // self.patch_size
+
+    def check_count(self, count: int) -> None:
+        """Raise ``ValueError`` unless the model can write and draw ``count`` tokens."""
+        if not self.min_tokens <= count <= self.tokens:
+            span = f"{self.min_tokens} to {self.tokens}" if self.nested else f"exactly {self.tokens}"
+            raise ValueError(f"this model takes {span} tokens, not {count}")
+
+    def to_json(self) -> str:
+        """Canonical text: equal configs give equal bytes, so that fingerprints may hash it."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> TiTokConfig:
+        """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
+        try:
+            values = json.loads(text)
+            towers = {side: Tower(**values.pop(side)) for side in ("encoder", "decoder")}
+            return cls(**towers, **values)
+        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise WeightsError(f"the model's configuration does not make sense: {error}") from None
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise WeightsError(f"the model's configuration does not make sense: {problem}")
+
+
+def _check_types(config: TiTokConfig | Tower) -> None:
+    """Dataclasses do not check types; a config that came from a file needs it."""
+    for field in fields(config):
+        value, kind = getattr(config, field.name), field.type
+        if kind == "int":
+            _require(type(value) is int and 1 <= value + (field.name == "head_blocks") <= LARGEST,
+                     f"{field.name} is {value!r}")
+        elif kind == "bool":
+            _require(type(value) is bool, f"{field.name} is {value!r}")
+
+
+SMALL, BASE, LARGE = Tower(512, 8, 8), Tower(768, 12, 12), Tower(1024, 24, 16)
+
+_LEGACY = {"head": "proxy", "legacy": True}
+_ONE_STAGE = {"head": "pixels", "codes": 8192, "code_width": 64, "l2_normalised": False}
+
+PRESETS: dict[str, TiTokConfig] = {
+    "titok_l32": TiTokConfig(LARGE, LARGE, 32, **_LEGACY),
+    "titok_b64": TiTokConfig(BASE, BASE, 64, **_LEGACY),
+    "titok_s128": TiTokConfig(SMALL, SMALL, 128, **_LEGACY),
+    "titok_bl64": TiTokConfig(BASE, LARGE, 64, **_ONE_STAGE),
+    "titok_bl128": TiTokConfig(BASE, LARGE, 128, **_ONE_STAGE),
+    "titok_sl256": TiTokConfig(SMALL, LARGE, 256, **_ONE_STAGE),
+    "default": TiTokConfig(
+        Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
+    ),
+}
+
+
+def preset(name: str, **changes: object) -> TiTokConfig:
+    """The named preset, with some fields replaced. Raises ``WeightsError`` for an unknown name."""
+    if name not in PRESETS:
+        raise WeightsError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,154 @@
+"""TiTok: a picture as a short row of integers (Yu et al. 2024, section 3; data flow of the published code).
+
+    pixels (B,3,H,H) -> Encoder -> latents (B,K,d) -> VectorQuantizer -> tokens (B,K)
+    tokens (B,k), k <= K -> codes (B,k,d) -> Decoder -> head -> pixels (B,3,H,H)
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titokcodec.models import vqgan
+from titokcodec.models.config import PROXY_CODES, TiTokConfig
+from titokcodec.models.layers import Transformer, init_weights
+from titokcodec.models.quantizer import Quantized, VectorQuantizer
+
+
+class Encoder(Transformer):
+    """Reads patches and latent tokens together, and hands back the latents alone."""
+
+    def __init__(self, config: TiTokConfig) -> None:
+        super().__init__(config.encoder, config.grid**2, config.tokens)
+        self.pool, self.legacy = config.pool, config.legacy
+        side = config.patch_size // config.pool
+        self.patch_embed = nn.Conv2d(3, config.encoder.width, side, stride=side)
+        self.conv_out = nn.Conv2d(config.encoder.width, config.code_width, 1)
+
+    def forward(self, pixels: Tensor, latent_tokens: Tensor) -> Tensor:
+        """(B, 3, H, H) in [0, 1] and (K, W) -> (B, K, d)."""
+        if self.pool > 1:
+            pixels = F.avg_pool2d(pixels, self.pool)
+        patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
+        _, latents = self.attend(patches, latent_tokens.expand(len(pixels), -1, -1))
+        latents = self.ln_post(latents)
+        batch, tokens, width = latents.shape
+        if self.legacy:  # the first published models reinterpret (K, W) as (W, K) here, and were trained to
+            latents = latents.reshape(batch, width, tokens)
+        else:
+            latents = latents.transpose(1, 2)
+        return self.conv_out(latents.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
+
+
+class Upsampler(nn.Module):
+    """Our pixel head: cells are unfolded onto a finer grid, smoothed by residual convolutions, and spread to sub-pixels.
+
+    All convolutions run on the grid, at a fraction of the pixels; the last one sees neighbouring cells, so no seams
+    remain between them.
+    """
+
+    def __init__(self, config: TiTokConfig) -> None:
+        super().__init__()
+        width, finer = config.head_width, config.head_grid // config.grid
+        subpixels = config.image_size // config.head_grid
+        self.unfold = nn.Sequential(
+            nn.Conv2d(config.decoder.width, width * finer**2, 1), nn.PixelShuffle(finer) if finer > 1 else nn.Identity()
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(width, width, 3, padding=1), nn.GELU(), nn.Conv2d(width, width, 3, padding=1))
+            for _ in range(config.head_blocks)
+        )
+        self.spread = nn.Sequential(nn.Conv2d(width, 3 * subpixels**2, 3, padding=1), nn.PixelShuffle(subpixels))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        x = self.unfold(cells)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.spread(x) + 0.5
+
+
+class PixelHead(nn.Module):
+    """The published one-stage head in its ``ffn`` layout: every cell's 3 x p x p pixels from one linear map."""
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.add_module("0", nn.Conv2d(width, 3 * patch * patch, 1))
+        self.patch = patch
+
+    def forward(self, cells: Tensor) -> Tensor:
+        x = self.get_submodule("0")(cells)
+        batch, _, rows, columns = x.shape
+        p = self.patch
+        x = x.view(batch, p, p, 3, rows, columns)  # channels count (row in patch, column in patch, colour)
+        return x.permute(0, 3, 4, 1, 5, 2).reshape(batch, 3, rows * p, columns * p)
+
+
+class Decoder(Transformer):
+    """Draws the cells of a picture, each starting from the same mask token, out of any prefix of the codes."""
+
+    def __init__(self, config: TiTokConfig) -> None:
+        super().__init__(config.decoder, config.grid**2, config.tokens)
+        width = config.decoder.width
+        self.grid = config.grid
+        self.decoder_embed = nn.Linear(config.code_width, width)
+        self.mask_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
+        self.conv_out: nn.Module = nn.Identity()
+        if config.head == "proxy":
+            self.ffn = nn.Sequential(
+                nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES, 1)
+            )
+        elif config.head == "pixels":
+            self.ffn = PixelHead(width, config.patch_size)
+            self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
+        else:
+            self.ffn = Upsampler(config)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """(B, k, d) -> (B, 3, H, H) pixels, or (B, 1024, H/p, H/p) logits over proxy codes."""
+        masks = self.mask_token.expand(len(codes), self.cells, -1)
+        cells, _ = self.attend(masks, self.decoder_embed(codes))
+        cells = self.ln_post(cells).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        return self.conv_out(self.ffn(cells))
+
+
+class TiTok(nn.Module):
+    """The whole tokenizer. Pixels are RGB in [0, 1], tokens are int64 in [0, N)."""
+
+    def __init__(self, config: TiTokConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_tokens = nn.Parameter(torch.randn(config.tokens, config.encoder.width) * config.encoder.width**-0.5)
+        self.encoder = Encoder(config)
+        self.quantize = VectorQuantizer(config.codes, config.code_width, config.l2_normalised)
+        self.decoder = Decoder(config)
+        self.apply(init_weights)
+        if config.head == "proxy":
+            self.pixel_quantize = VectorQuantizer(PROXY_CODES, vqgan.CODE_WIDTH, l2_normalised=False)
+            self.pixel_decoder = vqgan.Decoder()
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, H) -> (B, K, d), before quantization."""
+        return self.encoder(pixels, self.latent_tokens)
+
+    def encode(self, pixels: Tensor, tokens: int | None = None) -> Tensor:
+        """(B, 3, H, H) in [0, 1] -> (B, tokens) int64; a short answer is a prefix of the long one."""
+        latents = self.latents(pixels)
+        return self.quantize.nearest(latents[:, :tokens])
+
+    def draw(self, codes: Tensor) -> Tensor:
+        """(B, k, d) codes -> (B, 3, H, H) pixels, not clamped."""
+        drawn = self.decoder(codes)
+        if self.config.head == "proxy":
+            soft = drawn.softmax(1).flatten(2).transpose(1, 2) @ self.pixel_quantize.embedding.weight.to(drawn.dtype)
+            drawn = self.pixel_decoder(soft.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid)))
+        return drawn
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(B, k) int64, any k up to K -> (B, 3, H, H) float32 in [0, 1]."""
+        codes = self.quantize.lookup(tokens).to(self.decoder.mask_token.dtype)
+        return self.draw(codes).float().clamp(0, 1)
+
+    def forward(self, pixels: Tensor) -> Quantized:
+        """(B, 3, H, H) -> quantized latents with gradients and losses, for training."""
+        return self.quantize(self.latents(pixels))

@@ -1,0 +1,1 @@
+"""Training of titokcodec's models, run from a checkout: ``python -m training.single --help``."""

@@ -1,0 +1,47 @@
+"""Keeping every code alive: the codebook starts from data, and codes that nobody uses start again from data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from titokcodec.models.quantizer import VectorQuantizer
+
+
+class CodebookCare:
+    """Watches a quantizer during training.
+
+    Args:
+        quantizer: The module to look after, changed in place.
+        patience: Steps without use after which a code is replaced by a random latent of the batch.
+    """
+
+    def __init__(self, quantizer: VectorQuantizer, patience: int = 30) -> None:
+        self.quantizer, self.patience = quantizer, patience
+        weight = quantizer.embedding.weight
+        self.idle = torch.zeros(len(weight), dtype=torch.long, device=weight.device)
+
+    def start_from(self, latents: Tensor) -> None:
+        """Every code becomes a random one of the (B, K, d) latents, slightly moved so that no two are equal."""
+        self._replace(torch.ones_like(self.idle, dtype=torch.bool), latents)
+
+    def step(self, tokens: Tensor, latents: Tensor, restart: bool = True) -> Tensor:
+        """Note the (B, K) tokens just used; replace idle codes if ``restart``. Returns how many were replaced."""
+        used = torch.zeros_like(self.idle, dtype=torch.bool)
+        used[tokens.flatten()] = True
+        self.idle = torch.where(used, 0, self.idle + 1)
+        dead = (self.idle > self.patience) & restart
+        self._replace(dead, latents)
+        return dead.sum()
+
+    @torch.no_grad()
+    def _replace(self, codes: Tensor, latents: Tensor) -> None:
+        """Without a host synchronisation: rows that stay are rewritten with themselves."""
+        weight = self.quantizer.embedding.weight
+        flat = latents.detach().float().flatten(0, -2)
+        picks = flat[torch.randint(len(flat), (len(weight),), device=flat.device)]
+        if self.quantizer.l2_normalised:
+            picks = torch.nn.functional.normalize(picks, dim=-1)
+        picks = picks + 0.01 * picks.std() * torch.randn_like(picks)
+        weight.copy_(torch.where(codes[:, None], picks, weight))
+        self.idle = torch.where(codes, 0, self.idle)

@@ -1,0 +1,137 @@
+"""What every stage shares: a schedule fitted to the clock, optimizers, EMA, checkpoints that survive a kill, logs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+
+class Clock:
+    """Progress through a budget of minutes, counting time spent before a resume.
+
+    Args:
+        minutes: The whole budget.
+        spent: Seconds already used by earlier runs.
+    """
+
+    def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        self.budget, self.began = minutes * 60, time.monotonic() - spent
+
+    @property
+    def spent(self) -> float:
+        """Seconds used so far."""
+        return time.monotonic() - self.began
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget used, 0 to 1."""
+        return min(self.spent / self.budget, 1.0)
+
+
+def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
+    """Learning-rate factor: a linear rise over the ``warmup`` share of the run, then half a cosine to ``floor``."""
+    if progress < warmup:
+        return max(progress / warmup, floor)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+class Optimizers:
+    """Muon for the blocks' matrices, AdamW for the rest; no decay on vectors, embeddings and positions.
+
+    Muon (Jordan 2024) orthogonalises each update; with a 2D start it is worth one to two decibels in short runs.
+    """
+
+    def __init__(self, model: nn.Module, muon_rate: float, adam_rate: float, decay: float = 0.01) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if muon_rate and ".transformer." in name and p.ndim == 2]
+        chosen = {id(p) for p in matrices}
+        rest = [(name, p) for name, p in named if id(p) not in chosen]
+        plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
+        decayed = [p for name, p in rest if not (p.ndim < 2 or "embed" in name or "token" in name)]
+        groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adam_rate, betas=(0.9, 0.98))]
+        if matrices:
+            self.all.append(torch.optim.Muon(matrices, lr=muon_rate, weight_decay=decay))
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["peak"] = group["lr"]
+
+    def step(self, factor: float) -> None:
+        """One update at ``factor`` times the peak learning rates; gradients are cleared."""
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * factor
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer in self.all]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for optimizer, state in zip(self.all, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
+class EMA:
+    """A slowly following copy of a model, the one that is evaluated and shipped."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Follow ``model``; early steps follow faster: min(decay, (1 + t) / (10 + t))."""
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        mine, theirs = list(self.model.parameters()), list(model.parameters())
+        torch._foreach_lerp_(mine, theirs, weight)
+
+
+class Log:
+    """Metrics as JSON lines, to TensorBoard where it is installed, and in short to the terminal."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = (folder / "log.jsonl").open("a", buffering=1)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.board = SummaryWriter(str(folder / "tensorboard"))
+        except ImportError:
+            self.board = None
+
+    def write(self, step: int, **values: float | Tensor) -> None:
+        """Record one row of named numbers."""
+        row = {name: float(value.detach() if isinstance(value, Tensor) else value) for name, value in values.items()}
+        self.file.write(json.dumps({"step": step, **{name: round(value, 5) for name, value in row.items()}}) + "\n")
+        print(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+        if self.board:
+            for name, value in row.items():
+                self.board.add_scalar(name, value, step)
+
+    def picture(self, name: str, pixels: Tensor, step: int) -> None:
+        """Show a (3, H, W) picture in [0, 1] on TensorBoard."""
+        if self.board:
+            self.board.add_image(name, pixels, step)
+
+
+def save_state(path: Path, state: dict) -> None:
+    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def load_state(path: Path, device: torch.device) -> dict:
+    """Read a checkpoint; plain data and tensors only, so that it cannot run code."""
+    return torch.load(path, map_location=device, weights_only=True)
