@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
@@ -22,9 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from titokcodec import releases
+from titokcodec.atomic import write_atomic
 from titokcodec.bitstream import FINGERPRINT_BYTES
 from titokcodec.entropy import FrequencyTables
-from titokcodec.errors import ModelMismatch, WeightsError
+from titokcodec.errors import WeightsError
 from titokcodec.models.config import TiTokConfig
 
 if TYPE_CHECKING:
@@ -34,28 +35,6 @@ if TYPE_CHECKING:
 
 TABLES = "entropy.frequencies"
 SCALE = ".scale"
-
-
-@dataclass(frozen=True)
-class Release:
-    """A model that this project has published; its id stands in the header of every file made with it."""
-
-    id: int
-    name: str
-    fingerprint: bytes
-    file: str | None  # inside the package, or None once the weights are no longer shipped
-
-
-# An id is never used twice: a replaced model stays here, without a file, so that its pictures get a helpful error.
-RELEASES: tuple[Release, ...] = ()
-
-
-def release(model_id: int) -> Release:
-    """The published model with this id. Raises ``ModelMismatch`` if this version does not know it."""
-    for known in RELEASES:
-        if known.id == model_id:
-            return known
-    raise ModelMismatch(f"the file needs released model {model_id}, unknown to this version: upgrade titokcodec")
 
 
 @dataclass(frozen=True)
@@ -79,7 +58,7 @@ class Weights:
     @property
     def model_id(self) -> int:
         """The released model's id, 0 for any other."""
-        return next((known.id for known in RELEASES if known.fingerprint == self.fingerprint), 0)
+        return releases.id_of(self.fingerprint)
 
 
 def locate(source: str | os.PathLike | None = None) -> Path:
@@ -89,7 +68,7 @@ def locate(source: str | os.PathLike | None = None) -> Path:
         WeightsError: there is nothing there, or the hub is asked for without its library.
     """
     if source is None:
-        files = [known.file for known in RELEASES if known.file]
+        files = [known.file for known in releases.RELEASES if known.file]
         if not files:
             raise WeightsError("this build of titokcodec has no weights in it: name a weight file")
         return Path(str(resources.files("titokcodec") / "weights" / files[-1]))
@@ -184,7 +163,7 @@ def save(
         tables: Integer frequencies for entropy mode 1.
         int8: Store matrices as int8 with a scale a row; everything is float16 otherwise, vectors always are.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save as serialize
 
     arrays: dict[str, np.ndarray] = {}
     for key, value in model.state_dict().items():
@@ -196,12 +175,9 @@ def save(
     if tables:
         arrays[TABLES] = tables.frequencies
     about = json.dumps({"config": json.loads(model.config.to_json()), "name": name}, sort_keys=True)
-    target = Path(path)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".titok-") as folder:
-        part = Path(folder) / "part"
-        save_file({key: np.ascontiguousarray(value) for key, value in arrays.items()}, part, {"titok": about})
-        os.replace(part, target)
-    return read(target)
+    stored = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
+    write_atomic(path, serialize(stored, {"titok": about}))
+    return read(path)
 
 
 def _is_matrix(name: str, value: np.ndarray) -> bool:

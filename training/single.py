@@ -29,7 +29,7 @@ from training.evaluate import contact_sheet, rates, score
 from training.losses import LPIPS
 from training.starts import start_in_2d
 
-PIXELS, QUANTIZER, COMMITMENT = 10.0, 4.0, 0.25  # loss weights
+PIXELS, QUANTIZER, COMMITMENT = 10.0, 1.0, 0.25  # loss weights
 
 
 @dataclass
@@ -44,18 +44,23 @@ class Step:
     lpips_share: float
     autocast: Callable[[], AbstractContextManager]
 
-    def losses(self, pixels: Tensor, lengths: list[int], perceptual: float) -> tuple[Tensor, dict, Tensor, Tensor]:
+    def losses(
+        self, pixels: Tensor, lengths: list[int], perceptual: float, quantize: bool
+    ) -> tuple[Tensor, dict, Tensor, Tensor]:
         """Loss, its parts, tokens and latents of one batch; ``perceptual`` in 0..1 fades LPIPS in."""
         with self.autocast():
             latents = self.encoder(pixels, self.model.latent_tokens)
             found = self.model.quantize(latents)
+            codes = found.codes if quantize else self.model.quantize.place(latents.float())
             groups = [slice(i, None, len(lengths)) for i in range(len(lengths))]
             drawn = torch.cat(
-                [self.decoder(found.codes[g, :k]).float() for g, k in zip(groups, lengths, strict=True)]
+                [self.decoder(codes[g, :k]).float() for g, k in zip(groups, lengths, strict=True)]
             )
         truth = torch.cat([pixels[g] for g in groups])
         parts = {"mse": F.mse_loss(drawn, truth), "codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        loss = PIXELS * parts["mse"] + QUANTIZER * (found.codebook_loss + COMMITMENT * found.commitment_loss)
+        loss = PIXELS * parts["mse"]
+        if quantize:
+            loss = loss + QUANTIZER * (found.codebook_loss + COMMITMENT * found.commitment_loss)
         if self.lpips and perceptual:
             some = torch.randperm(len(truth), device=truth.device)[: max(1, round(len(truth) * self.lpips_share))]
             with self.autocast():
@@ -118,20 +123,23 @@ def train(options: argparse.Namespace) -> TiTok:
             "idle": care.idle, "step": step, "spent": clock.spent, "config": config.to_json(),
         })
 
-    if step == 0 and not options.init:
-        with torch.no_grad():
-            care.start_from(model.latents(pictures.random_crops(options.batch, generator)))
+    started = step > 0 or options.init is not None
     clock = Clock(options.minutes, spent)
     saved = reported = 0.0
     while clock.progress < 1:
         progress = clock.progress
         perceptual = min(max((progress - options.lpips_start) / 0.1, 0.0), 1.0)
         pixels = pictures.random_crops(options.batch, generator)
-        loss, parts, tokens, latents = work.losses(pixels, prefix_lengths(config, step), perceptual)
+        quantize = started or progress >= options.continuous
+        if quantize and not started:
+            with torch.no_grad():
+                care.start_from(model.latents(pixels))
+            started = True
+        loss, parts, tokens, latents = work.losses(pixels, prefix_lengths(config, step), perceptual, quantize)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizers.step(cosine(progress))
-        revived = care.step(tokens, latents, restart=progress < 0.8)
+        revived = care.step(tokens, latents, restart=quantize and progress < 0.8)
         ema.update(model, step)
         step += 1
         if step % options.log_every == 0:
@@ -174,8 +182,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     add("--batch", type=int, default=64, help="pictures a step (default: %(default)s)")
     add("--rate", type=float, default=1e-3, help="peak learning rate of AdamW (default: %(default)s)")
-    add("--muon-rate", type=float, default=0.05, help="of Muon on the blocks' matrices; 0: AdamW for all")
+    add("--muon-rate", type=float, default=0.04, help="of Muon on the blocks' matrices; 0: AdamW for all")
     add("--ema", type=float, default=0.995, help="decay of the averaged weights (default: %(default)s)")
+    add("--continuous", type=float, default=0.03, help="share of the run before codes are quantized; the codebook then "
+        "starts from the latents (default: %(default)s)")
     add("--lpips-weight", type=float, default=0.5, help="weight of LPIPS against 10 x MSE (default: %(default)s)")
     add("--lpips-start", type=float, default=0.5, help="share of the run before LPIPS fades in (default: %(default)s)")
     add("--lpips-share", type=float, default=0.25, help="share of the batch that LPIPS sees (default: %(default)s)")

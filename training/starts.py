@@ -11,6 +11,7 @@ from torch import Tensor
 
 from titokcodec.models.tokenizer import TiTok
 
+MEAN_PIXEL = 0.45  # of photographs
 _PLASTIC = 1.32471795724474602596  # real root of x^3 = x + 1
 
 
@@ -36,11 +37,22 @@ def sine_cosine(points: Tensor, width: int, longest: float = 4.0, shortest: floa
 
 
 @torch.no_grad()
-def start_in_2d(model: TiTok, scale: float = 0.5) -> None:
-    """Overwrite the positions of ``model`` in place; ``scale`` is their deviation."""
+def start_in_2d(model: TiTok) -> None:
+    """Overwrite the start of ``model`` in place so that it begins close to a working autoencoder.
+
+    Positions get unit variance. Queries equal keys, so that attention first looks at what lies near. What carries the
+    picture, the centred patches and the codes, enters as strongly as the positions do: with the published start a
+    code of unit length is fifty times weaker than its position, and the first thousand pictures teach nothing.
+    """
     points = spread_points(model.config.tokens)
     for tower in (model.encoder, model.decoder):
         width = tower.class_embedding.shape[1]
-        tower.positional_embedding[1:] = sine_cosine(grid_points(model.config.grid), width) * scale
-        tower.latent_token_positional_embedding.copy_(sine_cosine(points, width) * scale)
-    model.latent_tokens.mul_(scale)
+        tower.positional_embedding[1:] = sine_cosine(grid_points(model.config.grid), width)
+        tower.latent_token_positional_embedding.copy_(sine_cosine(points, width))
+        for block in tower.transformer:
+            block.attn.in_proj_weight[width : 2 * width] = block.attn.in_proj_weight[:width]
+            block.attn.out_proj.weight.mul_(3)
+    patches = model.encoder.patch_embed
+    patches.weight.mul_(3)
+    patches.bias.copy_(-MEAN_PIXEL * patches.weight.sum((1, 2, 3)))
+    torch.nn.init.normal_(model.decoder.decoder_embed.weight, std=1.0)

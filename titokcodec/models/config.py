@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 
 HEADS = ("upsampler", "pixels", "proxy")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
@@ -73,7 +73,7 @@ class TiTokConfig:
             _require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
             _require(tower.width % 4 == 0 and tower.layers <= 256, f"{name} {tower} is out of range")
         _require(self.head in HEADS, f"head {self.head!r} is none of {', '.join(HEADS)}")
-        _require(2 <= self.codes, "a codebook needs two codes or more")
+        _require(self.codes >= 2, "a codebook needs two codes or more")
         _require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
         _require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
         _require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
@@ -88,10 +88,10 @@ class TiTokConfig:
         return self.image_size // self.patch_size
 
     def check_count(self, count: int) -> None:
-        """Raise ``ValueError`` unless the model can write and draw ``count`` tokens."""
+        """Raise ``TitokError`` unless the model was trained to write ``count`` tokens."""
         if not self.min_tokens <= count <= self.tokens:
             span = f"{self.min_tokens} to {self.tokens}" if self.nested else f"exactly {self.tokens}"
-            raise ValueError(f"this model takes {span} tokens, not {count}")
+            raise TitokError(f"this model takes {span} tokens, not {count}")
 
     def to_json(self) -> str:
         """Canonical text: equal configs give equal bytes, so that fingerprints may hash it."""

@@ -36,21 +36,21 @@ class VectorQuantizer(nn.Module):
 
     def codebook(self) -> Tensor:
         """(N, d) float32: the codes as they are compared and handed on."""
-        return self._place(self.embedding.weight.float())
+        return self.place(self.embedding.weight.float())
 
     def nearest(self, latents: Tensor) -> Tensor:
         """(B, K, d) latents -> (B, K) int64 indices of the closest codes."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self._nearest(self._place(latents.float()), self.codebook())
+            return self._nearest(self.place(latents.float()), self.codebook())
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """(B, K) indices -> (B, K, d) float32 codes."""
-        return self._place(self.embedding(tokens).float())
+        return self.place(self.embedding(tokens).float())
 
     def forward(self, latents: Tensor) -> Quantized:
         """(B, K, d) latents of any float type -> codes, tokens and the two losses."""
         with torch.autocast(latents.device.type, enabled=False):
-            z = self._place(latents.float())
+            z = self.place(latents.float())
             with torch.no_grad():
                 tokens = self._nearest(z, self.codebook())
             codes = self.lookup(tokens)
@@ -58,7 +58,8 @@ class VectorQuantizer(nn.Module):
             commitment_loss = F.mse_loss(z, codes.detach())
             return Quantized(z + (codes - z).detach(), tokens, codebook_loss, commitment_loss)
 
-    def _place(self, vectors: Tensor) -> Tensor:
+    def place(self, vectors: Tensor) -> Tensor:
+        """Vectors where codes live: on the unit sphere if they are l2-normalised, anywhere otherwise."""
         return F.normalize(vectors, dim=-1) if self.l2_normalised else vectors
 
     def _nearest(self, z: Tensor, codebook: Tensor) -> Tensor:

@@ -1,0 +1,48 @@
+"""Package metadata. What was tested is pinned in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py").read_text()).group(1)
+
+train = ["tensorboard>=2.15"]
+bench = ["pytest-benchmark>=4"]
+test = ["pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
+
+setup(
+    name="titokcodec",
+    version=version,
+    description="Pictures in 60 to 200 bytes: TiTok as a codec, with file format, weights, command line and training",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["titokcodec", "titokcodec.*"]),
+    package_data={"titokcodec": ["weights/*.safetensors", "py.typed"]},
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26",
+        "constriction>=0.4.2,<0.6",
+        "pillow>=10.3",
+        "click>=8.1",
+        "safetensors>=0.4.3",
+    ],
+    extras_require={"train": train, "bench": bench, "test": test, "hub": ["huggingface_hub>=0.24"]},
+    entry_points={
+        "console_scripts": [
+            "titok-compress=titokcodec.cli:compress",
+            "titok-decompress=titokcodec.cli:decompress",
+            "titok-info=titokcodec.cli:info",
+            "titok-truncate=titokcodec.cli:truncate",
+        ]
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Multimedia :: Graphics :: Graphics Conversion",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+)

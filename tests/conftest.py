@@ -1,0 +1,37 @@
+"""Shared fixtures: a tiny model whose weights lie in the repository, and a few pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+DATA = Path(__file__).parent / "data"
+TINY = DATA / "tiny.safetensors"
+
+
+@pytest.fixture(scope="session")
+def tiny_path() -> Path:
+    """A nested model of 16 tokens (8 at least), 64 codes, random weights: fast, and for ever the same."""
+    return TINY
+
+
+@pytest.fixture(scope="session")
+def codec():
+    """The tiny model on the CPU in float32."""
+    from titokcodec import Codec
+
+    return Codec.from_pretrained(TINY, device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
+def photo() -> Image.Image:
+    """A photograph, 512 x 512 (see data/README.md for its licence)."""
+    return Image.open(DATA / "astronaut.jpg").convert("RGB")
+
+
+@pytest.fixture
+def smooth() -> np.ndarray:
+    """A colourful 300 x 420 ramp as uint8 RGB."""
+    y, x = np.mgrid[0:300, 0:420]
+    return np.stack([x * 255 // 419, y * 255 // 299, (x + y) * 255 // 718], axis=2).astype(np.uint8)

@@ -1,0 +1,317 @@
+"""The codec: picture <-> tiles <-> tensor <-> tokens <-> bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import groupby
+
+import numpy as np
+import torch
+from PIL import Image
+
+from titokcodec import bitstream, entropy, geometry, images, weights
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec.budget import Choice, choose, scaled
+from titokcodec.devices import choose_device, choose_dtype
+from titokcodec.errors import CorruptFile, TitokError, WeightsError
+from titokcodec.files import mismatch
+from titokcodec.models.tokenizer import TiTok
+from titokcodec.releases import fingerprint_for
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A picture on its way through the encoder: everything but its pixels."""
+
+    plan: geometry.Plan
+    tokens: int
+    grey: bool
+    budget: int | None
+
+
+class Codec:
+    """A network with everything around it. Make one with ``from_pretrained``; it may be used for any number of pictures.
+
+    Attributes:
+        weights: Name, config, fingerprint and entropy tables of the model.
+        device, dtype: Where and in which precision the network runs.
+        batch_size: Tiles in one forward pass.
+    """
+
+    def __init__(
+        self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype, batch_size: int = 16
+    ) -> None:
+        if opened.config.image_size != geometry.TILE:
+            raise WeightsError(f"files hold tiles of {geometry.TILE} pixels, this model draws {opened.config.image_size}")
+        if batch_size < 1:
+            raise TitokError(f"batch_size is {batch_size}: give 1 or more")
+        self.weights, self.device, self.dtype, self.batch_size = opened, device, dtype, batch_size
+        self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
+        self.model.quantize.float()
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike | None = None, *, device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto", batch_size: int = 16,
+    ) -> Codec:
+        """Load a model.
+
+        Args:
+            source: None for the bundled model, a weight file or folder, or ``hub:org/name``.
+            device: ``auto`` takes CUDA, then MPS, then the CPU.
+            dtype: ``auto``, ``bf16`` or ``fp32``.
+            batch_size: Tiles in one forward pass.
+
+        Raises:
+            TitokError: the weights or the device cannot be had.
+        """
+        chosen = choose_device(device)
+        opened = weights.read(source)
+        return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
+
+    def encode(self, pixels: torch.Tensor, tokens: int | None = None) -> torch.Tensor:
+        """Pixels to tokens.
+
+        Args:
+            pixels: (B, 3, 256, 256) float in [0, 1], RGB; or uint8 in 0..255.
+            tokens: How many; None for all. A shorter answer is a prefix of a longer one.
+
+        Returns:
+            (B, tokens) int64 on the codec's device.
+
+        Raises:
+            TitokError: wrong shape or type, or a number of tokens that the model was not trained for.
+        """
+        side = geometry.TILE
+        if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
+            raise TitokError(f"takes pixels of shape (B, 3, {side}, {side}), not {tuple(pixels.shape)}")
+        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+            raise TitokError(f"takes float pixels in [0, 1] or uint8 in 0..255, not {pixels.dtype}")
+        count = self._count(tokens)
+        with torch.inference_mode():
+            moved = pixels.to(self.device)
+            moved = moved.to(self.dtype) / 255 if pixels.dtype == torch.uint8 else moved.to(self.dtype)
+            return self.model.encode(moved, count)
+
+    def decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Tokens to pixels.
+
+        Args:
+            tokens: (B, K) integers below the size of the codebook; K may be less than the model's if it is nested.
+
+        Returns:
+            (B, 3, 256, 256) float32 in [0, 1] on the codec's device.
+
+        Raises:
+            TitokError: wrong shape, type, number or values of tokens.
+        """
+        if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
+            raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
+        self._check_depth(tokens.shape[1])
+        codes = self.weights.config.codes
+        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= codes):
+            raise TitokError(f"a token is out of range: this model's codes are 0 to {codes - 1}")
+        with torch.inference_mode():
+            return self.model.decode(tokens.to(self.device).long())
+
+    def compress(self, image: images.Source, **options: object) -> bytes:
+        """One picture to the bytes of a ``.titok`` file; see ``compress_batch`` for the options."""
+        return self.compress_batch([image], **options)[0]
+
+    def compress_batch(
+        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
+        max_side: int | None = None, target_bytes: int | None = None, background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    ) -> list[bytes]:
+        """Pictures of any sizes to files. Tiles of all of them share the forward passes.
+
+        Args:
+            pictures: PIL images, uint8 arrays (H, W, 3) or (H, W), paths, open binary files or bytes.
+            tokens: Tokens a tile; None for the model's full number.
+            layout: ``fit`` squeezes the whole picture into one tile, ``tile`` covers it with tiles of its own
+                resolution, ``auto`` fits up to about 256 x 256 and tiles above.
+            max_side: Scale the picture down first, so that its longer side is at most this.
+            target_bytes: Choose scale, layout and tokens so that no file is longer than this.
+            background: What transparent pixels are laid on: any colour name that Pillow knows.
+            max_pixels: Refuse pictures larger than this; None for no limit.
+
+        Returns:
+            One file a picture, in order.
+
+        Raises:
+            TitokError: a picture cannot be read or is too large, or the options cannot be met.
+        """
+        if tokens is not None and target_bytes is not None:
+            raise TitokError("give tokens or target_bytes, not both: the target chooses the tokens")
+        count = self._count(tokens)
+        jobs: list[_Job] = []
+
+        def tiles() -> Iterator[np.ndarray]:
+            for source in pictures:
+                picture = images.load(source, background=background, max_pixels=max_pixels)
+                choice = self._choose(picture, count, layout, max_side, target_bytes)
+                pixels = images.resize(picture.pixels, (choice.width, choice.height))
+                plan = geometry.plan(choice.width, choice.height, choice.layout)
+                jobs.append(_Job(plan, choice.tokens, picture.grey, target_bytes))
+                for start in range(0, plan.tiles, self.batch_size):
+                    yield geometry.cut(pixels, plan, start, min(start + self.batch_size, plan.tiles))
+
+        rows = [self._encode_tiles(batch) for batch in _rebatch(tiles(), self.batch_size)]
+        if not rows:
+            return []
+        ends = np.cumsum([job.plan.tiles for job in jobs])[:-1]
+        return [self._write(job, own) for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)]
+
+    def decompress(
+        self, data: BytesLike, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    ) -> Image.Image:
+        """The bytes of one file to a picture; see ``decompress_batch`` for the options."""
+        return self.decompress_batch([data], strict=strict, max_pixels=max_pixels)[0]
+
+    def decompress_batch(
+        self, files: Sequence[BytesLike], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    ) -> list[Image.Image]:
+        """Files to pictures of the sizes that went in, RGB or L.
+
+        Args:
+            files: Whole files; with ``strict=False`` also beginnings of files.
+            strict: Refuse a file that is damaged or cut short. Otherwise draw what has arrived of it.
+            max_pixels: Refuse pictures larger than this; None for no limit.
+
+        Raises:
+            TitokError: a file is not one, damaged, too large, or made with another model.
+        """
+        opened = [self._read(data, strict, max_pixels) for data in files]
+        plans = [geometry.plan(header.width, header.height, header.layout) for header, _ in opened]
+        painted = _paint(plans, self._decode_rows([rows for _, rows in opened]))
+        return [images.to_image(pixels, header.grey) for pixels, (header, _) in zip(painted, opened, strict=True)]
+
+    def _count(self, tokens: int | None) -> int:
+        if tokens is None:
+            return self.weights.config.tokens
+        self.weights.config.check_count(tokens)
+        return tokens
+
+    def _check_depth(self, tokens: int) -> None:
+        """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""
+        config = self.weights.config
+        if tokens > config.tokens or not config.nested:
+            config.check_count(tokens)
+
+    def _header(self, width: int, height: int, layout: str, tokens: int, grey: bool, mode: int) -> Header:
+        own, model_id = self.weights.fingerprint, self.weights.model_id
+        return Header(
+            width, height, tokens, layout, grey, self.weights.config.nested, mode, model_id, None if model_id else own
+        )
+
+    def _choose(
+        self, picture: images.Picture, count: int, layout: str, max_side: int | None, target: int | None
+    ) -> Choice:
+        height, width = picture.pixels.shape[:2]
+        width, height = scaled(width, height, max_side)
+        if target is None:
+            return Choice(width, height, geometry.choose_layout(width, height) if layout == "auto" else layout, count)
+
+        def size(choice: Choice) -> int:
+            header = self._header(choice.width, choice.height, choice.layout, choice.tokens, picture.grey, 0)
+            tiles = geometry.tile_count(choice.width, choice.height, choice.layout)
+            around = len(bitstream.pack(header, b"", self.weights.fingerprint))
+            return around + entropy.packed_size(tiles * choice.tokens, self.weights.config.codes)
+
+        return choose(width, height, layout, target, self.weights.config, size)
+
+    def _encode_tiles(self, tiles: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2)
+        return self.encode(pixels).cpu().numpy()
+
+    def _write(self, job: _Job, rows: np.ndarray) -> bytes:
+        """The file of one picture from its (tiles, K) tokens; with a budget, as many of them as fit."""
+        data = self._pack(job, rows, job.tokens)
+        if job.budget is not None and self.weights.config.nested:
+            for tokens in range(job.tokens + 1, self.weights.config.tokens + 1):
+                longer = self._pack(job, rows, tokens)
+                if len(longer) > job.budget:
+                    break
+                data = longer
+        return data
+
+    def _pack(self, job: _Job, rows: np.ndarray, tokens: int) -> bytes:
+        mode, payload = entropy.encode(rows[:, :tokens], self.weights.config.codes, self.weights.tables)
+        header = self._header(job.plan.width, job.plan.height, job.plan.layout, tokens, job.grey, mode)
+        return bitstream.pack(header, payload, self.weights.fingerprint)
+
+    def _read(self, data: BytesLike, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
+        """Header and (tiles, K) tokens of a file, every check made before anything large is allocated."""
+        header, offset = bitstream.parse(data)
+        needed, config = fingerprint_for(header), self.weights.config
+        if needed != self.weights.fingerprint:
+            raise mismatch(header, needed, self.weights)
+        bitstream.check_pixels(header, max_pixels)
+        self._check_depth(header.tokens)
+        tiles = geometry.tile_count(header.width, header.height, header.layout)
+        payload = memoryview(data)[offset:]
+        try:
+            bitstream.verify(data, header, offset, needed)
+            return header, entropy.decode(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
+        except CorruptFile:
+            if strict:
+                raise
+        rows = entropy.decode_prefix(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
+        if not rows.shape[1] or (not config.nested and rows.shape[1] < config.tokens):
+            raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
+        return header, rows
+
+    def _decode_rows(self, files: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
+        for _, alike in groupby(files, key=lambda rows: rows.shape[1]):
+            for rows in _rebatch(alike, self.batch_size):
+                pixels = self.decode(torch.from_numpy(rows))
+                yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def _rebatch(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The same rows in arrays of ``size``, the last one maybe shorter; holds no more than it must."""
+    held: list[np.ndarray] = []
+    count = 0
+    for chunk in chunks:
+        held.append(chunk)
+        count += len(chunk)
+        while count >= size:
+            rows = np.concatenate(held) if len(held) > 1 else held[0]
+            yield rows[:size]
+            held, count = [rows[size:]], count - size
+    if count:
+        yield np.concatenate(held)
+
+
+def _paint(plans: list[geometry.Plan], batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Deal tiles out to one canvas after the other; yields finished (H, W, 3) uint8 pictures."""
+    left = np.empty((0, geometry.TILE, geometry.TILE, 3), np.uint8)
+    for plan in plans:
+        canvas, missing = geometry.Canvas(plan), plan.tiles
+        while missing:
+            if not len(left):
+                left = next(batches)
+            canvas.add(left[:missing])
+            taken = min(missing, len(left))
+            left, missing = left[taken:], missing - taken
+        yield canvas.finish()
+
+
+@lru_cache(maxsize=1)
+def default_codec() -> Codec:
+    """The bundled model on the best device, loaded once."""
+    return Codec.from_pretrained()
+
+
+def compress(image: images.Source, **options: object) -> bytes:
+    """One picture to ``.titok`` bytes with the bundled model; options as in ``Codec.compress_batch``."""
+    return default_codec().compress(image, **options)
+
+
+def decompress(data: BytesLike, **options: object) -> Image.Image:
+    """``.titok`` bytes to a picture with the bundled model; options as in ``Codec.decompress_batch``."""
+    return default_codec().decompress(data, **options)

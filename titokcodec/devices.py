@@ -1,0 +1,41 @@
+"""Where a network runs and in which precision."""
+
+from __future__ import annotations
+
+import torch
+
+from titokcodec.errors import TitokError
+
+
+def choose_device(name: str | torch.device = "auto") -> torch.device:
+    """``auto`` is CUDA, then MPS, then the CPU. Raises ``TitokError`` for a device that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise TitokError(f"no device {str(name)!r} here: try --device cpu, or auto") from None
+    return device
+
+
+def choose_dtype(device: torch.device, name: str | torch.dtype = "auto") -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32. Raises ``TitokError``."""
+    if name == "auto":
+        return torch.bfloat16 if _has_bf16(device) else torch.float32
+    chosen = {"bf16": torch.bfloat16, "bfloat16": torch.bfloat16, "fp32": torch.float32, "float32": torch.float32}
+    dtype = chosen.get(name, name)
+    if dtype not in chosen.values():
+        raise TitokError(f"no precision {str(name)!r}: use auto, bf16 or fp32")
+    return dtype
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell: float32 is always right
+        return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
+    return False

@@ -1,0 +1,138 @@
+"""What can be done with a ``.titok`` file without a network: look at it, check it, shorten it. No torch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from titokcodec import bitstream, releases
+from titokcodec.bitstream import BytesLike, Header
+from titokcodec.errors import ModelMismatch, TitokError
+
+if TYPE_CHECKING:
+    from titokcodec.weights import Weights
+
+ENTROPY_NAMES = ("packed", "tables", "prior")
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What a file's header says.
+
+    Attributes:
+        width, height: Size of the picture in pixels.
+        grey: It decodes to a greyscale picture.
+        layout: ``tile`` or ``fit``.
+        tiles: Number of 256x256 tiles.
+        tokens: Tokens a tile.
+        nested: It can be truncated.
+        entropy: How the payload is coded: ``packed``, ``tables`` or ``prior``.
+        model: Name of the released model, or ``custom``.
+        fingerprint: The model's, 16 hexadecimal digits; None if this version does not know the model.
+        bytes, payload: Sizes of the file and of its payload.
+        intact: The checksum holds; None if it cannot be checked because the model is unknown.
+    """
+
+    width: int
+    height: int
+    grey: bool
+    layout: str
+    tiles: int
+    tokens: int
+    nested: bool
+    entropy: str
+    model: str
+    fingerprint: str | None
+    bytes: int
+    payload: int
+    intact: bool | None
+
+    @property
+    def bits_per_pixel(self) -> float:
+        """Size of the whole file against the picture's pixels."""
+        return 8 * self.bytes / (self.width * self.height)
+
+
+def info(data: BytesLike) -> FileInfo:
+    """Read the header of a whole file.
+
+    Raises:
+        TitokError: it is not a ``.titok`` file, or one of another version. A wrong checksum is not an error here.
+    """
+    from titokcodec.geometry import tile_count
+
+    header, offset = bitstream.parse(data)
+    model, fingerprint, intact = "custom", header.fingerprint, None
+    try:
+        if header.model_id:
+            known = releases.by_id(header.model_id)
+            model, fingerprint = known.name, known.fingerprint
+        bitstream.verify(data, header, offset, fingerprint)
+        intact = True
+    except ModelMismatch:
+        model = f"unknown model {header.model_id}"
+    except TitokError:
+        intact = False
+    return FileInfo(
+        width=header.width, height=header.height, grey=header.grey, layout=header.layout,
+        tiles=tile_count(header.width, header.height, header.layout), tokens=header.tokens, nested=header.nested,
+        entropy=ENTROPY_NAMES[header.mode], model=model, fingerprint=fingerprint.hex() if fingerprint else None,
+        bytes=len(data), payload=len(data) - offset, intact=intact,
+    )
+
+
+def truncate(data: BytesLike, tokens: int, model: str | os.PathLike | None = None) -> bytes:
+    """The same picture with fewer tokens a tile: a smaller file of lower quality.
+
+    Args:
+        data: A whole file made with a nested model.
+        tokens: Tokens a tile to keep, at most as many as there are.
+        model: The weight file that ``data`` was made with; needed for a model that is not bundled, if the file is
+            entropy-coded with its tables.
+
+    Raises:
+        TitokError: the file is damaged or cannot be cut, or its tables are not at hand.
+    """
+    from titokcodec import entropy
+    from titokcodec.geometry import tile_count
+
+    header, offset = bitstream.parse(data)
+    fingerprint = releases.fingerprint_for(header)
+    bitstream.verify(data, header, offset, fingerprint)
+    if not header.nested and tokens != header.tokens:
+        raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
+    if not 1 <= tokens <= header.tokens:
+        raise TitokError(f"cannot keep {tokens} tokens of {header.tokens}: ask for 1 to {header.tokens}")
+    payload = memoryview(data)[offset:]
+    tiles = tile_count(header.width, header.height, header.layout)
+    if header.mode == entropy.PACKED and model is None:
+        bits = entropy.code_bits_from_length(len(payload), tiles * header.tokens)
+        if bits is not None:
+            shorter = entropy.truncate_packed(payload, tiles, header.tokens, tokens, bits)
+            return bitstream.pack(replace(header, tokens=tokens), shorter, fingerprint)
+    weights = _weights(header, fingerprint, model)
+    rows = entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
+    mode, shorter = entropy.encode(rows[:, :tokens], weights.config.codes, weights.tables)
+    return bitstream.pack(replace(header, tokens=tokens, mode=mode), shorter, fingerprint)
+
+
+def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
+    from titokcodec.weights import read
+
+    if model is None and header.model_id == 0:
+        raise ModelMismatch("the file was made with a custom model: name its weight file to cut it")
+    weights = read(model)
+    if weights.fingerprint != fingerprint:
+        raise mismatch(header, fingerprint, weights)
+    return weights
+
+
+def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:
+    """The error for a file whose model is not the one at hand."""
+    if header.model_id:
+        which = f"the released model {releases.by_id(header.model_id).name!r}"
+    else:
+        which = f"the custom model with fingerprint {needed.hex()}"
+    return ModelMismatch(f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
+                         "name the weight file that it was made with")
