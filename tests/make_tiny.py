@@ -1,4 +1,4 @@
-"""Makes tests/data/tiny.safetensors. Run once; its output is committed, since golden files depend on every bit of it."""
+"""Makes tests/data/tiny.safetensors, which is committed: golden files depend on its every bit."""
 
 import numpy as np
 import torch

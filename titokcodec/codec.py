@@ -33,7 +33,7 @@ class _Job:
 
 
 class Codec:
-    """A network with everything around it. Make one with ``from_pretrained``; it may be used for any number of pictures.
+    """A network with everything around it. Make one with ``from_pretrained`` and use it for any number of pictures.
 
     Attributes:
         weights: Name, config, fingerprint and entropy tables of the model.
@@ -45,7 +45,8 @@ class Codec:
         self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype, batch_size: int = 16
     ) -> None:
         if opened.config.image_size != geometry.TILE:
-            raise WeightsError(f"files hold tiles of {geometry.TILE} pixels, this model draws {opened.config.image_size}")
+            drawn = opened.config.image_size
+            raise WeightsError(f"files hold tiles of {geometry.TILE} pixels, but this model draws {drawn}")
         if batch_size < 1:
             raise TitokError(f"batch_size is {batch_size}: give 1 or more")
         self.weights, self.device, self.dtype, self.batch_size = opened, device, dtype, batch_size

@@ -1,4 +1,4 @@
-"""Perceptual distance: LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), from a weight file given by path."""
+"""Perceptual distance: LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), weights given by path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class LPIPS(nn.Module):
     """Frozen; differentiable in its inputs.
 
     Args:
-        path: safetensors file with ``features.N[.part].{weight,bias}`` (torchvision's names) and ``lin.0`` to ``lin.6``.
+        path: safetensors file with torchvision's ``features.N[.part].{weight,bias}`` and ``lin.0`` to ``lin.6``.
     """
 
     def __init__(self, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Vector quantization: the nearest codebook entry stands for a latent (TiTok section 3.1; VQ-VAE, van den Oord 2017)."""
+"""Vector quantization: the nearest code stands for a latent (TiTok section 3.1; van den Oord et al. 2017)."""
 
 from __future__ import annotations
 

@@ -34,15 +34,13 @@ class Encoder(Transformer):
         _, latents = self.attend(patches, latent_tokens.expand(len(pixels), -1, -1))
         latents = self.ln_post(latents)
         batch, tokens, width = latents.shape
-        if self.legacy:  # the first published models reinterpret (K, W) as (W, K) here, and were trained to
-            latents = latents.reshape(batch, width, tokens)
-        else:
-            latents = latents.transpose(1, 2)
+        # The first published models reinterpret (K, W) as (W, K) here instead of transposing, and were trained to.
+        latents = latents.reshape(batch, width, tokens) if self.legacy else latents.transpose(1, 2)
         return self.conv_out(latents.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
 
 
 class Upsampler(nn.Module):
-    """Our pixel head: cells are unfolded onto a finer grid, smoothed by residual convolutions, and spread to sub-pixels.
+    """Our pixel head: cells unfold onto a finer grid, are smoothed by convolutions, and spread to sub-pixels.
 
     All convolutions run on the grid, at a fraction of the pixels; the last one sees neighbouring cells, so no seams
     remain between them.
