@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from titokcodec import Codec, truncate
 from titokcodec.models.tokenizer import TiTok
 from training.data import Pictures
 from training.losses import LPIPS
@@ -59,6 +60,11 @@ def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> Tens
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
 
+def save_picture(pixels: Tensor, path: Path) -> None:
+    """Write a (3, H, W) picture in [0, 1]."""
+    Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
+
+
 def rates(model: TiTok) -> tuple[int, ...]:
     """The token counts that reports show: the usual ones inside what the model takes."""
     config = model.config
@@ -70,27 +76,44 @@ def _add(sums: dict[str, float], name: str, values: Tensor) -> None:
     sums[name] = sums.get(name, 0.0) + float(values.double().sum())
 
 
+def file_sizes(codec: Codec, pictures: Pictures, counts: tuple[int, ...], batch: int = 16) -> dict[str, float]:
+    """``bytes/K``, the longest whole file, and ``mean_bytes/K`` for every K of ``counts``."""
+    sizes: dict[int, list[int]] = {count: [] for count in counts}
+    for which in torch.arange(len(pictures)).split(batch):
+        crops = [(crop * 255).round().byte().permute(1, 2, 0).cpu().numpy() for crop in pictures.centre_crops(which)]
+        full = codec.compress_batch(crops, layout="fit")
+        for count in counts:
+            sizes[count] += [len(truncate(data, count, codec.weights.path)) for data in full]
+    longest = {f"bytes/{count}": max(found) for count, found in sizes.items()}
+    return longest | {f"mean_bytes/{count}": sum(found) / len(found) for count, found in sizes.items()}
+
+
 def main() -> None:
     """Command line."""
-    from titokcodec.weights import load_model
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("weights", type=Path)
+    parser.add_argument("weights", type=Path, nargs="?", help="weight file (default: the bundled one)")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
     parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors); without them LPIPS is not reported")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
+    parser.add_argument("--sheet", type=Path, help="save six pictures at every rate here")
     options = parser.parse_args()
-    model = load_model(options.weights).to(options.device).eval()
-    pictures = Pictures(options.data, model.config.image_size, options.limit, options.device)
-    lpips = LPIPS(options.lpips).to(options.device) if options.lpips else None
-    found = score(model, pictures, rates(model), lpips)
-    found = {name: round(value, 4) for name, value in found.items() if math.isfinite(value)}
-    text = json.dumps({"pictures": len(pictures), "skipped": pictures.skipped, **found}, indent=2)
+    codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
+    pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
+    lpips = LPIPS(options.lpips).to(codec.device) if options.lpips else None
+    counts = rates(codec.model)
+    found = score(codec.model, pictures, counts, lpips) | file_sizes(codec, pictures, counts)
+    about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
+             "skipped": pictures.skipped}
+    text = json.dumps(about | {name: round(value, 4) for name, value in found.items()}, indent=2)
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
+    if options.sheet:
+        save_picture(contact_sheet(codec.model, pictures.centre_crops(torch.arange(min(6, len(pictures)))), counts),
+                     options.sheet)
 
 
 if __name__ == "__main__":

@@ -130,8 +130,8 @@ class TiTok(nn.Module):
         return self.encoder(pixels, self.latent_tokens)
 
     def encode(self, pixels: Tensor, tokens: int | None = None) -> Tensor:
-        """(B, 3, H, H) in [0, 1] -> (B, tokens) int64; a short answer is a prefix of the long one."""
-        latents = self.latents(pixels)
+        """(B, 3, H, H) of any float type in [0, 1] -> (B, tokens) int64; a short answer is a prefix of the long one."""
+        latents = self.latents(pixels.to(self.latent_tokens.dtype))
         return self.quantize.nearest(latents[:, :tokens])
 
     def draw(self, codes: Tensor) -> Tensor:

@@ -1,0 +1,118 @@
+"""Every figure of README.md and MODEL_CARD.md, from the committed result files.
+
+    python -m bench.tables            # rewrites the tables between the markers
+    python -m bench.tables --check    # fails if they do not match
+    python -m bench.tables --speed raw.json    # first keeps the medians of a pytest-benchmark run
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "bench" / "results"
+PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
+_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def _read(name: str) -> dict:
+    return json.loads((RESULTS / name).read_text())
+
+
+def _rows(head: list[str], body: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def scores() -> str:
+    """Quality of the bundled model on held-out pictures."""
+    found = _read("default-val.json")
+    body = [
+        [count, str(found[f"bytes/{count}"]), f"{found[f'psnr/{count}']:.2f} dB", f"{found[f'lpips/{count}']:.3f}"]
+        for count in sorted((k.split("/")[1] for k in found if k.startswith("psnr/")), key=int)
+    ]
+    note = (
+        f"\n{found['pictures']} pictures of 256 x 256; {found['usage']:.0%} of the codes in use, "
+        f"{found['entropy']:.2f} bits of entropy a token.\n"
+    )
+    return _rows(["tokens", "bytes at most", "PSNR", "LPIPS (squeeze)"], body) + note
+
+
+def seams() -> str:
+    """Contrast of tile borders."""
+    found = _read("seams.json")
+    counts = sorted((k.split("/")[1] for k in found if k.startswith("blended/")), key=int)
+    body = [[count, f"{found[f'butted/{count}']:.2f}", f"{found[f'blended/{count}']:.2f}"] for count in counts]
+    note = f"\nMeans over {found['pictures']} pictures; the originals themselves have {found['original']:.2f}.\n"
+    return _rows(["tokens a tile", "tiles laid edge to edge", "blended, as decoded"], body) + note
+
+
+def speed() -> str:
+    """Medians of the speed benchmarks."""
+    found = _read("speed.json")
+    body = [[row["group"], row["name"], _time(row["median"])] for row in found["benchmarks"]]
+    return _rows(["what", "case", "median"], body) + f"\n{found['machine']}.\n"
+
+
+def training() -> str:
+    """How the bundled model came to be."""
+    return _rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
+
+
+TABLES: dict[str, Callable[[], str]] = {"scores": scores, "seams": seams, "speed": speed, "training": training}
+
+
+def render(text: str) -> str:
+    """The page with every table made anew."""
+    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
+
+
+def keep_medians(raw: Path) -> None:
+    """Condense a pytest-benchmark JSON to what the tables show."""
+    run = json.loads(raw.read_text())
+    rows = [
+        {"group": b["group"], "name": re.sub(r"^test_\w+?(\[|$)", r"\1", b["name"]).strip("[]") or b["name"],
+         "median": b["stats"]["median"], "rounds": b["stats"]["rounds"]}
+        for b in run["benchmarks"]
+    ]
+    about = run["machine_info"]
+    cpu = about["cpu"]
+    machine = f"{cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count')} cores, Python {about['python_version']}"
+    kept = {"machine": machine, "benchmarks": sorted(rows, key=lambda row: (row["group"], row["name"]))}
+    (RESULTS / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def _time(seconds: float) -> str:
+    for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
+    parser.add_argument("--speed", type=Path, help="pytest-benchmark JSON to take the speed table from")
+    options = parser.parse_args()
+    if options.speed:
+        keep_medians(options.speed)
+    stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
+    for page in stale:
+        if options.check:
+            print(f"{page.name} does not match bench/results: run python -m bench.tables")
+        else:
+            page.write_text(render(page.read_text()))
+    if options.check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
