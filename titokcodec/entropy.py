@@ -4,9 +4,10 @@ Tokens are an integer array of shape (tiles, K), values 0 to N - 1. They are wri
 then token 1 of every tile, and so on, so that the first bytes of a payload describe the whole picture.
 
 - Mode 0, packed: ceil(log2 N) bits a token, most significant bit first, the last byte filled up with zero bits.
-- Mode 1, tables: a range coder with static integer frequencies (:class:`FrequencyTables`). The stream is the shortest
-  string of bytes whose continuation with zeros lies in the coder's final interval (of several, the smallest), so
-  it needs no length, no end mark and no padding, and each array of tokens has exactly one.
+- Mode 1, tables: a range coder (:mod:`titokcodec.rangecoder`) with static integer frequencies
+  (:class:`titokcodec.tables.FrequencyTables`). The stream is the shortest string of bytes whose continuation with
+  zeros lies in the coder's final interval (of several, the smallest), so it needs no length, no end mark and no
+  padding, and each array of tokens has exactly one.
 - Mode 2 is reserved for an integer prior.
 
 The same tokens give the same bytes on every machine, and the other way round, because only integers reach the coder:
@@ -19,108 +20,13 @@ The container's checksum is there for that; the check that a stream re-encodes t
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
-from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile, WeightsError
+from titokcodec import rangecoder
+from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.tables import MAX_CODEBOOK_SIZE, MAX_TOKENS, FrequencyTables
 
 PACKED, TABLES, PRIOR = 0, 1, 2  # the entropy modes of the header
-MAX_CODEBOOK_SIZE = 65536
-MAX_TOKENS = 256
-
-_TOTAL = 2**24  # the range coder's probabilities have 24 bits
-_STATE_MASK = 2**64 - 1
-_CHUNK = 4096  # tokens decoded at a time where we may have to stop early
-_BEYOND = 16  # bytes appended to a cut stream: more than the coder's state looks ahead
-
-
-class FrequencyTables:
-    """Static integer frequencies of the codes, shared by all token positions or one row for each.
-
-    A stored frequency q is coded as q + 1 out of 2**24: every code can be written, also one never seen in training.
-    Objects can be pickled and shared between threads; the coder's own tables are built at first use of a row.
-
-    Args:
-        frequencies: integer array (P, N), not negative, each row summing to 2**24 - N exactly. P = 1 serves every
-            position; otherwise row p serves position p, and at most P tokens can be coded. P is at most 256, N is 2
-            to 65536.
-
-    Raises:
-        WeightsError: the array is anything else.
-    """
-
-    def __init__(self, frequencies: np.ndarray) -> None:
-        array = np.asarray(frequencies)
-        if array.ndim != 2 or array.dtype.kind not in "iu":
-            raise WeightsError(f"frequency tables are {array.dtype} {array.shape}; give an integer array (P, N)")
-        rows, size = array.shape
-        if not (1 <= rows <= MAX_TOKENS and 2 <= size <= MAX_CODEBOOK_SIZE):
-            raise WeightsError(f"frequency tables are {rows} x {size}; P is 1 to {MAX_TOKENS}, N 2 to 65536")
-        # In range first, so that the sums below cannot wrap around.
-        if array.min() < 0 or array.max() > _TOTAL or (array.sum(1, dtype=np.int64) != _TOTAL - size).any():
-            raise WeightsError(f"a frequency row does not sum to 2**24 - {size}; make tables with from_counts")
-        self.frequencies = np.array(array, dtype=np.uint32, order="C")
-        self.frequencies.setflags(write=False)
-        self._models: list[Any] = [None] * rows
-
-    @classmethod
-    def from_counts(cls, counts: np.ndarray, max_extra_bits: int = 6) -> FrequencyTables:
-        """Tables for codes that were seen ``counts`` times, by integer arithmetic alone.
-
-        Each code first gets a uniform share, so that none ever costs more than log2(N) + ``max_extra_bits`` bits; that
-        takes 2**-max_extra_bits of all probability and so costs every token -log2(1 - 2**-max_extra_bits) bits (0.023
-        at 6). The rest is divided in proportion to the counts: rounded down, then one more for the largest
-        remainders, the lower code first among equals. A row with no counts becomes uniform.
-
-        Args:
-            counts: integer array (P, N), not negative, each row summing to less than 2**38.
-            max_extra_bits: 1 to 24.
-
-        Raises:
-            WeightsError: the counts are anything else.
-        """
-        array = np.asarray(counts)
-        if array.ndim != 2 or array.dtype.kind not in "iu" or not 2 <= array.shape[1] <= MAX_CODEBOOK_SIZE:
-            raise WeightsError(f"counts are {array.dtype} {array.shape}; give an integer array (P, N), N 2 to 65536")
-        if array.size and (array.min() < 0 or array.max() >= 2**38 or array.sum(1, dtype=np.int64).max() >= 2**38):
-            raise WeightsError("a row of counts is negative or sums to 2**38 or more; scale the counts down")
-        if not 1 <= max_extra_bits <= 24:
-            raise WeightsError(f"max_extra_bits is {max_extra_bits}; give 1 to 24")
-        return cls(np.array([_quantise(row, max_extra_bits) for row in array.astype(np.int64)], ndmin=2))
-
-    @property
-    def positions(self) -> int | None:
-        """How many token positions there are rows for; None if one row serves any number."""
-        return None if self.shared else len(self.frequencies)
-
-    @property
-    def codebook_size(self) -> int:
-        """N, the number of codes."""
-        return self.frequencies.shape[1]
-
-    @property
-    def shared(self) -> bool:
-        """Whether one row serves every position."""
-        return len(self.frequencies) == 1
-
-    def models(self, tokens: int) -> list[Any]:
-        """The coder's models for the first ``tokens`` positions; one if the row is shared."""
-        rows = self._models[: 1 if self.shared else tokens]
-        if None in rows:
-            rows = self._models[: len(rows)] = [self._build(row) for row in self.frequencies[: len(rows)]]
-        return rows
-
-    @staticmethod
-    def _build(row: np.ndarray) -> Any:
-        # perfect=False is part of the file format: only then is q coded as exactly q + 1. Float64 is, too: float32
-        # rows can make the coder panic.
-        return _stream().model.Categorical(row.astype(np.float64), perfect=False)
-
-    def __reduce__(self) -> tuple[type, tuple[np.ndarray]]:
-        return FrequencyTables, (self.frequencies,)  # the coder's models cannot be pickled, but be built again
 
 
 def encode(tokens: np.ndarray, codebook_size: int, tables: FrequencyTables | None = None) -> tuple[int, bytes]:
@@ -149,7 +55,7 @@ def encode(tokens: np.ndarray, codebook_size: int, tables: FrequencyTables | Non
         raise TitokError(f"tokens reach from {flat.min()} to {flat.max()}; give values 0 to {codebook_size - 1}")
     if tables is not None:
         _check_tables(tables, length, codebook_size)
-        payload = _encode_tables(flat.astype(np.int32), tiles, tables)
+        payload = rangecoder.encode(flat.astype(np.int32), tiles, tables)
         if len(payload) < packed_size(flat.size, codebook_size):
             return TABLES, payload
     return PACKED, _pack_bits(flat, _code_bits(codebook_size))
@@ -193,8 +99,8 @@ def decode(
     else:
         if len(payload) >= packed:
             raise CorruptFile(f"payload has {len(payload)} bytes, {count} tokens need less than {packed}; get it again")
-        flat = _run_coder(_decode_tables, payload, tiles, tokens, tables)
-        if _run_coder(_encode_tables, flat, tiles, tables) != payload:
+        flat = rangecoder.guarded(rangecoder.decode, payload, tiles, tokens, tables)
+        if rangecoder.guarded(rangecoder.encode, flat, tiles, tables) != payload:
             raise CorruptFile("payload is not what its own tokens encode to; get the file again")
     return np.ascontiguousarray(flat.reshape(tokens, tiles).T, dtype=np.int64)
 
@@ -229,7 +135,7 @@ def decode_prefix(
         bad = flat >= codebook_size
         flat = flat[: bad.argmax()] if bad.any() else flat
     else:
-        flat = _certain_tokens(part, tiles, tokens, tables)
+        flat = rangecoder.certain_tokens(part, tiles, tokens, tables)
     known = flat.size // tiles
     return np.ascontiguousarray(flat[: known * tiles].reshape(known, tiles).T, dtype=np.int64)
 
@@ -269,9 +175,6 @@ def truncate_packed(payload: bytes, tiles: int, tokens: int, keep: int, bits: in
     return bytes(kept)
 
 
-# -- mode 0 ---------------------------------------------------------------------------------------------------
-
-
 def _code_bits(codebook_size: int) -> int:
     return (codebook_size - 1).bit_length()
 
@@ -290,138 +193,6 @@ def _unpack_bits(payload: bytes, count: int, bits: int) -> np.ndarray:
     spread = np.zeros((count, 16), np.uint8)
     spread[:, 16 - bits :] = np.unpackbits(np.frombuffer(payload, np.uint8), count=count * bits).reshape(count, bits)
     return np.packbits(spread).view(">u2").astype(np.int64)
-
-
-# -- mode 1 ---------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _stream() -> Any:
-    from constriction import stream  # here, so that reading a header does not load it
-
-    return stream
-
-
-def _run_coder(function: Callable[..., Any], *args: Any) -> Any:
-    """Call ``function``; what the coder throws at damaged bytes becomes CorruptFile. The only place that catches it."""
-    try:
-        return function(*args)
-    except (AssertionError, ValueError):
-        pass
-    except BaseException as error:
-        # The coder's Rust panics derive from BaseException, and their class cannot be imported.
-        if type(error).__name__ != "PanicException":
-            raise
-    raise CorruptFile("payload cannot come from these frequency tables; get the file again")
-
-
-def _encode_tables(flat: np.ndarray, tiles: int, tables: FrequencyTables) -> bytes:
-    """Range-code token-major int32 tokens."""
-    encoder = _stream().queue.RangeEncoder()
-    models = tables.models(flat.size // tiles)
-    if tables.shared:
-        encoder.encode(flat, models[0])
-    else:
-        # For one tile, plain numbers are several times faster than arrays of one.
-        for row, model in zip(flat.tolist() if tiles == 1 else flat.reshape(-1, tiles), models, strict=True):
-            encoder.encode(row, model)
-    return _shortest_tail(encoder)
-
-
-def _shortest_tail(encoder: Any) -> bytes:
-    """The fewest bytes whose continuation with zeros lies in the encoder's final interval [low, low + width)."""
-    words = encoder.get_compressed()
-    position, (lower, width) = encoder.pos()
-    # In units of the state's last bit the stream so far has position + 2 words. The encoder's own, longer ending is
-    # a value in the interval; only the last 64 bits of the interval's start are given, and width is below 2**64.
-    size = 4 * (position + 2)
-    value = int.from_bytes(words.astype(">u4").tobytes(), "big") << 8 * size - 32 * len(words)
-    low = value - (value - lower & _STATE_MASK)
-    tail = low & _STATE_MASK
-    for shift in range(64, -8, -8):
-        rounded_up = -(-tail >> shift) << shift
-        if rounded_up - tail < width:
-            break
-    return (low - tail + rounded_up).to_bytes(size, "big").rstrip(b"\0")
-
-
-def _decoder(payload: bytes) -> Any:
-    """A range decoder; it reads zeros past the end of ``payload``."""
-    padded = payload + bytes(-len(payload) % 4)
-    return _stream().queue.RangeDecoder(np.frombuffer(padded, ">u4").astype(np.uint32))
-
-
-def _decode_tables(payload: bytes, tiles: int, tokens: int, tables: FrequencyTables) -> np.ndarray:
-    decoder = _decoder(payload)
-    models = tables.models(tokens)
-    if tables.shared:
-        return decoder.decode(models[0], tiles * tokens)
-    if tiles == 1:
-        return np.array([decoder.decode(model) for model in models], np.int32)
-    return np.concatenate([decoder.decode(model, tiles) for model in models])
-
-
-def _certain_tokens(part: bytes, tiles: int, tokens: int, tables: FrequencyTables) -> np.ndarray:
-    """The tokens on which the lowest and the highest continuation of ``part`` agree.
-
-    Coded intervals are connected, so what holds for both ends of the range of continuations holds between them.
-    """
-    lowest = _decoder(part)
-    highest = _decoder(part + b"\xff" * _BEYOND)
-    models = tables.models(tokens)
-    pieces, done, total = [np.empty(0, np.int32)], 0, tiles * tokens
-    while done < total:
-        position, inside = divmod(done, tiles)
-        count = min(_CHUNK, total - done if tables.shared else tiles - inside)
-        model = models[0 if tables.shared else position]
-        first, second = _decode_some(lowest, model, count), _decode_some(highest, model, count)
-        common = _common_length(first, second)
-        pieces.append(first[:common])
-        if common < count:
-            break
-        done += count
-    return np.concatenate(pieces)
-
-
-def _decode_some(decoder: Any, model: Any, count: int) -> np.ndarray:
-    """Up to ``count`` tokens: fewer where the bytes stop being those of an encoder."""
-    again = decoder.clone()
-    try:
-        return _run_coder(decoder.decode, model, count)
-    except CorruptFile:
-        pass
-    found: list[int] = []
-    try:
-        while len(found) < count:
-            found.append(_run_coder(again.decode, model))
-    except CorruptFile:
-        pass
-    return np.array(found, np.int32)
-
-
-def _common_length(first: np.ndarray, second: np.ndarray) -> int:
-    """How many elements from the start are equal."""
-    shorter = min(first.size, second.size)
-    differ = first[:shorter] != second[:shorter]
-    return int(differ.argmax()) if differ.any() else shorter
-
-
-def _quantise(counts: np.ndarray, max_extra_bits: int) -> np.ndarray:
-    """One row of frequencies (N,) from one row of counts; see :meth:`FrequencyTables.from_counts`."""
-    size = counts.size
-    share = -(-_TOTAL // (size << max_extra_bits)) - 1  # the coder adds one
-    rest, total = _TOTAL - size - share * size, int(counts.sum())
-    if total == 0:
-        counts, total = np.ones_like(counts), size
-    scaled = counts * rest  # below 2**62
-    frequencies, remainders = share + scaled // total, scaled % total
-    missing = _TOTAL - size - int(frequencies.sum())
-    # A stable sort of the negated remainders: largest first, lower code first among equals.
-    frequencies[np.argsort(-remainders, kind="stable")[:missing]] += 1
-    return frequencies
-
-
-# -- checks ---------------------------------------------------------------------------------------------------
 
 
 def _check_sizes(tiles: int, tokens: int, codebook_size: int) -> None:

@@ -24,9 +24,9 @@ import numpy as np
 from titokcodec import releases
 from titokcodec.atomic import write_atomic
 from titokcodec.bitstream import FINGERPRINT_BYTES
-from titokcodec.entropy import FrequencyTables
 from titokcodec.errors import WeightsError
 from titokcodec.models.config import TiTokConfig
+from titokcodec.tables import FrequencyTables
 
 if TYPE_CHECKING:
     import torch
@@ -90,7 +90,7 @@ def _download(repository: str) -> Path:
     try:
         return Path(hf_hub_download(repository, "model.safetensors"))
     except Exception as error:  # the hub's many errors all mean the same here
-        reason = str(error).splitlines()[0]
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise WeightsError(f"could not get model.safetensors of {repository!r} from the hub: {reason}") from None
 
 
@@ -105,7 +105,7 @@ def read(source: str | os.PathLike | None = None) -> Weights:
         try:
             about = json.loads((file.metadata() or {})["titok"])
             name, config_text = str(about["name"]), json.dumps(about["config"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             raise WeightsError(f"{path} is not a titokcodec weight file: convert it with titok-convert") from None
         config = TiTokConfig.from_json(config_text)
         fingerprint = fingerprint_of(config, ((key, _array(file, key)) for key in sorted(file.keys())))

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from titokcodec import weights
-from titokcodec.entropy import FrequencyTables
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.tables import FrequencyTables
 from training.data import Pictures
 from training.engine import load_state
 

@@ -1,0 +1,63 @@
+"""The README keeps its word: its examples run, its figures are those of the result files, its commands exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bench.tables import PAGES, TABLES, render
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty folder that the example pictures can be reached from."""
+    (tmp_path / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python_examples_run(code, workplace, capsys):
+    exec(compile(code, "README.md", "exec"), {})
+    assert "tokens=32" in capsys.readouterr().out
+
+
+def test_python_example_keeps_the_picture_size(workplace, capsys):
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "(451, 300)"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_figures_match_the_result_files(page):
+    assert render(page.read_text()) == page.read_text(), "run python -m bench.tables"
+
+
+def test_every_table_marker_has_a_maker():
+    for page in PAGES:
+        assert set(re.findall(r"<!-- table: (\w+) -->", page.read_text())) <= TABLES.keys()
+
+
+def test_linked_files_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+            assert (ROOT / target).exists(), target
+
+
+def test_command_lines_are_understood(workplace):
+    """Each titok-* line of the README parses: its options exist and its arguments are enough."""
+    from titokcodec import cli
+
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("titok-")]
+    assert len(lines) >= 8
+    for line in lines:
+        name, *arguments = shlex.split(line, comments=True)
+        command = getattr(cli, name.removeprefix("titok-"))
+        command.make_context(name, arguments, resilient_parsing=False).close()
