@@ -22,7 +22,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["titokcodec", "titokcodec.*"]),
-    package_data={"titokcodec": ["weights/*.safetensors", "py.typed"]},
+    package_data={"titokcodec": ["assets/*.safetensors", "py.typed"]},
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from titokcodec.errors import TitokError
-from titokcodec.geometry import FIT_SIDE, choose_layout
+from titokcodec.geometry import FIT_SIDE, TILE, choose_layout
 from titokcodec.models.config import TiTokConfig
 
 _STEP = 0.9  # sizes tried are this factor apart
@@ -62,11 +62,13 @@ def choose(
 
 def _candidates(width: int, height: int, layout: str) -> list[Choice]:
     """From the picture's own size down to a single tile. A fitted tile keeps the size, whatever it is."""
+    if layout not in ("auto", "fit", "tile"):
+        raise TitokError(f"layout {layout!r} is unknown; use 'auto', 'fit' or 'tile'")
     fit = Choice(width, height, "fit", 0)
     if layout == "fit" or (layout == "auto" and choose_layout(width, height) == "fit"):
         return [fit]
     found, factor = [], 1.0
-    while max(width, height) * factor > FIT_SIDE:
+    while max(width, height) * factor > (FIT_SIDE if layout == "auto" else TILE):
         found.append(Choice(*scaled(width, height, round(max(width, height) * factor)), "tile", 0))
         factor *= _STEP
-    return [*found, fit if layout == "auto" else Choice(*scaled(width, height, 256), "tile", 0)]
+    return [*found, fit if layout == "auto" else Choice(*scaled(width, height, TILE), "tile", 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -166,14 +167,13 @@ class Codec:
         ends = np.cumsum([job.plan.tiles for job in jobs])[:-1]
         return [self._write(job, own) for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)]
 
-    def decompress(
-        self, data: BytesLike, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
-    ) -> Image.Image:
+    def decompress(self, data: BytesLike, **options: object) -> Image.Image:
         """The bytes of one file to a picture; see ``decompress_batch`` for the options."""
-        return self.decompress_batch([data], strict=strict, max_pixels=max_pixels)[0]
+        return self.decompress_batch([data], **options)[0]
 
     def decompress_batch(
-        self, files: Sequence[BytesLike], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
+        self, files: Sequence[BytesLike], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None,
     ) -> list[Image.Image]:
         """Files to pictures of the sizes that went in, RGB or L.
 
@@ -181,20 +181,33 @@ class Codec:
             files: Whole files; with ``strict=False`` also beginnings of files.
             strict: Refuse a file that is damaged or cut short. Otherwise draw what has arrived of it.
             max_pixels: Refuse pictures larger than this; None for no limit.
+            max_side: Draw pictures with at most this on their longer side. A fitted picture then never exists in its
+                full size; a tiled one is scaled at the end.
 
         Raises:
             TitokError: a file is not one, damaged, too large, or made with another model.
         """
         opened = [self._read(data, strict, max_pixels) for data in files]
-        plans = [geometry.plan(header.width, header.height, header.layout) for header, _ in opened]
+        sizes = [scaled(header.width, header.height, max_side) for header, _ in opened]
+        plans = [
+            geometry.plan(*(size if header.layout == "fit" else (header.width, header.height)), header.layout)
+            for size, (header, _) in zip(sizes, opened, strict=True)
+        ]
         painted = _paint(plans, self._decode_rows([rows for _, rows in opened]))
-        return [images.to_image(pixels, header.grey) for pixels, (header, _) in zip(painted, opened, strict=True)]
+        return [
+            images.to_image(images.resize(pixels, size), header.grey)
+            for pixels, size, (header, _) in zip(painted, sizes, opened, strict=True)
+        ]
 
     def _count(self, tokens: int | None) -> int:
         if tokens is None:
             return self.weights.config.tokens
-        self.weights.config.check_count(tokens)
-        return tokens
+        try:
+            count = operator.index(tokens)  # numpy's integers are welcome
+        except TypeError:
+            raise TitokError(f"tokens is {tokens!r}: give a whole number") from None
+        self.weights.config.check_count(count)
+        return count
 
     def _check_depth(self, tokens: int) -> None:
         """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from titokcodec import bitstream, releases
-from titokcodec.bitstream import BytesLike, Header
-from titokcodec.errors import ModelMismatch, TitokError
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
+from titokcodec.layout import tile_count
 
 if TYPE_CHECKING:
     from titokcodec.weights import Weights
 
 ENTROPY_NAMES = ("packed", "tables", "prior")
+
+_LONGEST_HEADER = 21
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -60,8 +66,6 @@ def info(data: BytesLike) -> FileInfo:
     Raises:
         TitokError: it is not a ``.titok`` file, or one of another version. A wrong checksum is not an error here.
     """
-    from titokcodec.geometry import tile_count
-
     header, offset = bitstream.parse(data)
     model, fingerprint, intact = "custom", header.fingerprint, None
     try:
@@ -82,7 +86,56 @@ def info(data: BytesLike) -> FileInfo:
     )
 
 
-def truncate(data: BytesLike, tokens: int, model: str | os.PathLike | None = None) -> bytes:
+def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> bytes:
+    """One file from an open binary stream, and never more than its own header can account for (plus one byte).
+
+    So something endless, or a file with gigabytes behind it, costs no memory: it fails its checksum.
+
+    Raises:
+        TitokError: it is not a ``.titok`` file, or claims more pixels than ``max_pixels``.
+        OSError: it cannot be read.
+    """
+    head = read_at_most(stream, _LONGEST_HEADER)
+    header, offset = bitstream.parse(head)
+    bitstream.check_pixels(header, max_pixels)
+    most = 2 * header.tokens * tile_count(header.width, header.height, header.layout)  # a code has 16 bits at most
+    return head + read_at_most(stream, offset + most + 1 - len(head))
+
+
+def read_at_most(stream: IO[bytes], count: int) -> bytes:
+    """What is in a stream up to ``count`` bytes; memory is taken as they come, not as they are asked for."""
+    pieces = []
+    while count > 0 and (piece := stream.read(min(count, _CHUNK))):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
+
+
+def verify(
+    data: BytesLike, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
+) -> None:
+    """Check all of a file that can be checked without a network: header, checksum, and a payload that is canonical.
+
+    Args:
+        data: A whole file.
+        model: The weight file that ``data`` was made with; needed for a model that is not bundled, if the file is
+            entropy-coded with its tables.
+        max_pixels: Refuse pictures larger than this; None for no limit.
+
+    Raises:
+        TitokError: something is wrong with the file, or its tables are not at hand.
+    """
+    header, offset = bitstream.parse(data)
+    fingerprint = releases.fingerprint_for(header)
+    bitstream.verify(data, header, offset, fingerprint)
+    bitstream.check_pixels(header, max_pixels)
+    _check_payload(header, bytes(memoryview(data)[offset:]), fingerprint, model)
+
+
+def truncate(
+    data: BytesLike, tokens: int, model: str | os.PathLike | None = None,
+    max_pixels: int | None = DEFAULT_MAX_PIXELS,
+) -> bytes:
     """The same picture with fewer tokens a tile: a smaller file of lower quality.
 
     Args:
@@ -90,16 +143,17 @@ def truncate(data: BytesLike, tokens: int, model: str | os.PathLike | None = Non
         tokens: Tokens a tile to keep, at most as many as there are.
         model: The weight file that ``data`` was made with; needed for a model that is not bundled, if the file is
             entropy-coded with its tables.
+        max_pixels: Refuse pictures larger than this; None for no limit.
 
     Raises:
         TitokError: the file is damaged or cannot be cut, or its tables are not at hand.
     """
     from titokcodec import entropy
-    from titokcodec.geometry import tile_count
 
     header, offset = bitstream.parse(data)
     fingerprint = releases.fingerprint_for(header)
     bitstream.verify(data, header, offset, fingerprint)
+    bitstream.check_pixels(header, max_pixels)
     if not header.nested and tokens != header.tokens:
         raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
     if not 1 <= tokens <= header.tokens:
@@ -117,15 +171,43 @@ def truncate(data: BytesLike, tokens: int, model: str | os.PathLike | None = Non
     return bitstream.pack(replace(header, tokens=tokens, mode=mode), shorter, fingerprint)
 
 
+def _check_payload(header: Header, payload: bytes, fingerprint: bytes, model: str | os.PathLike | None) -> None:
+    """Raise ``CorruptFile`` unless some tokens have this payload, and no other spelling."""
+    from titokcodec import entropy
+
+    tiles = tile_count(header.width, header.height, header.layout)
+    if header.mode != entropy.PACKED or model is not None:
+        weights = _weights(header, fingerprint, model)
+        entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
+        return
+    count = tiles * header.tokens
+    if all(entropy.packed_size(count, 1 << bits) != len(payload) for bits in range(1, 17)):
+        raise CorruptFile(f"payload has {len(payload)} bytes, which no {count} packed tokens have; get it again")
+    bits = entropy.code_bits_from_length(len(payload), count)
+    if bits and entropy.truncate_packed(payload, tiles, header.tokens, header.tokens, bits) != payload:
+        raise CorruptFile("padding bits behind the last token are not zero; get the file again")
+
+
 def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
-    from titokcodec.weights import read
+    """The weight file for a header, if it is the right one."""
+    from titokcodec.weights import locate
 
     if model is None and header.model_id == 0:
-        raise ModelMismatch("the file was made with a custom model: name its weight file to cut it")
-    weights = read(model)
+        raise ModelMismatch("the file was made with a custom model: name its weight file, with --model or model=")
+    path = locate(model)
+    stat = path.stat()
+    weights = _read_weights(path, stat.st_mtime_ns, stat.st_size)
     if weights.fingerprint != fingerprint:
         raise mismatch(header, fingerprint, weights)
     return weights
+
+
+@lru_cache(maxsize=2)
+def _read_weights(path: Path, *stamp: int) -> Weights:
+    """Opening hashes the whole file: many pictures of one model share that. ``stamp`` tells a changed file."""
+    from titokcodec.weights import read
+
+    return read(path)
 
 
 def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:

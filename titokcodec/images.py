@@ -25,7 +25,9 @@ from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS
 from titokcodec.errors import ImageError, LimitExceeded, TitokError
 
-Source: TypeAlias = "Image.Image | np.ndarray | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
+Source: TypeAlias = (
+    "Picture | Image.Image | np.ndarray | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
+)
 
 _DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 _GREY_MODES = _DEEP_MODES | {"1", "L", "LA", "La"}
@@ -63,7 +65,7 @@ def load(source: Source, *, background: str = "white", max_pixels: int | None = 
     ``source``: a ``PIL.Image`` of any mode (its current frame; it is not changed beyond being loaded), a uint8 array of
     shape HxWx3, HxWx4 (RGBA), HxW or HxWx1 (grey), a path, the bytes of a picture file, or a binary file object (read
     from its start). Arrays are taken as upright sRGB, and an HxWx3 one is not copied: ``pixels`` may share its memory.
-    Files with several frames give the first.
+    Files with several frames give the first. A ``Picture`` is returned as it is.
 
     16-bit grey is divided by 257 and rounded; mode ``I`` likewise if any value exceeds 255, else taken as 8-bit; mode
     ``F`` is taken as 0..1 if no value exceeds 1, else as 0..255; all are clipped. An ICC profile that is broken or does
@@ -76,6 +78,8 @@ def load(source: Source, *, background: str = "white", max_pixels: int | None = 
     Raises ``ImageError`` (missing, unreadable, damaged or empty picture; wrong kind of array), ``LimitExceeded``, and
     ``TitokError`` for an unknown background.
     """
+    if isinstance(source, Picture):
+        return source
     under = _background(background)
     if isinstance(source, np.ndarray):
         pixels = _from_array(source, under, max_pixels)

@@ -71,7 +71,7 @@ def locate(source: str | os.PathLike | None = None) -> Path:
         files = [known.file for known in releases.RELEASES if known.file]
         if not files:
             raise WeightsError("this build of titokcodec has no weights in it: name a weight file")
-        return Path(str(resources.files("titokcodec") / "weights" / files[-1]))
+        return Path(str(resources.files("titokcodec") / "assets" / files[-1]))
     if str(source).startswith("hub:"):
         return _download(str(source)[4:])
     path = Path(source)

@@ -42,7 +42,7 @@ def decode(data: bytes, side: int) -> np.ndarray | None:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError):
+    except Exception:  # damaged files make Pillow raise a dozen types, by format
         return None
     width, height = image.size
     short = min(width, height)
@@ -92,6 +92,7 @@ class Pictures:
         which = torch.randint(len(self), (count,), generator=generator, device=device)
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
+        corner = corner.minimum(spare)  # a rand just below 1 times spare + 1 may round up
         flips = torch.rand(count, generator=generator, device=device) < 0.5
         return self._crops(which, corner, flips)
 

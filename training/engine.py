@@ -121,6 +121,12 @@ class Log:
         if self.board:
             self.board.add_image(name, pixels, step)
 
+    def close(self) -> None:
+        """Write out what is still held back."""
+        self.file.close()
+        if self.board:
+            self.board.close()
+
 
 def save_state(path: Path, state: dict) -> None:
     """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""

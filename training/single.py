@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from titokcodec import weights
 from titokcodec.models.config import PRESETS, TiTokConfig, preset
 from titokcodec.models.tokenizer import TiTok
 from training.codebook import CodebookCare
@@ -81,80 +82,123 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     return [config.tokens, config.tokens, middle[step % 3], config.min_tokens]
 
 
-def train(options: argparse.Namespace) -> TiTok:
-    """Run or resume the stage that ``options`` describe; returns the averaged model."""
-    torch.manual_seed(options.seed)
-    device = torch.device(options.device)
-    config = preset(options.preset)
-    model = TiTok(config).to(device=device, memory_format=torch.channels_last)
-    start_in_2d(model)
-    ema = EMA(model, options.ema)
-    optimizers = Optimizers(model, options.muon_rate, options.rate)
-    care = CodebookCare(model.quantize)
-    generator = torch.Generator(device).manual_seed(options.seed)
-    pictures = Pictures(options.data, config.image_size, options.limit, device)
-    val = Pictures(options.val, config.image_size, options.val_limit, device) if options.val else None
-    log = Log(options.out)
-    log.write(0, pictures=len(pictures), skipped=pictures.skipped, parameters=sum(p.numel() for p in model.parameters()))
+class Run:
+    """A run in progress: all that a checkpoint holds, and what it takes to make one update.
 
-    step, spent, state_file = 0, 0.0, options.out / "state.pt"
-    if options.resume and state_file.exists():
-        state = load_state(state_file, device)
-        model.load_state_dict(state["model"])
-        ema.model.load_state_dict(state["ema"])
-        optimizers.load_state_dict(state["optimizers"])
-        care.idle, step, spent = state["idle"], state["step"], state["spent"]
-        generator.manual_seed(options.seed + step)
-    elif options.init:
-        from titokcodec.weights import load_model
+    ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase.
+    """
 
-        model.load_state_dict(load_model(options.init).state_dict())
-        ema.model.load_state_dict(model.state_dict())
-    lpips = LPIPS(options.lpips).to(device) if options.lpips else None
-    compiled = torch.compile if options.compile else (lambda module: module)
-    work = Step(
-        model, compiled(model.encoder), compiled(model.decoder), lpips, options.lpips_weight, options.lpips_share,
-        lambda: torch.autocast(device.type, torch.bfloat16, enabled=options.bf16),
-    )
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        self.options, self.device = options, torch.device(options.device)
+        self.config = preset(options.preset)
+        self.model = TiTok(self.config).to(device=self.device, memory_format=torch.channels_last)
+        start_in_2d(self.model)
+        self.ema = EMA(self.model, options.ema)
+        self.optimizers = Optimizers(self.model, options.muon_rate, options.rate)
+        self.care = CodebookCare(self.model.quantize)
+        self.generator = torch.Generator(self.device)
+        self.lpips = LPIPS(options.lpips).to(self.device) if options.lpips else None
+        self.file = options.out / "state.pt"
+        self.step, self.started, spent = 0, False, 0.0
+        if options.resume and self.file.exists():
+            spent = self.load()
+        elif options.init:
+            self.model.load_state_dict(weights.load_model(options.init).state_dict())
+            self.ema.model.load_state_dict(self.model.state_dict())
+            self.started = True
+        self.generator.manual_seed(options.seed + self.step)
+        compiled = torch.compile if options.compile else (lambda module: module)
+        self.work = Step(
+            self.model, compiled(self.model.encoder), compiled(self.model.decoder), self.lpips, options.lpips_weight,
+            options.lpips_share, lambda: torch.autocast(self.device.type, torch.bfloat16, enabled=options.bf16),
+        )
+        self.clock = Clock(options.minutes, spent)
 
-    def checkpoint() -> None:
-        save_state(state_file, {
-            "model": model.state_dict(), "ema": ema.model.state_dict(), "optimizers": optimizers.state_dict(),
-            "idle": care.idle, "step": step, "spent": clock.spent, "config": config.to_json(),
+    def save(self) -> None:
+        """Leave a checkpoint."""
+        save_state(self.file, {
+            "model": self.model.state_dict(), "ema": self.ema.model.state_dict(), "idle": self.care.idle,
+            "optimizers": self.optimizers.state_dict(), "step": self.step, "started": self.started,
+            "spent": self.clock.spent, "config": self.config.to_json(),
         })
 
-    started = step > 0 or options.init is not None
-    clock = Clock(options.minutes, spent)
-    saved = reported = 0.0
-    while clock.progress < 1:
-        progress = clock.progress
-        perceptual = min(max((progress - options.lpips_start) / 0.1, 0.0), 1.0)
-        pixels = pictures.random_crops(options.batch, generator)
-        quantize = started or progress >= options.continuous
-        if quantize and not started:
+    def load(self) -> float:
+        """Go on from the checkpoint; returns the seconds that were spent on it."""
+        state = load_state(self.file, self.device)
+        if state["config"] != self.config.to_json():
+            raise SystemExit(f"{self.file} is of another architecture than preset {self.options.preset}")
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.care.idle, self.step, self.started = state["idle"], state["step"], state["started"]
+        return state["spent"]
+
+    def update(self, pixels: Tensor) -> dict[str, Tensor]:
+        """One step on a batch; returns what it measured, without waiting for the device."""
+        progress = self.clock.progress
+        perceptual = min(max((progress - self.options.lpips_start) / 0.1, 0.0), 1.0)
+        if not self.started and progress >= self.options.continuous:
             with torch.no_grad():
-                care.start_from(model.latents(pixels))
-            started = True
-        loss, parts, tokens, latents = work.losses(pixels, prefix_lengths(config, step), perceptual, quantize)
+                self.care.start_from(self.model.latents(pixels))
+            self.started = True
+        lengths = prefix_lengths(self.config, self.step)
+        loss, parts, tokens, latents = self.work.losses(pixels, lengths, perceptual, self.started)
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizers.step(cosine(progress))
-        revived = care.step(tokens, latents, restart=quantize and progress < 0.8)
-        ema.update(model, step)
-        step += 1
-        if step % options.log_every == 0:
-            used = tokens.unique().numel() / config.codes
-            log.write(step, minutes=clock.spent / 60, loss=loss, norm=norm, revived=revived, used=used, **parts)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizers.step(cosine(progress))
+        revived = self.care.step(tokens, latents, restart=self.started and progress < 0.8)
+        self.ema.update(self.model, self.step)
+        self.step += 1
+        used = ((self.care.idle == 0).sum() - revived) / self.config.codes
+        return {"loss": loss.detach(), "norm": norm, "revived": revived, "used": used, **parts}
+
+
+def train(options: argparse.Namespace) -> TiTok:
+    """Run or resume the stage that ``options`` describe; returns the averaged model, which OUT/model.safetensors holds.
+
+    Raises:
+        FloatingPointError: the loss ran away; the last checkpoint is from before.
+    """
+    run = Run(options)
+    pictures = Pictures(options.data, run.config.image_size, options.limit, run.device)
+    val = Pictures(options.val, run.config.image_size, options.val_limit, run.device) if options.val else None
+    log = Log(options.out)
+    parameters = sum(p.numel() for p in run.model.parameters())
+    log.write(run.step, pictures=len(pictures), skipped=pictures.skipped, parameters=parameters)
+
+    clock, measured = run.clock, {}
+    saved = reported = clock.spent
+    while clock.progress < 1:
+        measured = run.update(pictures.random_crops(options.batch, run.generator))
+        if run.step % options.log_every == 0:
+            check_finite(measured, run.step)
+            log.write(run.step, minutes=clock.spent / 60, **measured)
         if clock.spent - saved > options.save_minutes * 60:
-            checkpoint()
+            check_finite(measured, run.step)
+            run.save()
             saved = clock.spent
         if val and clock.spent - reported > options.val_minutes * 60:
-            report(ema.model, val, lpips, log, step, options)
+            report(run.ema.model, val, run.lpips, log, run.step, options)
             reported = clock.spent
-    checkpoint()
+    check_finite(measured, run.step)
+    run.save()
+    weights.save(options.out / "model.safetensors", run.ema.model, options.preset)
     if val:
-        report(ema.model, val, lpips, log, step, options)
-    return ema.model
+        report(run.ema.model, val, run.lpips, log, run.step, options)
+    log.close()
+    return run.ema.model
+
+
+def check_finite(measured: dict[str, Tensor], step: int) -> None:
+    """Raise unless loss and gradients are finite. Asked before each log row and checkpoint only, as it waits for the
+    device: once a weight is not a number no later loss is one, so nothing slips through."""
+    for name in ("loss", "norm"):
+        if name in measured and not measured[name].isfinite():
+            raise FloatingPointError(
+                f"{name} is {measured[name].item()} at step {step}: lower --rate and --muon-rate, then --resume from "
+                "the last checkpoint or start again"
+            )
 
 
 def report(model: TiTok, val: Pictures, lpips: LPIPS | None, log: Log, step: int, options: argparse.Namespace) -> None:

@@ -13,7 +13,9 @@ from titokcodec.errors import TitokError, WeightsError
 
 HEADS = ("upsampler", "pixels", "proxy")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
-LARGEST = 1 << 16  # no size in a config may exceed this: a hostile file must not make us allocate at will
+LARGEST = 1 << 14  # no size in a config may exceed this: products of four of them still fit 64 bits
+LARGEST_CODEBOOK = 1 << 16  # what the entropy coder takes
+DEEPEST = 256
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,10 @@ class TiTokConfig:
         for name, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
             _check_types(tower)
             _require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
-            _require(tower.width % 4 == 0 and tower.layers <= 256, f"{name} {tower} is out of range")
+            _require(tower.width % 4 == 0 and tower.layers <= DEEPEST, f"{name} {tower} is out of range")
         _require(self.head in HEADS, f"head {self.head!r} is none of {', '.join(HEADS)}")
         _require(self.codes >= 2, "a codebook needs two codes or more")
+        _require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
         _require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
         _require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
         _require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
@@ -102,8 +105,12 @@ class TiTokConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
         try:
             values = json.loads(text)
+            missing = {field.name for field in fields(cls)} - set(values)  # a default may change, a weight file may not
+            _require(not missing, f"it lacks {', '.join(sorted(missing))}")
             towers = {side: Tower(**values.pop(side)) for side in ("encoder", "decoder")}
             return cls(**towers, **values)
+        except WeightsError:
+            raise
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise WeightsError(f"the model's configuration does not make sense: {error}") from None
 
@@ -118,8 +125,9 @@ def _check_types(config: TiTokConfig | Tower) -> None:
     for field in fields(config):
         value, kind = getattr(config, field.name), field.type
         if kind == "int":
-            _require(type(value) is int and 1 <= value + (field.name == "head_blocks") <= LARGEST,
-                     f"{field.name} is {value!r}")
+            least = 0 if field.name == "head_blocks" else 1
+            most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
+            _require(type(value) is int and least <= value <= most, f"{field.name} is {value!r}")
         elif kind == "bool":
             _require(type(value) is bool, f"{field.name} is {value!r}")
 
