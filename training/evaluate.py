@@ -88,7 +88,7 @@ def file_sizes(codec: Codec, pictures: Pictures, counts: tuple[int, ...], batch:
     return longest | {f"mean_bytes/{count}": sum(found) / len(found) for count, found in sizes.items()}
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, nargs="?", help="weight file (default: the bundled one)")
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
     parser.add_argument("--sheet", type=Path, help="save six pictures at every rate here")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
     pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
     lpips = LPIPS(options.lpips).to(codec.device) if options.lpips else None

@@ -69,7 +69,7 @@ def choose_tables(tokens: np.ndarray, codes: int) -> tuple[FrequencyTables | Non
     return candidates(tokens, codes)[best], measured
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("state", type=Path, help="checkpoint of a training run")
@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables")
     parser.add_argument("--limit", type=int, help="count on the first pictures only")
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     model = load_averaged(options.state)
     tables, measured = None, {}
     if options.data:
