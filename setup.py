@@ -10,7 +10,7 @@ version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py
 
 train = ["tensorboard>=2.15"]
 bench = ["pytest-benchmark>=4"]
-test = ["pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
+test = ["click>=8.2", "pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
 
 setup(
     name="titokcodec",

@@ -12,7 +12,7 @@ TINY = DATA / "tiny.safetensors"
 
 @pytest.fixture(scope="session")
 def tiny_path() -> Path:
-    """A nested model of 16 tokens (8 at least), 64 codes, random weights: fast, and for ever the same."""
+    """A nested model of 16 tokens (8 at least), 64 codes, trained for minutes: fast, and for ever the same."""
     return TINY
 
 

@@ -34,8 +34,8 @@ def main() -> None:
         crops = Path(folder) / "crops"
         write_crops(crops, 600)
         model = train(parse(["--preset", "tiny", "--data", str(crops), "--out", folder, "--minutes", MINUTES,
-                             "--batch", "8", "--rate", "2e-3", "--muon-rate", "0.01", "--continuous", "0.3", "--log-every", "100",
-                             "--no-bf16"]))
+                             "--batch", "8", "--rate", "2e-3", "--muon-rate", "0.01", "--continuous", "0.3",
+                             "--log-every", "100", "--no-bf16"]))
         pictures = Pictures([crops])
     with torch.no_grad():
         tokens = torch.cat([model.encode(pictures.centre_crops(w)) for w in torch.arange(len(pictures)).split(50)])

@@ -22,9 +22,20 @@ def write_atomic(path: str | os.PathLike, data: BytesLike, overwrite: bool = Tru
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if overwrite:
+        if overwrite or not _link(part, target):
             os.replace(part, target)
-        else:
-            os.link(part, target)  # unlike a rename, this fails if the target exists
     finally:
         part.unlink(missing_ok=True)
+
+
+def _link(part: Path, target: Path) -> bool:
+    """Unlike a rename this fails if the target exists. False on file systems without links, where we look first."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(f"{target} exists") from None
+        return False
+    return True

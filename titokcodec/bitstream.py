@@ -47,7 +47,7 @@ MAX_TOKENS = 256
 LAYOUTS = ("tile", "fit")  # the index is the header's bit
 DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: what a user of Pillow already expects
 
-_LONGEST_HEADER = len(SIGNATURE) + 3 + FINGERPRINT_BYTES + 3 + 3 + 2
+LONGEST_HEADER = len(SIGNATURE) + 3 + FINGERPRINT_BYTES + 3 + 3 + 2
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def parse(data: BytesLike) -> tuple[Header, int]:
         CorruptFile: this is no ``.titok`` file, or it ends inside its header, or the header is not canonical.
         UnsupportedFile: the file is of another version, or uses an entropy mode that version 1 does not have.
     """
-    head = bytes(memoryview(data)[:_LONGEST_HEADER])
+    head = bytes(memoryview(data)[:LONGEST_HEADER])
     if head[:2] != SIGNATURE[: len(head)]:
         raise CorruptFile(f"not a .titok file: it begins with {head[:2].hex()}, not {SIGNATURE.hex()}")
     try:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 ENTROPY_NAMES = ("packed", "tables", "prior")
 
-_LONGEST_HEADER = 21
 _CHUNK = 1 << 20
 
 
@@ -95,7 +94,7 @@ def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> byte
         TitokError: it is not a ``.titok`` file, or claims more pixels than ``max_pixels``.
         OSError: it cannot be read.
     """
-    head = read_at_most(stream, _LONGEST_HEADER)
+    head = read_at_most(stream, bitstream.LONGEST_HEADER)
     header, offset = bitstream.parse(head)
     bitstream.check_pixels(header, max_pixels)
     most = 2 * header.tokens * tile_count(header.width, header.height, header.layout)  # a code has 16 bits at most

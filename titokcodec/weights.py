@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -131,12 +131,7 @@ def build(weights: Weights) -> TiTok:
     Raises:
         WeightsError: a tensor is missing, unknown or of the wrong shape; it is named.
     """
-    import torch
-
-    from titokcodec.models.tokenizer import TiTok
-
-    with torch.device("meta"):  # no memory and no random numbers for values that are about to be replaced
-        model = TiTok(weights.config)
+    model = _hollow(weights.config)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     with _open(weights.path) as file:
         stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -144,6 +139,26 @@ def build(weights: Weights) -> TiTok:
         state = {name: _widen(file, name, stored) for name in expected}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _hollow(config: TiTokConfig) -> TiTok:
+    """A model without memory or random numbers, for values that are about to be set."""
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    from titokcodec.models.tokenizer import TiTok
+
+    class Unfilled(TorchFunctionMode):
+        """Skips the initialisation: for arithmetic on the meta device torch imports its compiler, a second's work."""
+
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name, kwargs = function.__name__, kwargs or {}
+            if name in ("mul", "__mul__") or (name.endswith("_") and not name.endswith("__")):
+                return args[0] if args else kwargs["tensor"]
+            return (torch.empty if function is torch.randn else function)(*args, **kwargs)
+
+    with torch.device("meta"), Unfilled():
+        return TiTok(config)
 
 
 def load_model(source: str | os.PathLike | None = None) -> TiTok:
@@ -196,9 +211,18 @@ def _widen(file: object, name: str, stored: dict[str, tuple]) -> torch.Tensor:
 
     value = torch.from_numpy(_array(file, name))
     if name + SCALE not in stored:
-        return value.float()
-    scale = torch.from_numpy(_array(file, name + SCALE)).float()
+        return _checked_floats(name, value)
+    if value.dtype != torch.int8:
+        raise WeightsError(f"tensor {name} has scales, so it must be int8, not {value.dtype}: save it again")
+    scale = _checked_floats(name + SCALE, torch.from_numpy(_array(file, name + SCALE)))
     return value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+
+
+def _checked_floats(name: str, value: torch.Tensor) -> torch.Tensor:
+    """The tensor as float32, unless it is integers or not numbers at all."""
+    if not value.is_floating_point() or not value.isfinite().all():
+        raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
+    return value.float()
 
 
 def _check_names(expected: dict[str, tuple], stored: dict[str, tuple], path: Path) -> None:

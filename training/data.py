@@ -92,7 +92,6 @@ class Pictures:
         which = torch.randint(len(self), (count,), generator=generator, device=device)
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
-        corner = corner.minimum(spare)  # a rand just below 1 times spare + 1 may round up
         flips = torch.rand(count, generator=generator, device=device) < 0.5
         return self._crops(which, corner, flips)
 

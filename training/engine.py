@@ -75,8 +75,12 @@ class Optimizers:
         return [optimizer.state_dict() for optimizer in self.all]
 
     def load_state_dict(self, states: list[dict]) -> None:
+        """Take moments from a checkpoint; peak rates stay those that this run was given."""
         for optimizer, state in zip(self.all, states, strict=True):
+            peaks = [group["peak"] for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["peak"] = peak
 
 
 class EMA:

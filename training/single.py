@@ -155,7 +155,7 @@ class Run:
 
 
 def train(options: argparse.Namespace) -> TiTok:
-    """Run or resume the stage that ``options`` describe; returns the averaged model, which OUT/model.safetensors holds.
+    """Run or resume the stage that ``options`` describe; returns the averaged model.
 
     Raises:
         FloatingPointError: the loss ran away; the last checkpoint is from before.
@@ -183,7 +183,6 @@ def train(options: argparse.Namespace) -> TiTok:
             reported = clock.spent
     check_finite(measured, run.step)
     run.save()
-    weights.save(options.out / "model.safetensors", run.ema.model, options.preset)
     if val:
         report(run.ema.model, val, run.lpips, log, run.step, options)
     log.close()
@@ -216,7 +215,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
-    add("--out", type=Path, required=True, help="folder for checkpoints, logs and the exported weights")
+    add("--out", type=Path, required=True, help="folder for checkpoints and logs")
     add("--minutes", type=float, required=True, help="the whole budget; schedules are fitted to it")
     add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
     add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them the loss is on pixels alone")

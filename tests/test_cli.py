@@ -1,0 +1,560 @@
+"""The commands as a user meets them: what they write and where, what they say, and how they end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import titokcodec
+from titokcodec import bitstream, cli, releases, weights
+from titokcodec.codec import Codec
+
+TINY = str(Path(__file__).parent / "data" / "tiny.safetensors")
+NETWORK = ["--model", TINY, "--device", "cpu", "--dtype", "fp32"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(autouse=True)
+def one_codec(codec, monkeypatch):
+    """Commands take the shared model: what loading it costs is not what is tested here."""
+    real = Codec.from_pretrained
+
+    def shared(source=None, **options):
+        return codec if source == TINY else real(source, **options)
+
+    monkeypatch.setattr(Codec, "from_pretrained", shared)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def album(here):
+    """album/a.png, album/b.jpg, album/sub/c.png and album/notes.txt."""
+    (here / "album" / "sub").mkdir(parents=True)
+    picture(here / "album" / "a.png", (40, 30))
+    picture(here / "album" / "b.jpg", (60, 50))
+    picture(here / "album" / "sub" / "c.png", (20, 20))
+    (here / "album" / "notes.txt").write_text("no picture")
+    return here / "album"
+
+
+def picture(path, size=(40, 30)):
+    y, x = np.mgrid[: size[1], : size[0]]
+    Image.fromarray(np.stack([x * 5, y * 5, x + y], axis=2).astype(np.uint8)).save(path)
+    return path
+
+
+def call(command, *arguments, stdin=None):
+    """Run a command in this process; the network's options are added to those that take them."""
+    network = NETWORK if command in (cli.compress, cli.decompress) else []
+    return CliRunner().invoke(command, [*network, *map(str, arguments)], input=stdin, catch_exceptions=False)
+
+
+def compressed(codec, path, **options):
+    return codec.compress(path, **options)
+
+
+def process(module_call, *arguments, **options):
+    """Run a command in a process of its own, as its console script does."""
+    code = f"import sys; from titokcodec.cli import {module_call} as command; command()"
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=ENVIRONMENT, check=False,
+                          **{"capture_output": True, **options})  # fmt: skip
+
+
+def outputs(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# ---- one file ----------------------------------------------------------------------------------------------------
+
+
+def test_one_input_is_written_beside_itself(here, codec):
+    picture("a.png")
+    result = call(cli.compress, "a.png")
+    assert result.exit_code == 0 and result.stdout == ""
+    assert result.stderr.startswith("a.png -> a.titok  40x30  1 tile x 16 tokens  ")
+    assert Path("a.titok").read_bytes() == compressed(codec, "a.png")
+    os.remove("a.png")
+    assert call(cli.decompress, "a.titok").exit_code == 0
+    assert np.array_equal(np.asarray(Image.open("a.png")), np.asarray(codec.decompress(Path("a.titok").read_bytes())))
+    assert outputs(here) == ["a.png", "a.titok"]
+
+
+def test_input_output_and_options(here, codec):
+    picture("a.png", (400, 330))
+    for name, options, expected in [
+        ("t", ["-t", "9"], {"tokens": 9}),
+        ("l", ["--layout", "fit"], {"layout": "fit"}),
+        ("s", ["--max-side", "100"], {"max_side": 100}),
+        ("b", ["--target-bytes", "50"], {"target_bytes": 50}),
+    ]:
+        assert call(cli.compress, "a.png", f"{name}.titok", *options, "-q").exit_code == 0
+        assert Path(f"{name}.titok").read_bytes() == compressed(codec, "a.png", **expected)
+    Image.new("RGBA", (9, 9)).save("clear.png")
+    assert call(cli.compress, "clear.png", "--background", "#ff0000").exit_code == 0
+    assert Path("clear.titok").read_bytes() == codec.compress(Image.new("RGB", (9, 9), "red"))
+
+
+def test_quiet_says_nothing(here):
+    picture("a.png")
+    result = call(cli.compress, "-q", "a.png")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_suffix_or_the_format_decides_what_is_written(here):
+    picture("a.png")
+    call(cli.compress, "a.png")
+    for arguments, name, kind in [
+        (["a.titok", "a.jpg"], "a.jpg", "JPEG"),
+        (["a.titok", "a.webp"], "a.webp", "WEBP"),
+        (["a.titok", "--format", "bmp"], "a.bmp", "BMP"),
+        (["a.titok", "noname", "--format", "gif"], "noname", "GIF"),
+        (["a.titok", "-o", "new.png"], "new.png", "PNG"),
+        (["a.titok", "-o", "new"], "new/a.png", "PNG"),
+    ]:
+        assert call(cli.decompress, *arguments).exit_code == 0
+        assert Image.open(name).format == kind
+
+
+def test_a_format_that_cannot_be_written_is_one_line(here):
+    picture("a.png")
+    call(cli.compress, "a.png")
+    for name in ("a.xyz", "noname", "a.titok2"):
+        result = call(cli.decompress, "a.titok", name)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "cannot write" in result.stderr
+    Image.new("RGB", (70, 70)).save("wide.png")
+    assert call(cli.decompress, "a.titok", "--format", "nonsense").exit_code == 2
+
+
+# ---- streams -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-", "-"], ["-", "-o", "-"]])
+def test_streams_hold_the_file_and_nothing_else(here, codec, arguments):
+    data = picture(here / "a.png").read_bytes()
+    result = call(cli.compress, *arguments, stdin=data)
+    titok = compressed(codec, "a.png")
+    assert result.exit_code == 0 and result.stdout_bytes == titok
+    assert result.stderr.startswith("stdin -> stdout  40x30")
+    result = call(cli.decompress, *arguments, stdin=titok)
+    (here / "back.png").write_bytes(result.stdout_bytes)
+    assert Image.open("back.png").format == "PNG"
+    assert np.array_equal(np.asarray(Image.open("back.png")), np.asarray(codec.decompress(titok)))
+
+
+def test_a_stream_may_go_to_a_file_and_a_file_to_a_stream(here, codec):
+    data = picture(here / "a.png").read_bytes()
+    assert call(cli.compress, "-", "b.titok", stdin=data).exit_code == 0
+    assert call(cli.compress, "a.png", "-").stdout_bytes == Path("b.titok").read_bytes()
+    result = call(cli.decompress, "b.titok", "-", "--format", "webp")
+    assert result.stdout_bytes[8:12] == b"WEBP"
+
+
+def test_json_goes_to_stderr_when_stdout_is_taken(here, codec):
+    picture("a.png")
+    result = call(cli.compress, "a.png", "-", "--json")
+    assert result.stdout_bytes == compressed(codec, "a.png")
+    assert json.loads(result.stderr)["bytes"] == len(result.stdout_bytes)
+
+
+def test_in_a_real_process_stdout_is_exactly_the_stream(here, codec):
+    data = picture(here / "a.png").read_bytes()
+    result = process("compress", "-", "-", *NETWORK, input=data)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == compressed(codec, "a.png")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_a_full_disk_is_one_line(here):
+    picture("a.png")
+    call(cli.compress, "a.png", "a.titok")
+    with open("/dev/full", "wb") as full:
+        result = process("info", "a.titok", stdout=full, stderr=subprocess.PIPE, capture_output=False)
+    assert result.returncode == 1
+    assert result.stderr.count(b"\n") == 1 and b"No space left" in result.stderr
+
+
+def test_a_broken_pipe_is_one_line(here):
+    picture("a.png")
+    call(cli.compress, "a.png", "a.titok")
+    read, write = os.pipe()
+    os.close(read)
+    result = process("truncate", "a.titok", "-", "-t", "8", "-m", TINY, "-q", stdout=write, stderr=subprocess.PIPE,
+                     capture_output=False)  # fmt: skip
+    os.close(write)
+    assert result.returncode == 1
+    assert result.stderr.count(b"\n") == 1 and b"Broken pipe" in result.stderr
+
+
+# ---- files that are there ----------------------------------------------------------------------------------------
+
+
+def test_nothing_is_replaced_unasked(here, codec):
+    picture("a.png")
+    Path("a.titok").write_text("precious")
+    result = call(cli.compress, "a.png")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "--force" in result.stderr
+    assert Path("a.titok").read_text() == "precious"
+    assert call(cli.compress, "a.png", "--skip-existing").exit_code == 0
+    assert Path("a.titok").read_text() == "precious"
+    assert call(cli.compress, "a.png", "-f").exit_code == 0
+    assert Path("a.titok").read_bytes() == compressed(codec, "a.png")
+
+
+def test_an_input_is_never_replaced_by_its_result(here):
+    before = picture(here / "a.png").read_bytes()
+    os.link("a.png", "same.titok")
+    for arguments in (["a.png", "./a.png"], ["a.png", "same.titok"]):
+        assert call(cli.compress, "-f", *arguments).exit_code in (1, 2)
+    assert Path("a.png").read_bytes() == before
+
+
+def test_force_with_two_pictures_destroys_neither(here):
+    """As a shell pattern that happens to match two would ask for."""
+    picture("a.png")
+    before = picture(here / "b.png").read_bytes()
+    result = call(cli.compress, "-f", "a.png", "b.png")
+    assert result.exit_code == 2 and "-o" in result.stderr
+    assert Path("b.png").read_bytes() == before
+
+
+def test_links_are_written_through_and_devices_are_written_to(here):
+    picture("a.png")
+    os.symlink("real.titok", "link.titok")
+    Path("real.titok").write_text("old")
+    assert call(cli.compress, "-f", "a.png", "link.titok").exit_code == 0
+    assert Path("link.titok").is_symlink() and Path("real.titok").read_bytes()[:2] == b"\x9eT"
+    if os.path.exists("/dev/null"):
+        assert call(cli.compress, "-f", "a.png", "/dev/null").exit_code == 0
+        assert not Path("/dev/null").is_file()
+
+
+def test_a_folder_that_is_missing_or_closed_is_one_line(here):
+    picture("a.png")
+    result = call(cli.compress, "a.png", "missing/a.titok")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert result.stderr.startswith("titok-compress: a.png: cannot write missing/a.titok: No such file")
+
+
+# ---- many files --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_mirrored(album, codec):
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 0 and "3 of 3 files" in result.stderr
+    assert outputs(Path("out")) == ["a.titok", "b.titok", "sub/c.titok"]
+    assert Path("out/sub/c.titok").read_bytes() == compressed(codec, "album/sub/c.png")
+    assert call(cli.decompress, "out", "-o", "back").exit_code == 0
+    assert outputs(Path("back")) == ["a.png", "b.png", "sub/c.png"]
+    assert Image.open("back/b.png").size == (60, 50)
+
+
+def test_several_inputs_share_forward_passes(album, codec, monkeypatch):
+    sizes = []
+    real = codec.encode
+    monkeypatch.setattr(codec, "encode", lambda pixels, *rest: sizes.append(len(pixels)) or real(pixels, *rest))
+    assert call(cli.compress, "album/a.png", "album/b.jpg", "album/sub", "-o", "out").exit_code == 0
+    assert sizes == [3]
+    assert outputs(Path("out")) == ["a.titok", "b.titok", "c.titok"]
+
+
+def test_a_bad_file_does_not_stop_the_others(album):
+    (album / "bad.png").write_bytes(b"no picture at all")
+    result = call(cli.compress, "album", "missing.png", "-o", "out")
+    assert result.exit_code == 1
+    lines = [line for line in result.stderr.splitlines() if line.startswith("titok-compress: ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("titok-compress: album/bad.png: not a picture")
+    assert lines[1].startswith("titok-compress: missing.png: no such file")
+    assert outputs(Path("out")) == ["a.titok", "b.titok", "sub/c.titok"]
+
+
+def test_what_fails_in_the_network_fails_alone(album, codec):
+    """A budget that one picture of a group cannot meet."""
+    picture(album / "wide.png", (2000, 3))
+    budget = len(codec.compress(album / "a.png", tokens=8)) + 1
+    result = call(cli.compress, "album", "-o", "out", "--target-bytes", str(budget), "--layout", "tile")
+    assert result.exit_code in (0, 1)
+    done = {"a.titok", "b.titok", "sub/c.titok"}
+    assert done <= set(outputs(Path("out")))
+    assert result.stderr.count("titok-compress: ") == (result.exit_code == 1)
+
+
+def test_memory_that_runs_out_for_a_group_is_tried_file_by_file(album, codec, monkeypatch):
+    real = codec.compress_batch
+
+    def limited(pictures, **options):
+        if len(pictures) > 1 or pictures[0].pixels.shape[0] == 50:
+            raise MemoryError
+        return real(pictures, **options)
+
+    monkeypatch.setattr(codec, "compress_batch", limited)
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 1 and "album/b.jpg: not enough memory" in result.stderr
+    assert outputs(Path("out")) == ["a.titok", "sub/c.titok"]
+
+
+def test_a_rerun_does_what_is_missing(album):
+    Path("out").mkdir()
+    Path("out/a.titok").write_text("done before")
+    result = call(cli.compress, "album", "-o", "out", "--skip-existing")
+    assert result.exit_code == 0 and "2 of 3 files, 1 skipped" in result.stderr
+    assert Path("out/a.titok").read_text() == "done before"
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 1 and result.stderr.count("exists") == 3
+
+
+def test_two_inputs_with_one_output_are_told_apart(album):
+    picture(album / "a.bmp")
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 1 and "album/a.png: would be written to out/a.titok" in result.stderr
+    assert outputs(Path("out")) == ["a.titok", "b.titok", "sub/c.titok"]
+
+
+def test_shards_share_the_work(album):
+    for index in range(2):
+        assert call(cli.compress, "album", "-o", f"out{index}", "--shard", f"{index}/2").exit_code == 0
+    assert outputs(Path("out0")) == ["a.titok", "sub/c.titok"]
+    assert outputs(Path("out1")) == ["b.titok"]
+    assert call(cli.compress, "album", "-o", "out2", "--shard", "8/9").exit_code == 0
+    assert not Path("out2").exists()
+
+
+def test_an_empty_folder_is_an_error(here):
+    Path("empty").mkdir()
+    result = call(cli.compress, "empty", "-o", "out")
+    assert result.exit_code == 1 and "no pictures in this folder" in result.stderr
+
+
+def test_json_is_one_object_a_file(album):
+    (album / "bad.png").write_bytes(b"")
+    result = call(cli.compress, "album", "-o", "out", "--json")
+    facts = {Path(item["input"]).name: item for item in map(json.loads, result.stdout.splitlines())}
+    assert result.exit_code == 1 and sorted(facts) == ["a.png", "b.jpg", "bad.png", "c.png"]
+    assert "not a picture" in facts["bad.png"]["error"]
+    a = facts["a.png"]
+    assert a["output"] == "out/a.titok" and (a["width"], a["height"], a["tiles"], a["tokens"]) == (40, 30, 1, 16)
+    assert a["bytes"] == Path("out/a.titok").stat().st_size and a["seconds"] > 0
+    assert a["bpp"] == pytest.approx(8 * a["bytes"] / 1200, abs=1e-5)
+    again = call(cli.compress, "album/a.png", "-o", "out", "--json", "--skip-existing")
+    assert json.loads(again.stdout)["skipped"] is True
+
+
+def test_verbose_names_the_model_and_every_file(album):
+    result = call(cli.compress, "album", "-o", "out", "-v")
+    assert "model tiny (" in result.stderr and "on cpu in float32" in result.stderr
+    assert "album/sub/c.png -> out/sub/c.titok  20x20" in result.stderr
+
+
+def test_odd_names_stay_on_one_line(here):
+    Path("two\nlines.png").write_bytes(b"")
+    result = call(cli.compress, "two\nlines.png")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    picture("Grüße ☀.png")
+    assert call(cli.compress, "Grüße ☀.png").exit_code == 0
+    assert "Grüße ☀.titok" in call(cli.info, "Grüße ☀.titok").stdout
+
+
+# ---- what makes no sense -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["a.png", "b.titok", "c.png"], ["album"], ["a.png", "album"], ["album", "out"], ["-", "a.png", "-o", "out"],
+    ["album", "-o", "-"], ["album", "-o", "album/a.png"], ["a.png", "-t", "0"], ["a.png", "-t", "x"],
+    ["a.png", "--layout", "round"], ["a.png", "-f", "--skip-existing"], ["a.png", "-q", "-v"],
+    ["a.png", "--shard", "4/4"], ["a.png", "--shard", "1"], ["a.png", "--background", "no colour"],
+    ["a.png", "-t", "8", "--target-bytes", "99"], ["a.png", "--dtype", "int4"], ["a.png", "--max-pixels", "-1"],
+])  # fmt: skip
+def test_usage_errors_end_with_2_and_write_nothing(album, arguments):
+    picture("a.png")
+    before = outputs(Path())
+    result = call(cli.compress, *arguments)
+    assert result.exit_code == 2 and "Error: " in result.stderr and result.stdout == ""
+    assert outputs(Path()) == before
+
+
+def test_what_the_model_cannot_do_ends_at_once(album):
+    for arguments in (["-t", "17"], ["-m", "missing.safetensors"], ["-m", TINY, "-t", "3"]):
+        result = call(cli.compress, "album", "-o", "out", *arguments)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert not Path("out").exists()
+
+
+def test_max_pixels(here, codec):
+    picture("a.png", (40, 30))
+    result = call(cli.compress, "a.png", "--max-pixels", "1199")
+    assert result.exit_code == 1 and "--max-pixels" in result.stderr and not Path("a.titok").exists()
+    assert call(cli.compress, "a.png", "--max-pixels", "1200").exit_code == 0
+    assert call(cli.decompress, "a.titok", "b.png", "--max-pixels", "1199").exit_code == 1
+    assert call(cli.decompress, "a.titok", "b.png", "--max-pixels", "0").exit_code == 0
+
+
+def test_interruption_is_quiet(here, codec, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    picture("a.png")
+    monkeypatch.setattr(codec, "compress_batch", interrupted)
+    result = call(cli.compress, "a.png")
+    assert (result.exit_code, result.stderr) == (130, "") and outputs(here) == ["a.png"]
+
+
+# ---- partial, verify, info, truncate -----------------------------------------------------------------------------
+
+
+def test_partial_files_are_drawn_when_asked(here, codec):
+    data = codec.compress(picture(here / "a.png", (400, 400)))
+    Path("cut.titok").write_bytes(data[:-9])
+    result = call(cli.decompress, "cut.titok")
+    assert result.exit_code == 1 and "checksum" in result.stderr and not Path("cut.png").exists()
+    assert call(cli.decompress, "cut.titok", "--partial").exit_code == 0
+    assert Image.open("cut.png").size == (400, 400)
+
+
+def test_verify_answers_with_its_exit_code(album, codec):
+    call(cli.compress, "album", "-o", "out")
+    result = call(cli.decompress, "--verify", "out")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    damaged = bytearray(Path("out/a.titok").read_bytes())
+    damaged[-1] ^= 4
+    Path("out/a.titok").write_bytes(damaged)
+    result = call(cli.decompress, "--verify", "out/b.titok", "out/a.titok")
+    assert result.exit_code == 1 and result.stderr.startswith("titok-decompress: out/a.titok: checksum")
+    assert call(cli.decompress, "--verify", "-", stdin=Path("out/b.titok").read_bytes()).exit_code == 0
+    assert call(cli.decompress, "--verify", "out", "-o", "x").exit_code == 2
+    facts = [json.loads(line) for line in call(cli.decompress, "--verify", "out", "--json").stdout.splitlines()]
+    assert [item.get("ok", False) for item in facts] == [False, True, True]
+
+
+def test_info_says_what_is_in_a_file(here, codec):
+    data = codec.compress(picture(here / "a.png", (400, 300)), tokens=12)
+    Path("a.titok").write_bytes(data)
+    line = call(cli.info, "a.titok").stdout
+    parts = ("a.titok: 400x300", "4 tiles x 12 tokens", f"{len(data)} bytes", "layout tile", "colour", "checksum ok")
+    for part in parts:
+        assert part in line
+    facts = json.loads(call(cli.info, "--json", "-", stdin=data).stdout)
+    assert facts["input"] == "-" and facts["tokens"] == 12 and facts["intact"] is True
+    assert facts["fingerprint"] == codec.weights.fingerprint.hex()
+    result = call(cli.info, "a.png", "a.titok", "missing")
+    assert result.exit_code == 1 and result.stdout == line and result.stderr.count("\n") == 2
+
+
+def test_a_released_model_needs_no_option(here, codec, monkeypatch):
+    """As if the tiny model were the bundled one; then as if a later version had replaced it."""
+    fingerprint = codec.weights.fingerprint
+    released = releases.Release(9, "first", fingerprint, "first.safetensors")
+    monkeypatch.setattr(releases, "RELEASES", (released,))
+    monkeypatch.setattr(weights, "locate", lambda source=None: Path(TINY))
+    Path("a.titok").write_bytes(codec.compress(picture(here / "a.png", (400, 300))))
+    assert f"model first {fingerprint.hex()}" in call(cli.info, "a.titok").stdout
+    assert call(cli.truncate, "a.titok", "b.titok", "-t", "8").exit_code == 0
+    result = CliRunner().invoke(cli.decompress, ["b.titok", "-d", "cpu", "--dtype", "fp32"])
+    assert result.exit_code == 0 and Image.open("b.png").size == (400, 300)
+    assert CliRunner().invoke(cli.decompress, ["--verify", "a.titok", "b.titok"]).exit_code == 0
+
+    retired = releases.Release(9, "first", b"retired!", None)
+    monkeypatch.setattr(releases, "RELEASES", (retired, releases.Release(10, "second", fingerprint, "second")))
+    data = Path("a.titok").read_bytes()
+    header, offset = bitstream.parse(data)
+    Path("old.titok").write_bytes(bitstream.pack(header, data[offset:], b"retired!"))
+    for arguments in (["old.titok", "-d", "cpu"], ["old.titok", "--verify"]):
+        result = CliRunner().invoke(cli.decompress, arguments)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        assert "released model 'first'" in result.stderr
+
+
+def test_truncate_drops_tokens(here, codec):
+    data = codec.compress(picture(here / "a.png", (400, 300)))
+    Path("a.titok").write_bytes(data)
+    expected = titokcodec.truncate(data, 8, TINY)
+    assert call(cli.truncate, "a.titok", "b.titok", "-t", "8", "-m", TINY).exit_code == 0
+    assert Path("b.titok").read_bytes() == expected
+    assert call(cli.truncate, "-", "-", "-t", "8", "-m", TINY, stdin=data).stdout_bytes == expected
+    result = call(cli.truncate, "a.titok", "b.titok", "-t", "9", "-m", TINY)
+    assert result.exit_code == 1 and "--force" in result.stderr and Path("b.titok").read_bytes() == expected
+    assert call(cli.truncate, "a.titok", "a.titok", "-t", "8", "-m", TINY, "-f").exit_code == 0
+    assert Path("a.titok").read_bytes() == expected
+    result = call(cli.truncate, "a.titok", "c.titok", "-t", "9", "-m", TINY)
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and not Path("c.titok").exists()
+
+
+# ---- what every command has --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["compress", "decompress", "info", "truncate"])
+def test_help_and_version(name):
+    command = getattr(cli, name)
+    assert call(command, "--version").stdout == f"titok-{name} {titokcodec.__version__}\n"
+    for option in ("-h", "--help"):
+        text = call(command, option).stdout
+        assert text.startswith(f"Usage: titok-{name} ") and "Example" in text
+
+
+def test_looking_at_files_loads_no_heavy_library(here, codec):
+    Path("a.titok").write_bytes(codec.compress(picture(here / "a.png", (400, 300))))
+    for command, arguments in [("info", ["a.titok"]), ("compress", ["--help"]), ("decompress", ["--version"])]:
+        code = f"""
+import sys
+from titokcodec.cli import {command} as command
+try:
+    command({arguments!r})
+except SystemExit as end:
+    assert not end.code
+assert not {{"torch", "numpy", "PIL", "safetensors", "constriction"}} & set(sys.modules), sorted(sys.modules)
+"""
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_compressing_loads_torch_and_not_its_compiler(here):
+    """Which doubles the time that a user waits for a picture."""
+    picture("a.png")
+    code = f"""
+import sys
+import torch
+before = {{"torch._dynamo", "sympy"}} & set(sys.modules)
+from titokcodec import cli
+try:
+    cli.compress(["a.png", *{NETWORK!r}])
+except SystemExit as end:
+    assert not end.code
+assert {{"torch._dynamo", "sympy"}} & set(sys.modules) == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
+
+
+def test_what_is_wrong_with_a_file_shows_before_torch_is_loaded(here):
+    Path("bad.png").write_bytes(b"nothing")
+    Path("bad.titok").write_bytes(b"nothing")
+    code = """
+import sys
+from titokcodec import cli
+for command, name in ((cli.compress, "bad.png"), (cli.decompress, "bad.titok"), (cli.truncate, "bad.titok")):
+    try:
+        command([name, "out.png"] + (["-t", "3"] if command is cli.truncate else []))
+    except SystemExit as end:
+        assert end.code == 1
+assert "torch" not in sys.modules
+"""
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert result.stderr.count(b"\n") == 3
+
+
+def test_the_installed_commands_run():
+    scripts = Path(sys.executable).parent
+    for name in ("compress", "decompress", "info", "truncate"):
+        script = scripts / f"titok-{name}"
+        if not script.exists():
+            pytest.skip("the package is not installed beside this Python")
+        assert subprocess.run([script, "--version"], capture_output=True, check=True).stdout.startswith(b"titok-")

@@ -1,0 +1,211 @@
+"""Pillow opens and saves .titok files like any other format, once told to, and works only when pixels are asked for."""
+
+import copy
+import io
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image, UnidentifiedImageError
+
+import titokcodec
+from titokcodec import bitstream, pillow_plugin
+
+
+@pytest.fixture(autouse=True)
+def registered(codec):
+    titokcodec.register_pillow(codec)
+    yield
+    titokcodec.register_pillow(codec)
+
+
+@pytest.fixture(scope="module")
+def fitted(codec, photo):
+    """A file of a 512 x 400 picture on one tile."""
+    return codec.compress(photo.crop((0, 0, 512, 400)), layout="fit")
+
+
+@pytest.fixture(scope="module")
+def tiled(codec, photo):
+    return codec.compress(photo)
+
+
+def opened(data):
+    return Image.open(io.BytesIO(data))
+
+
+def counting(monkeypatch, codec):
+    """How often the network decodes from now on."""
+    calls = []
+    monkeypatch.setattr(codec, "decode", lambda tokens, real=codec.decode: calls.append(1) or real(tokens))
+    return calls
+
+
+def test_importing_registers_nothing_and_registering_needs_no_torch():
+    code = """
+import sys
+from PIL import Image
+import titokcodec, titokcodec.pillow_plugin
+assert ".titok" not in Image.registered_extensions() and "TITOK" not in Image.OPEN
+titokcodec.register_pillow()
+titokcodec.register_pillow()
+assert Image.registered_extensions()[".titok"] == "TITOK" and Image.ID.count("TITOK") == 1
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_opening_reads_the_header_alone(codec, fitted, monkeypatch):
+    calls = counting(monkeypatch, codec)
+    with opened(fitted) as image:
+        assert (image.format, image.mode, image.size) == ("TITOK", "RGB", (512, 400))
+        assert image.get_format_mimetype() == "image/x-titok"
+        assert image.info == {"tokens": 16, "layout": "fit", "model": "custom"}
+        assert not calls
+        image.load()
+        image.load()
+    assert len(calls) == 1
+
+
+def test_pixels_are_those_of_decompress(codec, fitted, tiled):
+    for data in (fitted, tiled):
+        assert np.array_equal(np.asarray(opened(data)), np.asarray(codec.decompress(data)))
+
+
+def test_grey_pictures_are_grey(codec, photo):
+    data = codec.compress(photo.convert("L"))
+    image = opened(data)
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), np.asarray(codec.decompress(data)))
+
+
+def test_saving_takes_the_options_of_compress(codec, photo, tmp_path):
+    path = tmp_path / "a.titok"
+    photo.save(path, tokens=9, layout="fit")
+    assert path.read_bytes() == codec.compress(photo, tokens=9, layout="fit")
+    photo.save(path, target_bytes=60, quality=3)
+    assert path.stat().st_size <= 60
+    clear = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    clear.save(path, background="red")
+    assert path.read_bytes() == codec.compress(Image.new("RGB", (40, 30), "red"))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "YCbCr"])
+def test_every_mode_can_be_saved(mode):
+    held = io.BytesIO()
+    Image.new(mode, (20, 30)).save(held, "TITOK")
+    assert opened(held.getvalue()).size == (20, 30)
+
+
+def test_failing_to_save_leaves_no_file(photo, tmp_path):
+    path = tmp_path / "a.titok"
+    with pytest.raises(ValueError, match="8 to 16 tokens"):
+        photo.save(path, tokens=99)
+    assert not path.exists()
+
+
+def test_copies_pickles_and_files_behave(codec, fitted, tmp_path):
+    expected = np.asarray(codec.decompress(fitted))
+    path = tmp_path / "a.titok"
+    path.write_bytes(fitted)
+    image = Image.open(path)
+    assert np.array_equal(np.asarray(pickle.loads(pickle.dumps(image))), expected)
+    assert image.fp is None  # the file was closed with the decoding
+    for again in (copy.copy(image), copy.deepcopy(image), image.copy()):
+        assert np.array_equal(np.asarray(again), expected)
+    assert image.rotate(90, expand=True).size == (400, 512)
+    assert image.getpixel((3, 4)) == tuple(expected[4, 3])
+    image.putpixel((0, 0), (1, 2, 3))
+    assert image.getpixel((0, 0)) == (1, 2, 3)
+
+
+def test_a_closed_picture_says_so(fitted):
+    with opened(fitted) as image:
+        pass
+    with pytest.raises((OSError, ValueError), match="closed"):
+        image.load()
+
+
+def test_draft_draws_a_fitted_picture_from_its_tile(codec, fitted):
+    image = opened(fitted)
+    assert image.draft(None, (200, 200)) == ("RGB", (0, 0, 256, 200))
+    assert image.size == (256, 200)
+    assert np.array_equal(np.asarray(image), np.asarray(codec.decompress(fitted, max_side=256)))
+    assert image.draft("L", (10, 10)) is None, "too late"
+
+
+def test_draft_does_not_reduce_what_it_should_not(fitted, tiled):
+    assert opened(fitted).draft(None, (300, 300)) is None
+    assert opened(tiled).draft(None, (100, 100)) is None
+    image = opened(tiled)
+    assert image.draft("L", None) == ("L", (0, 0, 512, 512))
+    assert np.asarray(image).shape == (512, 512)
+
+
+def test_thumbnails(fitted, tiled):
+    for data, size in ((fitted, (100, 78)), (tiled, (100, 100))):
+        image = opened(data)
+        image.thumbnail((100, 100))
+        assert image.size == size
+
+
+def test_verify_checks_without_the_network(codec, fitted, monkeypatch):
+    calls = counting(monkeypatch, codec)
+    opened(fitted).verify()
+    with pytest.raises(OSError, match="checksum"):
+        opened(fitted[:-1] + bytes([fitted[-1] ^ 1])).verify()
+    assert not calls
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:-1] + b"x"])
+def test_damage_behind_the_header_shows_when_drawing(fitted, damage):
+    image = opened(damage(fitted))
+    with pytest.raises(OSError, match="checksum") as caught:
+        image.load()
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_ours_is_not_identified(fitted):
+    for data in (b"", fitted[:2], fitted[:12], b"\x9eU" + fitted[2:]):
+        with pytest.raises(UnidentifiedImageError):
+            opened(data)
+
+
+def test_a_newer_version_is_named(fitted):
+    newer = fitted[:2] + bytes([2 << 5]) + fitted[3:]
+    with pytest.warns(UserWarning, match="version 2"), pytest.raises(UnidentifiedImageError):
+        opened(newer)
+
+
+def test_another_model_is_an_error_of_loading(fitted):
+    header, offset = bitstream.parse(fitted)
+    theirs = bitstream.Header(**{**vars(header), "fingerprint": b"theirs!!"})
+    image = opened(bitstream.pack(theirs, fitted[offset:], b"theirs!!"))
+    with pytest.raises(OSError, match="needs the custom model"):
+        image.load()
+
+
+def test_bombs_are_refused_by_pillow_itself(codec):
+    header = bitstream.Header(2**21, 2**21, 16, "fit", False, True, 0, 0, codec.weights.fingerprint)
+    with pytest.raises(Image.DecompressionBombError):
+        opened(bitstream.pack(header, bytes(12), codec.weights.fingerprint))
+
+
+def test_the_model_may_be_a_path(tiny_path, fitted):
+    titokcodec.register_pillow(tiny_path, device="cpu")
+    image = opened(fitted)
+    image.draft(None, (64, 64))
+    assert np.asarray(image).shape == (200, 256, 3)
+    opened(fitted).verify()
+    titokcodec.register_pillow("missing.safetensors")
+    with pytest.raises(OSError, match="no weight file"):
+        opened(fitted).load()
+
+
+def test_the_plugin_takes_part_in_compress(codec, fitted, tmp_path):
+    path = tmp_path / "a.titok"
+    path.write_bytes(fitted)
+    assert codec.compress(path, tokens=8) == codec.compress(codec.decompress(fitted), tokens=8)
+    assert isinstance(Image.open(path), pillow_plugin.TitokImageFile)

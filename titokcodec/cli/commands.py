@@ -1,0 +1,236 @@
+"""The commands themselves: their options and help, and who does the work."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titokcodec.cli import options, pictures
+from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, shard
+from titokcodec.cli.report import Report, describe
+from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, shown, write_line, write_target
+from titokcodec.errors import TitokError
+
+if TYPE_CHECKING:
+    from titokcodec.cli.bulk import Task
+    from titokcodec.files import FileInfo
+
+
+@click.command("titok-compress", cls=Tool)
+@click.argument("arguments", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
+@click.option("-t", "--tokens", type=click.IntRange(1), metavar="N", show_default="as many as the model has",
+              help="Tokens a tile: fewer are a smaller file of lower quality.")  # fmt: skip
+@click.option("--layout", type=click.Choice(["auto", "fit", "tile"]), default="auto",
+              help="fit: the whole picture on one tile, the smallest file; tile: as many as it needs; "
+                   "auto: fit up to 320 pixels, then tile.")  # fmt: skip
+@click.option("--max-side", type=click.IntRange(1), metavar="N", help="Scale larger pictures down to this side first.")
+@click.option("--target-bytes", type=click.IntRange(1), metavar="N",
+              help="Choose scale, layout and tokens so that no file is larger.")  # fmt: skip
+@click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
+              help="What transparent pixels are laid on.")  # fmt: skip
+@options.network
+@options.bulk
+def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_side: int | None,
+             target_bytes: int | None, background: str, max_pixels: int | None, **common: Any) -> None:  # fmt: skip
+    """Make .titok files of pictures.
+
+    Takes every format that Pillow reads. A single INPUT is written beside itself, with the suffix .titok; - is
+    standard input or output. Folders are searched for pictures, and need -o FOLDER, as several inputs do.
+
+    \b
+    Examples:
+      titok-compress photo.jpg                       writes photo.titok
+      titok-compress photo.jpg small.titok -t 32
+      titok-compress --layout fit - - < a.png > a.titok
+      titok-compress photos/ -o titoks/ --skip-existing
+    """
+    if tokens is not None and target_bytes is not None:
+        raise click.UsageError("Give --tokens or --target-bytes, not both: the target chooses the tokens.")
+    from titokcodec.cli.bulk import Compress
+
+    task = Compress({
+        "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
+        "background": background, "max_pixels": max_pixels,
+    })  # fmt: skip
+    _run("titok-compress", arguments, Kind("pictures", pictures.is_picture, ".titok"), task, tokens=tokens, **common)
+
+
+@click.command("titok-decompress", cls=Tool)
+@click.argument("arguments", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
+@click.option("--format", "format_name", metavar="FORMAT", callback=options.format_of,
+              show_default="as OUTPUT's suffix says, else PNG", help="PNG, JPEG, WEBP ...")  # fmt: skip
+@click.option("--partial", is_flag=True, show_default=False,
+              help="Draw what there is of a file that is cut short or damaged.")  # fmt: skip
+@click.option("--verify", is_flag=True, show_default=False,
+              help="Check the files, without the network, and write nothing: the exit code is the answer.")  # fmt: skip
+@options.network
+@options.bulk
+def decompress(arguments: tuple[str, ...], format_name: str | None, partial: bool, verify: bool,
+               max_pixels: int | None, **common: Any) -> None:  # fmt: skip
+    """Make pictures of .titok files.
+
+    A single INPUT is written beside itself, as a PNG; - is standard input or output. Folders are searched for .titok
+    files, and need -o FOLDER, as several inputs do.
+
+    \b
+    Examples:
+      titok-decompress photo.titok                   writes photo.png
+      titok-decompress photo.titok photo.jpg
+      titok-decompress --format webp - - < a.titok > a.webp
+      titok-decompress titoks/ -o pictures/
+      titok-decompress --verify titoks/
+    """
+    suffix = pictures.suffix_of(format_name or "PNG")
+    kind = Kind(".titok files", pictures.is_titok, suffix)
+    if verify:
+        _verify(arguments, kind, max_pixels, partial, **common)
+        return
+    from titokcodec.cli.bulk import Decompress
+
+    _run("titok-decompress", arguments, kind, Decompress(format_name, not partial, max_pixels), **common)
+
+
+def _run(
+    tool: str, arguments: tuple[str, ...], kind: Kind, task: Task, *, output: str | None, force: bool,
+    skip_existing: bool, shard: tuple[int, int] | None, quiet: bool, verbose: bool, as_json: bool,
+    tokens: int | None = None, **network: Any,
+) -> None:  # fmt: skip
+    """Do all that a command was asked for, and exit with the right code if something failed."""
+    from titokcodec.cli.bulk import run
+
+    _check_flags(force, skip_existing, quiet, verbose)
+    jobs = plan_jobs(arguments, output, kind)
+    stream = any(job.target is None and not job.problem for job in jobs)
+    jobs = _sharded(jobs, shard)
+    report = Report(tool, jobs, stream=stream, quiet=quiet, verbose=verbose, as_json=as_json)
+
+    def load() -> Any:
+        from titokcodec.codec import Codec
+
+        codec = Codec.from_pretrained(network.pop("model"), **network)
+        if tokens is not None:
+            codec.weights.config.check_count(tokens)
+        own = codec.weights
+        report.say(f"model {own.name} ({own.fingerprint.hex()}) on {codec.device} in {str(codec.dtype)[6:]}")
+        return codec
+
+    run(jobs, task, load, report, force=force, skip_existing=skip_existing)
+    click.get_current_context().exit(report.exit_code)
+
+
+def _verify(
+    arguments: tuple[str, ...], kind: Kind, max_pixels: int | None, partial: bool, *, model: str | None,
+    output: str | None, force: bool, skip_existing: bool, shard: tuple[int, int] | None, quiet: bool, verbose: bool,
+    as_json: bool, **unused: Any,
+) -> None:  # fmt: skip
+    from titokcodec import files
+    from titokcodec.cli.bulk import read_titok
+
+    _check_flags(force, skip_existing, quiet, verbose)
+    if output is not None or partial:
+        raise click.UsageError("--verify writes nothing: leave out --output and --partial.")
+    jobs = _sharded(inputs(arguments, kind), shard)
+    report = Report("titok-decompress", jobs, stream=False, quiet=quiet, verbose=verbose, as_json=as_json)
+    for job in jobs:
+        if job.problem:
+            report.fail(job, job.problem)
+            continue
+        try:
+            data = read_titok(job, max_pixels)
+            files.verify(data, model, max_pixels)
+        except (TitokError, OSError, MemoryError) as error:
+            report.fail(job, reason(error, shown(job.source)))
+        else:
+            report.checked(job, files.info(data))
+    click.get_current_context().exit(report.exit_code)
+
+
+def _check_flags(force: bool, skip_existing: bool, quiet: bool, verbose: bool) -> None:
+    if force and skip_existing:
+        raise click.UsageError("Give --force or --skip-existing, not both.")
+    if quiet and verbose:
+        raise click.UsageError("Give --quiet or --verbose, not both.")
+
+
+def _sharded(jobs: list[Job], part: tuple[int, int] | None) -> list[Job]:
+    return shard(jobs, part) if part else jobs
+
+
+@click.command("titok-info", cls=Tool)
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--json", "as_json", is_flag=True, show_default=False, help="A JSON object a file.")
+def info(files: tuple[str, ...], as_json: bool) -> None:
+    """Say what is in .titok files, from their headers; - is standard input.
+
+    \b
+    Example:
+      titok-info photo.titok
+    """
+    failed = 0
+    for name in files:
+        source = None if name == "-" else Path(name)
+        try:
+            about = _about(source)
+        except (TitokError, OSError) as error:
+            failed = 1
+            complain("titok-info", f"{shown(source, 'stdin')}: {reason(error, shown(source))}")
+            continue
+        if as_json:
+            write_line(json.dumps({"input": name, **asdict(about), "bpp": round(about.bits_per_pixel, 6)}))
+        else:
+            write_line(f"{shown(source, 'stdin')}: {_details(about)}")
+    click.get_current_context().exit(failed)
+
+
+def _about(source: Path | None) -> FileInfo:
+    from titokcodec.cli.bulk import read_titok
+    from titokcodec.files import info
+
+    return info(read_titok(Job(source, None), None))
+
+
+def _details(about: FileInfo) -> str:
+    model = f"{about.model} {about.fingerprint}" if about.fingerprint else about.model
+    state = {True: "checksum ok", False: "checksum WRONG", None: "checksum not checked"}[about.intact]
+    return "  ".join((
+        describe(about), f"layout {about.layout}", "grey" if about.grey else "colour", about.entropy,
+        "nested" if about.nested else "not nested", f"model {model}", state,
+    ))  # fmt: skip
+
+
+@click.command("titok-truncate", cls=Tool)
+@click.argument("source", metavar="INPUT")
+@click.argument("target", metavar="OUTPUT")
+@click.option("-t", "--tokens", type=click.IntRange(1), metavar="N", required=True, help="Tokens a tile to keep.")
+@options.MODEL
+@options.FORCE
+@options.MAX_PIXELS
+@options.QUIET
+def truncate(source: str, target: str, tokens: int, model: str | None, force: bool, max_pixels: int | None,
+             quiet: bool) -> None:  # fmt: skip
+    """Make a .titok file smaller by dropping its last tokens, without the network.
+
+    Works for models with nested tokens, such as the bundled one; - is standard input or output.
+
+    \b
+    Example:
+      titok-truncate photo.titok smaller.titok -t 32
+    """
+    from titokcodec import files
+    from titokcodec.cli.bulk import read_titok
+
+    job = Job(None if source == "-" else Path(source), None if target == "-" else Path(target))
+    report = Report("titok-truncate", [job], stream=job.target is None, quiet=quiet, verbose=False, as_json=False)
+    try:
+        if in_the_way(job.target) and not force:
+            raise OSError(exists(job.target))
+        shorter = files.truncate(read_titok(job, max_pixels), tokens, model, max_pixels)
+        write_target(job.target, shorter, force)
+        report.wrote(job, files.info(shorter), 0)
+    except (TitokError, OSError) as error:
+        report.fail(job, reason(error, shown(job.source)))
+    click.get_current_context().exit(report.exit_code)

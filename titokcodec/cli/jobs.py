@@ -1,0 +1,152 @@
+"""Which files to read and where their results go: arguments to jobs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from titokcodec.cli.tool import shown
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to make from another.
+
+    Attributes:
+        source: What to read; None is standard input.
+        target: What to write; None is standard output.
+        makes_folder: The folder of ``target`` is made if it is not there.
+        problem: Why this cannot be done, if that is known beforehand.
+    """
+
+    source: Path | None
+    target: Path | None
+    makes_folder: bool = False
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a command reads and writes.
+
+    Attributes:
+        noun: What its inputs are called.
+        wanted: Whether a file found in a folder is one of them, by its name.
+        suffix: Of the results, with the dot.
+    """
+
+    noun: str
+    wanted: Callable[[Path], bool]
+    suffix: str
+
+
+def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> list[Job]:
+    """Jobs for the arguments of a command, in an order that is the same on every machine.
+
+    Without ``output``, one argument is an input whose result lies beside it and two are INPUT OUTPUT. With it, all
+    are inputs; ``output`` is a folder, or for a single input a file if it has a suffix.
+
+    Raises:
+        click.UsageError: the arguments can be understood in more than one way, or in none.
+    """
+    if output is None:
+        return [_checked(_pair(arguments, kind))]
+    is_file = output == "-" or (Path(output).suffix and not _is_folder_name(output))
+    if is_file and len(arguments) == 1 and not os.path.isdir(arguments[0]):
+        return [_checked(Job(_path(arguments[0]), _path(output)))]
+    if output == "-":
+        raise click.UsageError("Standard output takes one file: give -o a folder.")
+    if os.path.exists(output) and not os.path.isdir(output):
+        raise click.UsageError(f"-o {shown(output)} is a file: several inputs need a folder.")
+    return list(_without_collisions(_into_folder(arguments, Path(output), kind)))
+
+
+def inputs(arguments: tuple[str, ...], kind: Kind) -> list[Job]:
+    """Jobs that only read: files, standard input, and all that is wanted in folders."""
+    if arguments == ("-",):
+        return [Job(None, None)]
+    return [replace(job, target=None) for job in _into_folder(arguments, Path(), kind)]
+
+
+def shard(jobs: list[Job], part: tuple[int, int]) -> list[Job]:
+    """Every n-th job, for machine i of n."""
+    index, count = part
+    return jobs[index::count]
+
+
+def _pair(arguments: tuple[str, ...], kind: Kind) -> Job:
+    """INPUT, or INPUT OUTPUT."""
+    if len(arguments) > 2:
+        raise click.UsageError("Several inputs need -o FOLDER.")
+    if os.path.isdir(arguments[0]):
+        raise click.UsageError(f"{shown(arguments[0])} is a folder: say with -o FOLDER where its results go.")
+    source = _path(arguments[0])
+    if len(arguments) == 1:
+        return Job(source, source.with_suffix(kind.suffix) if source else None)
+    if os.path.isdir(arguments[1]):
+        raise click.UsageError(f"{shown(arguments[1])} is a folder: name it with -o to write into it.")
+    target = _path(arguments[1])
+    if target and kind.wanted(target) and target.is_file():
+        # A shell pattern that matched two files looks the same as INPUT OUTPUT, and --force would destroy the second.
+        raise click.UsageError(f"{shown(target)} looks like a second input: several inputs need -o FOLDER.")
+    return Job(source, target)
+
+
+def _into_folder(arguments: tuple[str, ...], folder: Path, kind: Kind) -> Iterator[Job]:
+    """Files become folder/NAME, what lies in folders keeps its place in the tree."""
+    for argument in arguments:
+        if argument == "-":
+            raise click.UsageError("Standard input does not go together with other inputs or a folder.")
+        path = Path(argument)
+        if not path.is_dir():
+            yield Job(path, folder / Path(path.name).with_suffix(kind.suffix), True)
+            continue
+        problems: list[OSError] = []
+        found = sorted(_walk(path, kind, problems))
+        for source in found:
+            yield Job(source, folder / source.relative_to(path).with_suffix(kind.suffix), True)
+        for problem in problems:
+            yield Job(Path(problem.filename or path), None, problem=f"cannot be listed: {problem.strerror}")
+        if not found and not problems:
+            yield Job(path, None, problem=f"no {kind.noun} in this folder")
+
+
+def _walk(folder: Path, kind: Kind, problems: list[OSError]) -> Iterator[Path]:
+    for parent, _, names in os.walk(folder, onerror=problems.append):
+        for name in names:
+            path = Path(parent, name)
+            if kind.wanted(path) and not name.startswith("."):
+                yield path
+
+
+def _without_collisions(jobs: Iterator[Job]) -> Iterator[Job]:
+    """photo.jpg and photo.png in one folder would both be photo.titok: the second is refused, wherever it runs."""
+    taken: dict[Path, Path | None] = {}
+    for job in map(_checked, jobs):
+        first = taken.setdefault(job.target, job.source) if job.target else job.source
+        if first != job.source:
+            where = f"{shown(job.target)}, which is for {shown(first)}"
+            job = replace(job, problem=f"would be written to {where}: rename one, or use another -o")
+        yield job
+
+
+def _checked(job: Job) -> Job:
+    """A result must not replace its own input, however either is spelt."""
+    if job.problem or not (job.source and job.target and job.source.exists() and job.target.exists()):
+        return job
+    if not job.source.samefile(job.target):
+        return job
+    return replace(job, problem="would be replaced by its own result: name another output")
+
+
+def _is_folder_name(output: str) -> bool:
+    return os.path.isdir(output) or output.endswith(("/", os.sep))
+
+
+def _path(argument: str) -> Path | None:
+    """A path, or None for a standard stream."""
+    return None if argument == "-" else Path(argument)

@@ -1,0 +1,91 @@
+"""Command-line options that more than one command has, and the types of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS
+
+
+def shard_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    """I/N as two numbers."""
+    if value is None:
+        return None
+    index, slash, count = value.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise click.BadParameter("give I/N with I from 0 to N - 1, such as 0/4", ctx, param)
+    return int(index), int(count)
+
+
+def pixels_of(ctx: click.Context, param: click.Parameter, value: int) -> int | None:
+    """0 is no limit."""
+    return value or None
+
+
+def colour_of(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """A colour that Pillow knows."""
+    if value != "white":  # which needs no Pillow to check
+        from PIL import ImageColor
+
+        try:
+            ImageColor.getrgb(value)
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not a colour: give a name or '#rrggbb'", ctx, param) from None
+    return value
+
+
+def format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A picture format that Pillow writes."""
+    if value is not None:
+        from titokcodec.cli.pictures import suffix_of
+        from titokcodec.errors import ImageError
+
+        try:
+            suffix_of(value)
+        except ImageError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+    return value and value.upper()
+
+
+MODEL = click.option("-m", "--model", metavar="MODEL", show_default="the bundled one",
+                     help="Weight file, its folder, or hub:org/name.")  # fmt: skip
+FORCE = click.option("-f", "--force", is_flag=True, help="Replace files that exist.", show_default=False)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.", show_default=False)
+MAX_PIXELS = click.option("--max-pixels", type=click.IntRange(0), default=DEFAULT_MAX_PIXELS, metavar="N",
+                          callback=pixels_of, help="Refuse larger pictures; 0 is no limit.")  # fmt: skip
+_NETWORK = (
+    MODEL,
+    click.option("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ..."),
+    click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Precision."),
+    click.option("-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."),
+)
+_BULK = (
+    click.option("-o", "--output", metavar="PATH",
+                 help="Folder for the results, made if missing; for one INPUT also a file name with a suffix."),
+    FORCE,
+    click.option("--skip-existing", is_flag=True, help="Leave results that exist as they are.", show_default=False),
+    MAX_PIXELS,
+    click.option("--shard", metavar="I/N", callback=shard_of,
+                 help="Do only every N-th input, from the I-th on (from 0): to share the work among machines."),
+    QUIET,
+    click.option("-v", "--verbose", is_flag=True, help="Also the model, and a line a file however many.",
+                 show_default=False),
+    click.option("--json", "as_json", is_flag=True, show_default=False,
+                 help="A JSON object a file on standard output (on standard error if that carries the result)."),
+)  # fmt: skip
+
+
+def _all(decorators: tuple[Callable, ...]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+network = _all(_NETWORK)
+bulk = _all(_BULK)

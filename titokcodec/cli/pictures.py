@@ -1,0 +1,69 @@
+"""Picture formats as the commands see them: which files are pictures, and how to write one."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from titokcodec.errors import ImageError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_NEED_OTHER_SOFTWARE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # Pillow knows their names, but not their pixels
+
+
+@lru_cache(maxsize=1)
+def _formats() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
+    """Suffix to format; the formats that can be read; those that can be written."""
+    from PIL import Image
+
+    extensions = Image.registered_extensions()
+    return extensions, frozenset(Image.OPEN) - _NEED_OTHER_SOFTWARE, frozenset(Image.SAVE)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file has the suffix of a format that Pillow reads."""
+    extensions, readable, _ = _formats()
+    return extensions.get(path.suffix.lower()) in readable
+
+
+def is_titok(path: Path) -> bool:
+    return path.suffix.lower() == ".titok"
+
+
+def suffix_of(name: str) -> str:
+    """The usual suffix for a format that Pillow writes. Raises ``ImageError`` if it writes no such thing."""
+    if name.upper() == "PNG":  # what everybody wants, without loading every plugin of Pillow's
+        return ".png"
+    extensions, _, writable = _formats()
+    known = [suffix for suffix, of in extensions.items() if of == name.upper() and of in writable]
+    if not known:
+        raise ImageError(f"no format {name!r} to write: take one that Pillow has, such as PNG, JPEG or WEBP")
+    usual = f".{name.lower()}"
+    return usual if usual in known else known[0]
+
+
+def format_of(target: Path) -> str:
+    """The format that a file's suffix asks for. Raises ``ImageError`` if there is none that can be written."""
+    suffix = target.suffix.lower()
+    if suffix == ".png":
+        return "PNG"
+    extensions, _, writable = _formats()
+    if extensions.get(suffix) not in writable:
+        what = f"a picture as {suffix!r}" if suffix else "a picture without a suffix"
+        raise ImageError(f"cannot write {what}: end the output's name in .png, .jpg, .webp ... or give --format")
+    return extensions[suffix]
+
+
+def to_bytes(image: Image.Image, name: str) -> bytes:
+    """A picture as a file of the format. Raises ``ImageError`` if the format cannot hold it."""
+    held = io.BytesIO()
+    try:
+        image.save(held, name, quality=95)  # for the lossy formats: what they lose comes on top of our own losses
+    except (OSError, ValueError, KeyError, TypeError, SystemError) as error:
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"cannot be written as {name}, try PNG ({detail})") from error
+    return held.getvalue()

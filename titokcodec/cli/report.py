@@ -1,0 +1,132 @@
+"""What a command says while it works: a line or a JSON object a file, a counter, a total."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titokcodec.cli.jobs import Job
+from titokcodec.cli.tool import complain, shown, write_line
+
+if TYPE_CHECKING:
+    from titokcodec.files import FileInfo
+
+
+class Report:
+    """Takes down what becomes of each job.
+
+    Standard output belongs to the stream if there is one, then to JSON; people are talked to on standard error.
+
+    Args:
+        tool: Name of the command.
+        jobs: All that will be reported on.
+        stream: Standard output carries a result.
+        quiet: Say nothing but errors.
+        verbose: A line for every file also if there are many.
+        as_json: A JSON object a line in place of text.
+    """
+
+    def __init__(self, tool: str, jobs: list[Job], *, stream: bool, quiet: bool, verbose: bool, as_json: bool) -> None:
+        self.tool, self.total, self.stream, self.as_json = tool, len(jobs), stream, as_json
+        self.quiet = quiet or as_json
+        self.lines = not self.quiet and (verbose or len(jobs) == 1)
+        self.verbose = verbose and not self.quiet
+        self.counter = not quiet and len(jobs) > 1 and sys.stderr is not None and sys.stderr.isatty()
+        self.done = self.skipped = self.failed = self.bytes = 0
+        self.started = time.perf_counter()
+
+    @property
+    def exit_code(self) -> int:
+        return 1 if self.failed else 0
+
+    def say(self, text: str) -> None:
+        """A remark for those who asked for many."""
+        if self.verbose:
+            self._err(text)
+
+    def wrote(self, job: Job, about: FileInfo, seconds: float) -> None:
+        """A job is done; ``about`` is its .titok file."""
+        self.done += 1
+        self.bytes += about.bytes
+        names = self._names(job)
+        if self.lines:
+            arrow = f"{shown(job.source, 'stdin')} -> {shown(job.target, 'stdout')}"
+            self._err(f"{arrow}  {describe(about)}")
+        self._json({
+            **names, "width": about.width, "height": about.height, "layout": about.layout, "tiles": about.tiles,
+            "tokens": about.tokens, "bytes": about.bytes, "bpp": round(about.bits_per_pixel, 6),
+            "seconds": round(seconds, 4),
+        })  # fmt: skip
+        self._count()
+
+    def checked(self, job: Job, about: FileInfo) -> None:
+        """Nothing was to be written, and the file is as it should be."""
+        self.done += 1
+        if self.verbose:
+            self._err(f"{shown(job.source, 'stdin')}  {describe(about)}  ok")
+        self._json({"input": str(job.source or "-"), "bytes": about.bytes, "ok": True})
+
+    def skip(self, job: Job) -> None:
+        """The result is there already."""
+        self.skipped += 1
+        if self.verbose:
+            self._err(f"{shown(job.target)} is there already: skipped")
+        self._json({**self._names(job), "skipped": True})
+        self._count()
+
+    def fail(self, job: Job, message: str) -> None:
+        """A job cannot be done; the others go on."""
+        self.failed += 1
+        self._clear()
+        if not (self.as_json and self.stream):  # there the object is the line
+            complain(self.tool, f"{shown(job.source, 'stdin')}: {message}")
+        self._json({**self._names(job), "error": message})
+        self._count()
+
+    def finish(self) -> None:
+        """The total, if there was more than one file."""
+        self._clear()
+        if self.quiet or self.total < 2:
+            return
+        more = "".join(f", {count} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed"))
+                       if count)  # fmt: skip
+        seconds = time.perf_counter() - self.started
+        self._err(f"{self.done} of {self.total} files{more}, {self.bytes} bytes in .titok files, {seconds:.1f} s")
+
+    def _names(self, job: Job) -> dict[str, Any]:
+        target = job.target or ("-" if self.stream else None)
+        return {"input": str(job.source or "-"), "output": target and str(target)}
+
+    def _json(self, facts: dict[str, Any]) -> None:
+        if not self.as_json:
+            return
+        if self.stream:
+            self._err(json.dumps(facts))
+        else:
+            write_line(json.dumps(facts))
+
+    def _err(self, text: str) -> None:
+        self._clear()
+        with suppress(OSError):
+            click.echo(text, err=True)
+
+    def _count(self) -> None:
+        if self.counter:
+            with suppress(OSError):
+                click.echo(f"\r{self.done + self.skipped + self.failed} of {self.total}", err=True, nl=False)
+
+    def _clear(self) -> None:
+        if self.counter:
+            with suppress(OSError):
+                click.echo("\r\x1b[K", err=True, nl=False)
+
+
+def describe(about: FileInfo) -> str:
+    """A .titok file in a few words."""
+    tiles = f"{about.tiles} tile{'s' if about.tiles > 1 else ''} x {about.tokens} tokens"
+    return f"{about.width}x{about.height}  {tiles}  {about.bytes} bytes  {about.bits_per_pixel:.3f} bpp"

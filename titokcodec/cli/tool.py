@@ -1,0 +1,155 @@
+"""What every command shares: errors as one line, exit codes, and the standard streams."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+
+from titokcodec import __version__
+from titokcodec.atomic import write_atomic
+from titokcodec.errors import ImageError, TitokError
+
+STDIN_LIMIT = 1 << 31  # an endless pipe must not fill the memory
+
+
+class Tool(click.Command):
+    """A command that ends in one line on standard error, not in a traceback, when its work cannot be done."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True}
+        super().__init__(*args, context_settings=settings, **kwargs)
+        self.params.append(_version_option(self))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            ctx.exit(130)
+        except (TitokError, OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not out_of_memory(error):
+                raise  # a mistake of ours, or click's way to exit
+            complain(self.name, reason(error))
+            ctx.exit(1)
+
+
+def _version_option(command: click.Command) -> click.Option:
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            click.echo(f"{command.name} {__version__}")
+            ctx.exit()
+
+    return click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=show,
+                        help="Show the version and exit.", show_default=False)  # fmt: skip
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python, torch on a GPU, or torch on the CPU could not allocate: three types for one thing."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "allocate" in str(error) and "memory" in str(error)
+
+
+def reason(error: BaseException, name: str = "") -> str:
+    """What went wrong, in one line, without the name of the file if the message begins with it."""
+    if out_of_memory(error):
+        return "not enough memory: try a smaller picture or a smaller --batch-size"
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        named = shown(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
+        text = f"{named}: {error.strerror}" if named else error.strerror
+    text = " ".join(text.split()) or type(error).__name__
+    return text.removeprefix(f"{name}: ") if name else text
+
+
+def shown(path: str | bytes | os.PathLike | None, stream: str = "") -> str:
+    """A path as it may stand in a line of text; None is a standard stream."""
+    if path is None:
+        return stream
+    text = os.fsdecode(path)
+    return text if text.isprintable() else repr(text)
+
+
+def complain(tool: str | None, message: str) -> None:
+    """One line on standard error; nobody listening there is no reason to stop."""
+    with suppress(OSError):
+        click.echo(f"{tool}: {message}", err=True)
+
+
+def read_stdin() -> bytes:
+    """All of standard input.
+
+    Raises:
+        OSError: it is closed or fails.
+        ImageError: it does not end.
+    """
+    from titokcodec.files import read_at_most
+
+    data = read_at_most(stdin(), STDIN_LIMIT + 1)
+    if len(data) > STDIN_LIMIT:
+        raise ImageError("more than 2 GiB: give a file instead")
+    return data
+
+
+def stdin() -> Any:
+    """Standard input as a binary stream. Raises ``OSError`` if it is closed."""
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    return sys.stdin.buffer
+
+
+def write_stdout(data: bytes) -> None:
+    """Bytes to standard output, now. Raises ``OSError`` if it is closed, full or a pipe that nobody reads."""
+    if sys.stdout is None:
+        raise OSError("standard output is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more when Python exits, with a traceback.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OSError(f"standard output: {error.strerror or error}") from None
+
+
+def write_line(text: str) -> None:
+    """A line to standard output, whatever encoding the terminal claims to have."""
+    write_stdout(f"{text}\n".encode(errors="backslashreplace"))
+
+
+def write_target(target: Path | None, data: bytes, force: bool) -> None:
+    """Write a result whole or not at all: to a file, a device or pipe, or (None) standard output.
+
+    Raises:
+        OSError: it cannot be written, or is there and ``force`` is off; the message says which.
+    """
+    if target is None:
+        write_stdout(data)
+        return
+    try:
+        if _is_special(target):
+            target.write_bytes(data)
+        else:
+            write_atomic(target.resolve() if target.is_symlink() else target, data, overwrite=force)
+    except FileExistsError:
+        raise OSError(exists(target)) from None
+    except OSError as error:
+        raise OSError(f"cannot write {shown(target)}: {error.strerror or error}") from None
+
+
+def exists(target: Path) -> str:
+    """What to say of a file that is in the way."""
+    return f"{shown(target)} exists: use --force to replace it"
+
+
+def in_the_way(target: Path | None) -> bool:
+    """Whether writing ``target`` would replace something. Devices and pipes, such as /dev/null, are written to."""
+    return target is not None and os.path.lexists(target) and not _is_special(target)
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()

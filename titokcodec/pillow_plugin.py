@@ -1,0 +1,175 @@
+"""``.titok`` files as one more format of Pillow's.
+
+    titokcodec.register_pillow()
+    image = Image.open("photo.titok")
+    image.save("again.titok", tokens=96)
+
+Importing this module changes nothing in Pillow: only ``register_pillow`` does. Opening a file reads its header and
+needs no torch; the network runs when the pixels are asked for.
+
+``save`` takes the options of ``Codec.compress_batch``: ``tokens``, ``layout``, ``max_side``, ``target_bytes`` and
+``background``. ``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and ``thumbnail`` draw a
+fitted picture from its 256x256 tile without enlarging it first, and ``verify`` checks a file without the network.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import IO, TYPE_CHECKING, Any
+
+from PIL import Image, ImageFile
+
+from titokcodec import bitstream, files, releases
+from titokcodec.budget import scaled
+from titokcodec.errors import ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.layout import TILE
+
+if TYPE_CHECKING:
+    from titokcodec.codec import Codec
+
+FORMAT = "TITOK"
+MIME = "image/x-titok"
+
+_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "background")
+
+
+class _Model:
+    """The model that every picture is opened and saved with: Pillow's registry is global, so this is too."""
+
+    source: str | os.PathLike | Codec | None = None
+    device: str = "auto"
+
+
+def register_pillow(model: str | os.PathLike | Codec | None = None, device: str = "auto") -> None:
+    """Teach Pillow to open and save ``.titok`` files, until the program ends.
+
+    May be called again, to change the model. Nothing is loaded before it is needed.
+
+    Args:
+        model: None for the bundled model, a weight file or folder, ``hub:org/name``, or a ``Codec``.
+        device: Where the network runs, as in ``Codec.from_pretrained``; a ``Codec`` stays where it is.
+    """
+    _Model.source, _Model.device = model, device
+    Image.register_open(FORMAT, TitokImageFile, _accept)
+    Image.register_save(FORMAT, _save)
+    Image.register_extension(FORMAT, ".titok")
+    Image.register_mime(FORMAT, MIME)
+
+
+class TitokImageFile(ImageFile.ImageFile):
+    """A ``.titok`` file that has been opened, and perhaps not yet drawn."""
+
+    format = FORMAT
+    format_description = "TiTok tokens"
+
+    _drawn = True  # until _open says otherwise: copies and unpickled images have their pixels
+    _header: bitstream.Header
+
+    def _open(self) -> None:
+        start = self.fp.tell()
+        try:
+            self._header, _ = bitstream.parse(files.read_at_most(self.fp, bitstream.LONGEST_HEADER))
+        except TitokError as error:
+            raise SyntaxError(str(error)) from error  # Pillow's way to say "not mine"
+        self._start, self._drawn = start, False
+        self._mode = "L" if self._header.grey else "RGB"
+        self._size = self._header.width, self._header.height
+        self.info.update(tokens=self._header.tokens, layout=self._header.layout, model=_name(self._header))
+
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, int, int]] | None:
+        """Ask for a greyscale or smaller picture before its pixels are drawn.
+
+        A fitted picture holds no more than its tile: if at most 256 pixels a side are wanted, it comes with 256 on its
+        longer side, however large it once was. A tiled one is not reduced: its tiles would have to be drawn anyway.
+        """
+        if self._drawn:
+            return None
+        if mode == "L":
+            self._mode = "L"
+        if size and max(size) <= TILE < max(self.size) and self._header.layout == "fit":
+            self._size = scaled(*self.size, TILE)
+        elif self.mode != mode:
+            return None
+        return self.mode, (0, 0, *self.size)
+
+    def verify(self) -> None:
+        """Check the file without the network, as ``titokcodec.files.verify`` does; open it again to draw it.
+
+        Raises:
+            OSError: it is damaged, or not this model's.
+        """
+        source = _Model.source
+        try:
+            files.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), None)
+        except TitokError as error:
+            raise OSError(str(error)) from error
+        super().verify()
+
+    def load(self) -> Any:
+        """Draw the picture, once.
+
+        Raises:
+            OSError: the file is damaged or needs another model, or the model cannot be loaded.
+        """
+        if not self._drawn:
+            try:
+                # Pillow has checked the size already, against the limit that its user has set.
+                image = _codec().decompress(self._read(), max_pixels=None, max_side=max(self.size))
+            except TitokError as error:
+                raise OSError(str(error)) from error
+            self.im = (image if image.mode == self.mode else image.convert(self.mode)).im
+            self._drawn = True
+            if self._exclusive_fp:
+                self.fp.close()
+            self.fp = None
+        return super().load()
+
+    def _read(self) -> bytes:
+        if self.fp is None:
+            raise OSError("the file of this picture is closed: open it again")
+        self.fp.seek(self._start)
+        return files.read(self.fp, None)
+
+
+def _accept(prefix: bytes) -> bool | str:
+    """Whether these may be the first 16 bytes of one of ours; a text tells the user why it cannot be opened."""
+    if not prefix.startswith(bitstream.SIGNATURE):
+        return False
+    try:
+        bitstream.parse(prefix)
+    except UnsupportedFile as error:
+        return str(error)
+    except TitokError:
+        pass  # a header may be longer than what Pillow shows
+    return True
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    given = image.encoderinfo
+    options = {name: given[name] for name in _SAVE_OPTIONS if given.get(name) is not None}
+    file.write(_codec().compress(image, max_pixels=None, **options))
+
+
+def _name(header: bitstream.Header) -> str:
+    if not header.model_id:
+        return "custom"
+    try:
+        return releases.by_id(header.model_id).name
+    except ModelMismatch:
+        return f"unknown model {header.model_id}"
+
+
+def _codec() -> Codec:
+    from titokcodec.codec import Codec
+
+    return _Model.source if isinstance(_Model.source, Codec) else _load(_Model.source, _Model.device)
+
+
+@lru_cache(maxsize=1)
+def _load(source: str | os.PathLike | None, device: str) -> Codec:
+    from titokcodec.codec import Codec, default_codec
+
+    if source is None and device == "auto":
+        return default_codec()
+    return Codec.from_pretrained(source, device=device)
