@@ -160,10 +160,10 @@ def train(options: argparse.Namespace) -> TiTok:
     Raises:
         FloatingPointError: the loss ran away; the last checkpoint is from before.
     """
-    run = Run(options)
-    pictures = Pictures(options.data, run.config.image_size, options.limit, run.device)
-    val = Pictures(options.val, run.config.image_size, options.val_limit, run.device) if options.val else None
-    log = Log(options.out)
+    side = preset(options.preset).image_size
+    pictures = Pictures(options.data, side, options.limit, options.device)
+    val = Pictures(options.val, side, options.val_limit, options.device) if options.val else None
+    run, log = Run(options), Log(options.out)  # after the pictures: the clock starts here
     parameters = sum(p.numel() for p in run.model.parameters())
     log.write(run.step, pictures=len(pictures), skipped=pictures.skipped, parameters=parameters)
 
