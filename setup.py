@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py").read_text()).group(1)
 
-train = ["tensorboard>=2.15"]
+train = ["torch>=2.9", "tensorboard>=2.15"]  # torch.optim.Muon came with 2.9
 bench = ["pytest-benchmark>=4"]
 test = ["click>=8.2", "pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
 

@@ -186,13 +186,19 @@ def save(
         if int8 and _is_matrix(key, value):
             arrays[key], arrays[key + SCALE] = _narrow(value)
         else:
-            arrays[key] = value.astype(np.float16)
+            arrays[key] = _halve(key, value)
     if tables:
         arrays[TABLES] = tables.frequencies
     about = json.dumps({"config": json.loads(model.config.to_json()), "name": name}, sort_keys=True)
     stored = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
     write_atomic(path, serialize(stored, {"titok": about}))
     return read(path)
+
+
+def _halve(name: str, value: np.ndarray) -> np.ndarray:
+    if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
+        raise WeightsError(f"tensor {name} is too large for float16: the model has diverged, do not ship it")
+    return value.astype(np.float16)
 
 
 def _is_matrix(name: str, value: np.ndarray) -> bool:

@@ -22,6 +22,8 @@ class Clock:
     """
 
     def __init__(self, minutes: float, spent: float = 0.0) -> None:
+        if minutes <= 0:
+            raise SystemExit(f"the budget is {minutes} minutes: give more than 0")
         self.budget, self.began = minutes * 60, time.monotonic() - spent
 
     @property
