@@ -1,0 +1,91 @@
+"""The model in the box: it is there, it is the released one, and it has plainly been trained."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import titokcodec
+from tests.conftest import DATA
+from titokcodec import Codec, releases
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Codec:
+    return Codec.from_pretrained(device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="module")
+def squares() -> list[Image.Image]:
+    """The middles of the three photographs, 256 x 256."""
+    names = ("astronaut", "chelsea", "coffee")
+    return [ImageOps.fit(Image.open(DATA / f"{name}.jpg").convert("RGB"), (256, 256)) for name in names]
+
+
+def psnr(a: Image.Image, b: Image.Image) -> float:
+    error = np.square(np.asarray(a, float) - np.asarray(b, float)).mean()
+    return float(10 * np.log10(255**2 / error))
+
+
+def tensor(pictures: list[Image.Image]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([np.asarray(p) for p in pictures])).permute(0, 3, 1, 2) / 255
+
+
+def test_weights_are_those_of_the_newest_release(bundled):
+    newest = [known for known in releases.RELEASES if known.file][-1]
+    assert bundled.weights.fingerprint == newest.fingerprint
+    assert (bundled.weights.name, bundled.weights.model_id) == (newest.name, newest.id)
+
+
+def test_release_ids_are_unique():
+    assert len({known.id for known in releases.RELEASES}) == len(releases.RELEASES)
+
+
+@pytest.mark.parametrize(("tokens", "most"), [(32, 60), (64, 108), (96, 156), (128, 204)])
+def test_files_of_any_256_pixel_picture_stay_within_their_promise(bundled, squares, tokens, most):
+    noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    stripes = np.tile(np.array([[[255, 0, 0]], [[0, 255, 255]]], np.uint8), (128, 256, 1))
+    for data in bundled.compress_batch([*squares, noise, stripes], tokens=tokens):
+        assert len(data) <= most
+        about = titokcodec.info(data)
+        assert about.bytes - about.payload <= 11
+        assert about.intact
+
+
+def test_more_tokens_show_more(bundled, squares):
+    quality = [
+        np.mean([psnr(p, bundled.decompress(bundled.compress(p, tokens=k))) for p in squares]) for k in (32, 64, 128)
+    ]
+    assert quality[0] < quality[1] < quality[2]
+
+
+def test_pictures_come_back_recognisable(bundled, squares):
+    """At least 3 dB better than a picture of the mean colour, at every rate."""
+    for picture in squares:
+        mean = Image.new("RGB", picture.size, tuple(np.asarray(picture).mean((0, 1)).round().astype(int)))
+        for tokens in (32, 128):
+            assert psnr(picture, bundled.decompress(bundled.compress(picture, tokens=tokens))) > psnr(picture, mean) + 3
+
+
+def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
+    """As the README says: at least 90 % of the tokens, and from the same tokens pixels within 2/255 on average."""
+    short = Codec.from_pretrained(device="cpu", dtype="bf16")
+    pixels = tensor(squares)
+    tokens = bundled.encode(pixels)
+    assert (short.encode(pixels) == tokens).float().mean() >= 0.9
+    assert (short.decode(tokens) - bundled.decode(tokens)).abs().mean() <= 2 / 255
+
+
+def test_module_level_functions_use_it(squares):
+    data = titokcodec.compress(squares[0], tokens=32)
+    assert titokcodec.info(data).model == releases.RELEASES[-1].name
+    assert titokcodec.decompress(titokcodec.truncate(data, 32)).size == (256, 256)
+
+
+def test_tiles_of_a_photograph_leave_no_seam(bundled):
+    from titokcodec import geometry, images
+
+    pixels = images.load(DATA / "coffee.jpg").pixels
+    plan = geometry.plan(pixels.shape[1], pixels.shape[0], "tile")
+    drawn = np.asarray(bundled.decompress(bundled.compress(pixels, layout="tile")))
+    assert geometry.seam_contrast(drawn, plan) < 1.25
