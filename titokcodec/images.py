@@ -9,21 +9,17 @@ and a few megabytes.
 from __future__ import annotations
 
 import io
-import math
 import os
-import re
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageColor, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageColor
 
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS
-from titokcodec.errors import ImageError, LimitExceeded, TitokError
+from titokcodec.errors import ImageError, TitokError
+from titokcodec.pillow_guard import PillowLimit, one_error, too_large
 
 Source: TypeAlias = (
     "Picture | Image.Image | np.ndarray | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
@@ -85,7 +81,7 @@ def load(source: Source, *, background: str = "white", max_pixels: int | None = 
         pixels = _from_array(source, under, max_pixels)
     else:
         name = _name(source)
-        with _one_error(name, max_pixels), _PillowLimit.replaced(max_pixels):
+        with one_error(name, max_pixels), PillowLimit.replaced(max_pixels):
             if isinstance(source, Image.Image):
                 pixels = _from_image(source, under, max_pixels, name)
             else:
@@ -110,55 +106,13 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return pixels
     image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     scaled = np.empty((size[1], size[0], 3), np.uint8)
-    with _PillowLimit.replaced(None):  # cropping asks for the limit too, and these pixels were let in long ago
+    with PillowLimit.replaced(None):  # cropping asks for the limit too, and these pixels were let in long ago
         for top, band in _bands(image):
             scaled[top : top + band.height] = np.asarray(band)
     return scaled
 
 
 # ---- opening -----------------------------------------------------------------------------------------------------
-
-
-class _PillowLimit(int):
-    """Stands in for ``Image.MAX_IMAGE_PIXELS`` while any thread is inside :func:`load`.
-
-    Pillow asks ``pixels > 2 * MAX_IMAGE_PIXELS`` (an error) and ``pixels > MAX_IMAGE_PIXELS`` (a warning) of one
-    global, at opening and, for some formats, deep inside decoding. In a thread that is inside ``load`` the first
-    question is answered with that call's own limit and the second with no; any other thread gets Pillow's answers.
-    Changing the number itself, or silencing warnings, would change them for other threads too.
-    """
-
-    _here = threading.local()
-    _lock = threading.Lock()
-    _users = 0
-    _original: int | None = None
-
-    def __rmul__(self, factor: int) -> int | float:
-        limit = getattr(self._here, "limit", None)
-        return factor * int(self) if limit is None else limit
-
-    def __lt__(self, pixels: int) -> bool:
-        return getattr(self._here, "limit", None) is None and int(self) < pixels
-
-    @classmethod
-    @contextmanager
-    def replaced(cls, max_pixels: int | None) -> Iterator[None]:
-        """Within the block, and in this thread only, Pillow refuses pictures of more than ``max_pixels``."""
-        outer = getattr(cls._here, "limit", None)
-        with cls._lock:
-            if cls._users == 0:
-                cls._original = Image.MAX_IMAGE_PIXELS
-                Image.MAX_IMAGE_PIXELS = cls(sys.maxsize if cls._original is None else cls._original)
-            cls._users += 1
-        cls._here.limit = math.inf if max_pixels is None else max_pixels
-        try:
-            yield
-        finally:
-            cls._here.limit = outer
-            with cls._lock:
-                cls._users -= 1
-                if cls._users == 0:
-                    Image.MAX_IMAGE_PIXELS = cls._original
 
 
 def _open(source: object, name: str) -> Image.Image:
@@ -175,37 +129,11 @@ def _open(source: object, name: str) -> Image.Image:
     return Image.open(source)
 
 
-@contextmanager
-def _one_error(name: str, max_pixels: int | None) -> Iterator[None]:
-    """Whatever a damaged file makes Pillow raise (a dozen types, by format) becomes one line that names the file."""
-    try:
-        yield
-    except (TitokError, MemoryError):
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        count = re.search(r"\((\d+) pixels\)", str(error))
-        raise _too_large(name, count[1] if count else "too many", max_pixels) from error
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file; check the path") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture in a format that Pillow can read; convert it to PNG") from error
-    except Exception as error:
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: cannot be read, check that it is a whole picture ({detail})") from error
-
-
-def _too_large(name: str, pixels: object, max_pixels: int | None) -> LimitExceeded:
-    return LimitExceeded(
-        f"{name}: {pixels} pixels, over the limit of {max_pixels}; "
-        "if you trust it, allow more with max_pixels= (--max-pixels)"
-    )
-
-
 def _check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
     if width == 0 or height == 0:
         raise ImageError(f"{name}: has no pixels ({width}x{height}); give at least 1x1")
     if max_pixels is not None and width * height > max_pixels:
-        raise _too_large(name, width * height, max_pixels)
+        raise too_large(name, width * height, max_pixels)
 
 
 def _name(source: object) -> str:
