@@ -1,5 +1,7 @@
 """The model in the box: it is there, it is the released one, and it has plainly been trained."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,7 @@ from PIL import Image, ImageOps
 
 import titokcodec
 from tests.conftest import DATA
-from titokcodec import Codec, releases
+from titokcodec import Codec, bitstream, entropy, releases
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,25 @@ def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
     tokens = bundled.encode(pixels)
     assert (short.encode(pixels) == tokens).float().mean() >= 0.9
     assert (short.decode(tokens) - bundled.decode(tokens)).abs().mean() <= 2 / 255
+
+
+def test_a_file_made_with_the_first_release_still_reads(bundled, squares):
+    """When default-1 is no longer bundled, this file must give an error that names it instead."""
+    data = (DATA / "v1" / "default-1.titok").read_bytes()
+    tokens = json.loads((DATA / "v1" / "default-1.json").read_text())
+    header, offset = bitstream.parse(data)
+    assert (header.model_id, header.tokens, header.width, header.height) == (1, 128, 256, 256)
+    read = entropy.decode(data[offset:], header.mode, 1, 128, 4096, bundled.weights.tables)
+    assert read.tolist() == [tokens]
+    assert entropy.encode(np.array([tokens]), 4096, bundled.weights.tables) == (header.mode, data[offset:])
+    assert psnr(squares[2], bundled.decompress(data)) > 17
+
+
+def test_a_file_of_a_retired_release_names_the_model_it_needs(tiny_path):
+    custom = Codec.from_pretrained(tiny_path, device="cpu")
+    data = (DATA / "v1" / "default-1.titok").read_bytes()
+    with pytest.raises(titokcodec.ModelMismatch, match="default-1"):
+        custom.decompress(data)
 
 
 def test_module_level_functions_use_it(squares):
