@@ -119,3 +119,8 @@ def test_the_least_that_is_named_can_be_had(codec, photo):
 def test_a_target_and_a_count_exclude_each_other(codec, photo):
     with pytest.raises(TitokError, match="tokens or target_bytes, not both"):
         codec.compress(photo, tokens=8, target_bytes=100)
+
+
+def test_a_long_thin_picture_is_fitted_rather_than_shrunk_to_fewer_pixels_than_a_tile_has():
+    assert chosen(2400, 100, "auto", 300) == Choice(2400, 100, "fit", 128)
+    assert chosen(2400, 100, "auto", 4000) == Choice(2400, 100, "tile", 128)

@@ -320,14 +320,17 @@ def trainer(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(PRESETS, "test", CONFIG)
 
-    def run(*more):
-        return single.train(single.parse([
+    def options(*more):
+        return single.parse([
             "--data", str(folder), "--out", str(tmp_path / "run"), "--preset", "test", "--device", "cpu",
             "--batch", "8", "--minutes", "0.5", "--rate", "3e-3", "--muon-rate", "0.02", "--continuous", "0.4",
             "--log-every", "5", "--no-bf16", "--no-compile", *more,
-        ]))
+        ])
 
-    run.out = tmp_path / "run"
+    def run(*more):
+        return single.train(options(*more))
+
+    run.options, run.out = options, tmp_path / "run"
     return run
 
 
@@ -388,7 +391,7 @@ def test_a_killed_run_goes_on_where_it_was_saved_and_keeps_its_budget(trainer, m
     assert state_of(trainer.out)["step"] == after["step"], "a finished run has nothing left to do"
 
 
-@pytest.mark.parametrize(("batches", "started"), [(8, False), (40, True)])
+@pytest.mark.parametrize(("batches", "started"), [(8, False), (single.SETTLING + 16, True)])
 def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(trainer, monkeypatch, batches, started):
     starts, original = [], CodebookCare.start_from
     monkeypatch.setattr(CodebookCare, "start_from", lambda *args: (starts.append(1), original(*args)))
@@ -399,6 +402,14 @@ def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(trai
     lift()
     trainer("--resume", "--continuous", "0.1")
     assert len(starts) == 1
+
+
+def test_a_short_run_quantizes_by_its_middle_and_a_long_one_after_settling(trainer):
+    run = single.Run(trainer.options("--continuous", "0.1"))
+    run.step = 3
+    assert not run.settled(0.05) and not run.settled(0.2) and run.settled(0.5)
+    run.step = single.SETTLING
+    assert not run.settled(0.05) and run.settled(0.1)
 
 
 def test_a_run_does_not_resume_another_architecture(trainer, monkeypatch):

@@ -69,6 +69,9 @@ def _candidates(width: int, height: int, layout: str) -> list[Choice]:
         return [fit]
     found, factor = [], 1.0
     while max(width, height) * factor > (FIT_SIDE if layout == "auto" else TILE):
-        found.append(Choice(*scaled(width, height, round(max(width, height) * factor)), "tile", 0))
+        choice = Choice(*scaled(width, height, round(max(width, height) * factor)), "tile", 0)
+        if layout == "auto" and found and choice.width * choice.height < TILE**2:
+            break  # a long, thin picture: fitted to one tile it keeps more of its pixels than this
+        found.append(choice)
         factor *= _STEP
     return [*found, fit if layout == "auto" else Choice(*scaled(width, height, TILE), "tile", 0)]

@@ -31,6 +31,7 @@ from training.losses import LPIPS
 from training.starts import start_in_2d
 
 PIXELS, QUANTIZER, COMMITMENT = 10.0, 1.0, 0.25  # loss weights
+SETTLING = 64  # steps before quantization, at least
 
 
 @dataclass
@@ -134,11 +135,17 @@ class Run:
         self.care.idle, self.step, self.started = state["idle"], state["step"], state["started"]
         return state["spent"]
 
+    def settled(self, progress: float) -> bool:
+        """Whether the latents may be quantized: before they say anything, the quantizer's losses would collapse them.
+        So a run of few steps waits for some of them, though not beyond its middle."""
+        share = self.options.continuous
+        return progress >= share and (self.step >= SETTLING or progress >= max(share, 0.5))
+
     def update(self, pixels: Tensor) -> dict[str, Tensor]:
         """One step on a batch; returns what it measured, without waiting for the device."""
         progress = self.clock.progress
         perceptual = min(max((progress - self.options.lpips_start) / 0.1, 0.0), 1.0)
-        if not self.started and progress >= self.options.continuous:
+        if not self.started and self.settled(progress):
             with torch.no_grad():
                 self.care.start_from(self.model.latents(pixels))
             self.started = True
