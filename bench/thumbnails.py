@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from training.data import Pictures
-from training.evaluate import psnr
+from training.evaluate import eight_bit, psnr
 from training.losses import LPIPS
 
 BUDGETS = (60, 108, 156, 204)
@@ -68,7 +68,7 @@ def main() -> None:
     scores: dict[str, list[float]] = {}
     for number in range(len(pictures)):
         truth = pictures.centre_crops(torch.tensor([number]))
-        image = Image.fromarray((truth[0] * 255).round().byte().permute(1, 2, 0).numpy())
+        image = Image.fromarray(eight_bit(truth[0]))
         for budget in BUDGETS:
             drawn = candidates(image, budget)
             if not drawn:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from titokcodec.errors import TitokError
-from titokcodec.geometry import FIT_SIDE, TILE, choose_layout
+from titokcodec.layout import FIT_SIDE, TILE, choose_layout
 from titokcodec.models.config import TiTokConfig
 
 _STEP = 0.9  # sizes tried are this factor apart

@@ -214,5 +214,5 @@ def _check_mode(mode: int, tokens: int, codebook_size: int, tables: FrequencyTab
 def _check_tables(tables: FrequencyTables, tokens: int, codebook_size: int) -> None:
     if tables.codebook_size != codebook_size:
         raise ModelMismatch(f"tables are for {tables.codebook_size} codes, not {codebook_size}; use the model's own")
-    if not tables.shared and tokens > len(tables.frequencies):
-        raise ModelMismatch(f"tables have rows for {len(tables.frequencies)} tokens, not {tokens}; use fewer tokens")
+    if tables.positions is not None and tokens > tables.positions:
+        raise ModelMismatch(f"tables have rows for {tables.positions} tokens, not {tokens}; use fewer tokens")

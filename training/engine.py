@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from titokcodec.atomic import replacing
 
 
 class Clock:
@@ -136,12 +137,8 @@ class Log:
 
 def save_state(path: Path, state: dict) -> None:
     """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
+    with replacing(path) as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
 
 
 def load_state(path: Path, device: torch.device) -> dict:

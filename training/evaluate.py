@@ -9,6 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,8 +22,7 @@ from training.losses import LPIPS
 
 @torch.no_grad()
 def score(
-    model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, batch: int = 16,
-    limit: int | None = None,
+    model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, batch: int = 16
 ) -> dict[str, float]:
     """Means over the centre crops of ``pictures``, with pixels rounded to 8 bits as a file would hold them.
 
@@ -30,7 +30,7 @@ def score(
         ``psnr/K`` in dB (mean of each picture's) and ``lpips/K`` for every K of ``counts``; ``usage``, the share of
         codes that some token took; ``entropy``, bits a token of the empirical distribution.
     """
-    total = min(limit or len(pictures), len(pictures))
+    total = len(pictures)
     sums: dict[str, float] = {}
     uses = torch.zeros(model.config.codes, device=pictures.pixels.device)
     for which in torch.arange(total).split(batch):
@@ -60,9 +60,19 @@ def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> Tens
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
 
+def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
+    """The contact sheet of the first pictures at every rate."""
+    return contact_sheet(model, pictures.centre_crops(torch.arange(min(count, len(pictures)))), rates(model))
+
+
+def eight_bit(pixels: Tensor) -> np.ndarray:
+    """A (3, H, W) picture in [0, 1] as (H, W, 3) uint8."""
+    return (pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
 def save_picture(pixels: Tensor, path: Path) -> None:
     """Write a (3, H, W) picture in [0, 1]."""
-    Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(path)
+    Image.fromarray(eight_bit(pixels)).save(path)
 
 
 def rates(model: TiTok) -> tuple[int, ...]:
@@ -80,8 +90,7 @@ def file_sizes(codec: Codec, pictures: Pictures, counts: tuple[int, ...], batch:
     """``bytes/K``, the longest whole file, and ``mean_bytes/K`` for every K of ``counts``."""
     sizes: dict[int, list[int]] = {count: [] for count in counts}
     for which in torch.arange(len(pictures)).split(batch):
-        crops = [(crop * 255).round().byte().permute(1, 2, 0).cpu().numpy() for crop in pictures.centre_crops(which)]
-        full = codec.compress_batch(crops, layout="fit")
+        full = codec.compress_batch(map(eight_bit, pictures.centre_crops(which)), layout="fit")
         for count in counts:
             sizes[count] += [len(truncate(data, count, codec.weights.path)) for data in full]
     longest = {f"bytes/{count}": max(found) for count, found in sizes.items()}
@@ -112,8 +121,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         options.json.write_text(text + "\n")
     if options.sheet:
-        save_picture(contact_sheet(codec.model, pictures.centre_crops(torch.arange(min(6, len(pictures)))), counts),
-                     options.sheet)
+        save_picture(first_pictures(codec.model, pictures), options.sheet)
 
 
 if __name__ == "__main__":

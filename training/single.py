@@ -26,7 +26,7 @@ from titokcodec.models.tokenizer import TiTok
 from training.codebook import CodebookCare
 from training.data import Pictures
 from training.engine import EMA, Clock, Log, Optimizers, cosine, load_state, save_state
-from training.evaluate import contact_sheet, rates, score
+from training.evaluate import first_pictures, rates, save_picture, score
 from training.losses import LPIPS
 from training.starts import start_in_2d
 
@@ -209,12 +209,10 @@ def check_finite(measured: dict[str, Tensor], step: int) -> None:
 
 def report(model: TiTok, val: Pictures, lpips: LPIPS | None, log: Log, step: int, options: argparse.Namespace) -> None:
     """Score the averaged model on held-out pictures, and leave a sheet of them beside the log."""
-    from PIL import Image
-
     log.write(step, **{f"val/{k}": v for k, v in score(model, val, rates(model), lpips).items()})
-    sheet = contact_sheet(model, val.centre_crops(torch.arange(min(6, len(val)))), rates(model))
+    sheet = first_pictures(model, val)
     log.picture("val", sheet, step)
-    Image.fromarray((sheet * 255).round().byte().permute(1, 2, 0).cpu().numpy()).save(options.out / "val.png")
+    save_picture(sheet, options.out / "val.png")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
