@@ -12,6 +12,20 @@ from torch import Tensor, nn
 from titokcodec.models.config import Tower
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d).
+
+    PyTorch's fused kernel, except in bfloat16 on a CPU: at our lengths two batched products are up to twice as fast
+    there, and three times in the backward pass.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v)
+    shape = q.shape
+    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
+    scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=shape[-1] ** -0.5)
+    return torch.bmm(scores.softmax(-1), v).view(shape)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, (B, L, W) -> (B, L, W); parameters laid out as ``nn.MultiheadAttention`` has them."""
 
@@ -27,7 +41,7 @@ class Attention(nn.Module):
         batch, length, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         q, k, v = qkv.view(batch, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attention(q, k, v)
         return self.out_proj(x.transpose(1, 2).reshape(batch, length, width))
 
 
