@@ -1,19 +1,80 @@
-"""The convolutional decoder of MaskGIT-VQGAN (Chang et al. 2022), through which legacy TiTok models draw pixels.
+"""MaskGIT-VQGAN (Chang et al. 2022), the 2D tokenizer that teaches TiTok and through which legacy models draw pixels.
 
-Sixteen-fold upsampling, 1024 codes of width 256, no attention. Parameter names and quirks are the published ones.
+A convolutional encoder and decoder without attention, and a codebook between them. As published: sixteen-fold
+downsampling, 1024 codes of width 256; ``light`` is this project's own. Parameter names and quirks are the published
+ones, of the checkpoint that TiTok's authors trained with (Yu et al. 2024, section 3.3).
+
+    pixels (B,3,16h,16w) -> Encoder -> latents (B,256,h,w) -> VectorQuantizer -> tokens (B,h*w)
+    tokens (B,h*w) -> codes (B,256,h,w) -> Decoder -> pixels (B,3,16h,16w)
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.errors import WeightsError
+from titokcodec.models.config import LARGEST, LARGEST_CODEBOOK, PROXY_CODES
+from titokcodec.models.quantizer import Quantized, VectorQuantizer
+
 CODE_WIDTH = 256
-_CHANNELS = (128, 128, 256, 256, 512)  # by level, finest first
+GROUPS = 32  # of every norm: numbers of channels are multiples of it
+MOST_LEVELS = 8
+MOST_BLOCKS = 16
+MOST_PARAMETERS = 1 << 28  # a gibibyte, five times the published model; no file may ask for more
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise WeightsError(f"this is no MaskGIT-VQGAN: {problem}")
+
+
+@dataclass(frozen=True)
+class VQGANConfig:
+    """Architecture of one 2D tokenizer. Raises ``WeightsError`` for sizes that make no sense.
+
+    Attributes:
+        channels: By level, finest first; every level but the last halves both sides, so five make sixteen-fold.
+        blocks: Residual blocks a level. The middle always has two.
+        code_width: Width of one codebook entry.
+        codes: Entries of the codebook.
+    """
+
+    channels: tuple[int, ...] = (128, 128, 256, 256, 512)
+    blocks: int = 2
+    code_width: int = CODE_WIDTH
+    codes: int = PROXY_CODES
+
+    def __post_init__(self) -> None:
+        levels = len(self.channels)
+        _require(2 <= levels <= MOST_LEVELS, f"it has {levels} levels, not 2 to {MOST_LEVELS}")
+        for width in self.channels:
+            fits = type(width) is int and 0 < width <= LARGEST and width % GROUPS == 0
+            _require(fits, f"{width!r} channels are not a multiple of {GROUPS} up to {LARGEST}")
+        limits = (("blocks", 1, MOST_BLOCKS), ("code_width", 1, LARGEST), ("codes", 2, LARGEST_CODEBOOK))
+        for name, least, most in limits:
+            value = getattr(self, name)
+            _require(type(value) is int and least <= value <= most, f"{name} is {value!r}, not {least} to {most}")
+
+    @property
+    def factor(self) -> int:
+        """Pixels along one side of the square that one token stands for; 16 as published."""
+        return 2 ** (len(self.channels) - 1)
+
+
+PRESETS: dict[str, VQGANConfig] = {
+    "published": VQGANConfig(),
+    "light": VQGANConfig(channels=(32, 32, 64, 64, 128), blocks=1, code_width=64),  # trains in minutes
+}
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6)
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
 class ResBlock(nn.Module):
@@ -39,12 +100,30 @@ class ResBlock(nn.Module):
         return h + (x if self.same else self.nin_shortcut(h))
 
 
-class Level(nn.Module):
-    """Two residual blocks and, on all but the finest level, a doubling of both sides."""
+def _blocks(inputs: int, outputs: int, count: int) -> nn.ModuleList:
+    return nn.ModuleList(ResBlock(outputs if i else inputs, outputs) for i in range(count))
 
-    def __init__(self, inputs: int, outputs: int, last: bool) -> None:
+
+class Shrink(nn.Module):
+    """Residual blocks and, on all but the coarsest level, a halving of both sides by averaging."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, last: bool) -> None:
         super().__init__()
-        self.block = nn.ModuleList([ResBlock(inputs, outputs), ResBlock(outputs, outputs)])
+        self.block = _blocks(inputs, outputs, blocks)
+        self.last = last
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.block:
+            x = block(x)
+        return x if self.last else F.avg_pool2d(x, 2)
+
+
+class Level(nn.Module):
+    """Residual blocks and, on all but the finest level, a doubling of both sides."""
+
+    def __init__(self, inputs: int, outputs: int, blocks: int, last: bool) -> None:
+        super().__init__()
+        self.block = _blocks(inputs, outputs, blocks)
         self.last = last
         if not last:
             self.upsample_conv = nn.Conv2d(outputs, outputs, 3, padding=1)
@@ -55,18 +134,49 @@ class Level(nn.Module):
         return x if self.last else self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+class Encoder(nn.Module):
+    """(B, 3, 16h, 16w) pixels in [0, 1] -> (B, 256, h, w) latents, by the config's factor and code width.
+
+    ``forward`` raises ``ValueError`` for sides that the factor does not divide.
+    """
+
+    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
+        super().__init__()
+        channels, deepest = config.channels, config.channels[-1]
+        self.factor = config.factor
+        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
+        above = (channels[0], *channels[:-1])
+        self.down = nn.ModuleList(
+            Shrink(above[i], out, config.blocks, last=i == len(channels) - 1) for i, out in enumerate(channels)
+        )
+        self.mid = _blocks(deepest, deepest, 2)
+        self.norm_out = _norm(deepest)
+        self.conv_out = nn.Conv2d(deepest, config.code_width, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"the sides {width} x {height} are not multiples of {self.factor}: crop the picture")
+        x = self.conv_in(pixels)
+        for level in self.down:
+            x = level(x)
+        for block in self.mid:
+            x = block(x)
+        return self.conv_out(F.silu(self.norm_out(x)))
+
+
 class Decoder(nn.Module):
     """(B, 256, h, w) codes -> (B, 3, 16h, 16w) pixels, nominally in [0, 1] but not clamped."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
         super().__init__()
-        deepest = _CHANNELS[-1]
-        self.conv_in = nn.Conv2d(CODE_WIDTH, deepest, 3, padding=1)
-        self.mid = nn.ModuleList([ResBlock(deepest, deepest), ResBlock(deepest, deepest)])
-        above = (*_CHANNELS[1:], deepest)
-        self.up = nn.ModuleList(Level(above[i], out, last=i == 0) for i, out in enumerate(_CHANNELS))
-        self.norm_out = _norm(_CHANNELS[0])
-        self.conv_out = nn.Conv2d(_CHANNELS[0], 3, 3, padding=1)
+        channels, deepest = config.channels, config.channels[-1]
+        self.conv_in = nn.Conv2d(config.code_width, deepest, 3, padding=1)
+        self.mid = _blocks(deepest, deepest, 2)
+        above = (*channels[1:], deepest)
+        self.up = nn.ModuleList(Level(above[i], out, config.blocks, last=i == 0) for i, out in enumerate(channels))
+        self.norm_out = _norm(channels[0])
+        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
@@ -75,3 +185,104 @@ class Decoder(nn.Module):
         for level in reversed(self.up):
             x = level(x)
         return self.conv_out(F.silu(self.norm_out(x)))
+
+
+class VQGAN(nn.Module):
+    """The whole 2D tokenizer. Pixels are RGB in [0, 1], tokens are int64 in [0, codes), row-major."""
+
+    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.quantize = VectorQuantizer(config.codes, config.code_width, l2_normalised=False)
+        self.decoder = Decoder(config)
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 16h, 16w) of any float type in [0, 1] -> (B, h*w, d), before quantization.
+
+        Raises ``ValueError`` for sides that the config's factor does not divide; so do ``encode`` and ``forward``.
+        """
+        return self.encoder(pixels.to(self.encoder.conv_in.weight.dtype)).flatten(2).transpose(1, 2)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """(B, 3, 16h, 16w) of any float type in [0, 1] -> (B, h*w) int64."""
+        return self.quantize.nearest(self.latents(pixels))
+
+    def decode(self, tokens: Tensor, rows: int | None = None) -> Tensor:
+        """(B, h*w) int64 -> (B, 3, 16h, 16w) float32 in [0, 1].
+
+        Args:
+            tokens: Row-major.
+            rows: h; None takes the picture for square. Raises ``ValueError`` if the tokens do not fill such rows.
+        """
+        count = tokens.shape[1]
+        square = rows is None
+        rows = math.isqrt(count) if rows is None else rows
+        if rows < 1 or count % rows or (square and rows * rows != count):
+            shape = "square" if square else f"grid of {rows} rows"
+            raise ValueError(f"{count} tokens make no {shape}: say how many rows the picture has")
+        return self.draw(self.quantize.lookup(tokens), rows).float().clamp(0, 1)
+
+    def draw(self, codes: Tensor, rows: int) -> Tensor:
+        """(B, h*w, d) codes, row-major -> (B, 3, 16h, 16w) pixels, not clamped."""
+        grid = codes.transpose(1, 2).unflatten(2, (rows, -1))
+        return self.decoder(grid.to(self.decoder.conv_in.weight.dtype))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Quantized]:
+        """(B, 3, 16h, 16w) -> drawn pixels of that shape, not clamped, and what the quantizer found, for training."""
+        found = self.quantize(self.latents(pixels))
+        return self.draw(found.codes, pixels.shape[-2] // self.config.factor), found
+
+
+def config_of(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:
+    """The architecture of a checkpoint, from the names and shapes of its tensors alone.
+
+    Allocates nothing, whatever the shapes claim.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or misshapen (it is named), or the sizes are absurd.
+    """
+    codes, code_width = _shape(shapes, "quantize.embedding.weight", 2)
+    levels = _count(shapes, "encoder.down", MOST_LEVELS)
+    blocks = _count(shapes, "encoder.down.0.block", MOST_BLOCKS)
+    channels = [_shape(shapes, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
+    config = VQGANConfig(tuple(channels), blocks, code_width, codes)
+    expected: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (codes, code_width)}
+    with torch.device("meta"):
+        for part, module in (("encoder", Encoder(config)), ("decoder", Decoder(config))):
+            expected |= {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
+    wrong = [name for name in expected.keys() & shapes.keys() if expected[name] != tuple(shapes[name])]
+    problems = [
+        f"it {what} {_some(names)}"
+        for what, names in (
+            ("lacks", expected.keys() - shapes.keys()),
+            ("has unknown tensors", shapes.keys() - expected.keys()),
+            ("has the wrong shape for", wrong),
+        )
+        if names
+    ]
+    _require(not problems, "; ".join(problems))
+    size = sum(map(math.prod, expected.values()))
+    _require(size <= MOST_PARAMETERS, f"{size} parameters are more than {MOST_PARAMETERS}")
+    return config
+
+
+def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str, most: int) -> int:
+    """How many of ``prefix.0``, ``prefix.1`` ... have a tensor, from one to one more than ``most``."""
+    count = 1
+    while count <= most and any(name.startswith(f"{prefix}.{count}.") for name in shapes):
+        count += 1
+    return count
+
+
+def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int) -> tuple[int, ...]:
+    _require(name in shapes, f"it lacks {name}")
+    shape = tuple(shapes[name])
+    _require(len(shape) == axes, f"it has the wrong shape for {name}: {shape}, not {axes} axes")
+    return shape
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *rest = sorted(names)
+    rest, more = rest[:2], len(rest) - 2
+    return ", ".join([first, *rest]) + (f" and {more} more" if more > 0 else "")
