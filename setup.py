@@ -9,7 +9,7 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py").read_text()).group(1)
 
 train = ["torch>=2.9", "tensorboard>=2.15"]  # torch.optim.Muon came with 2.9
-bench = ["pytest-benchmark>=4"]
+bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3"]
 test = ["click>=8.2", "pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
 
 setup(

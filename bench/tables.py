@@ -46,18 +46,19 @@ def scores() -> str:
 
 
 def rival() -> str:
-    """The bundled model beside the best WebP thumbnail, on the same pictures."""
-    ours, webp = _read("default-val60.json"), _read("webp-val60.json")
+    """The bundled model beside the best thumbnails in WebP and JPEG XL, on the same pictures."""
+    ours, rivals = _read("default-val60.json"), [_read("webp-val60.json"), _read("jxl-val60.json")]
     body = []
     for count, budget in ((32, 60), (64, 108), (96, 156), (128, 204)):
         row = [str(budget)]
-        for metric, unit in (("psnr", " dB"), ("lpips", "")):
-            digits = 2 if unit else 3
-            row += [f"{ours[f'{metric}/{count}']:.{digits}f}{unit}", f"{webp[f'{metric}/{budget}']:.{digits}f}{unit}"]
+        for metric, digits in (("psnr", 2), ("lpips", 3)):
+            values = [ours[f"{metric}/{count}"], *(found[f"{metric}/{budget}"] for found in rivals)]
+            row += [f"{value:.{digits}f}" for value in values]
         body.append(row)
-    head = ["bytes at most", "PSNR, titok", "PSNR, WebP", "LPIPS, titok", "LPIPS, WebP"]
-    fits = webp["fits/60"]
-    note = f"\n{ours['pictures']} held-out pictures; {fits} of them have a WebP thumbnail of 60 bytes or less.\n"
+    names = ("titok", "WebP", "JPEG XL")
+    head = ["bytes at most", *(f"PSNR, {name}" for name in names), *(f"LPIPS, {name}" for name in names)]
+    fits = min(found["fits/60"] for found in rivals)
+    note = f"\n{ours['pictures']} held-out pictures; {fits} of them have such thumbnails of 60 bytes or less.\n"
     return _rows(head, body) + note
 
 

@@ -1,78 +1,101 @@
-"""Score a tokenizer on held-out pictures: PSNR, LPIPS and use of the codebook, for several numbers of tokens.
+"""Score a tokenizer on held-out pictures: what it draws from several numbers of tokens, and how it uses its codebook.
 
-    python -m training.evaluate weights.safetensors --data DIR|TAR ... [--lpips FILE] [--json OUT]
+    python -m training.evaluate weights.safetensors --data DIR|TAR ... [--json OUT] [--sheet OUT]
+        [--lpips FILE] [--lite0 FILE] [--inception FILE]
+
+PSNR and SSIM need nothing; a metric that needs weights which were not given is left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from titokcodec import Codec, truncate
+from bench.thumbnails import best_thumbnail
+from titokcodec import Codec, TitokError, truncate
 from titokcodec.models.tokenizer import TiTok
 from training.data import Pictures
+from training.features import Lite0
+from training.inception import Inception
 from training.losses import LPIPS
+from training.metrics import frechet, inception_score, psnr, ssim, use_of_codes
+from training.sheet import contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
+
+__all__ = [
+    "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "psnr", "rates", "report_sheet",
+    "save_picture", "score",
+]  # fmt: skip
+
+Scores = dict[str, float | int | list]
 
 
-@torch.no_grad()
 def score(
     model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, batch: int = 16
 ) -> dict[str, float]:
-    """Means over the centre crops of ``pictures``, with pixels rounded to 8 bits as a file would hold them.
+    """The few figures that a training run reports.
 
     Returns:
-        ``psnr/K`` in dB (mean of each picture's) and ``lpips/K`` for every K of ``counts``; ``usage``, the share of
-        codes that some token took; ``entropy``, bits a token of the empirical distribution.
+        ``psnr/K``, ``ssim/K`` and ``lpips/K`` for every K of ``counts``, ``usage`` and ``entropy``, as ``measure``
+        gives them.
+    """
+    found = measure(model, pictures, counts, lpips, batch=batch)
+    return {name: value for name, value in found.items() if "/" in name or name in ("usage", "entropy")}
+
+
+@torch.no_grad()
+def measure(
+    model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, lite0: Lite0 | None = None,
+    inception: Inception | None = None, batch: int = 16,
+) -> Scores:  # fmt: skip
+    """Every score over the centre crops of ``pictures``, with pixels rounded to 8 bits as a file would hold them.
+
+    Returns:
+        For every K of ``counts``: ``psnr/K`` in dB, ``ssim/K`` and ``lpips/K``, means of each picture's. With Lite0,
+        ``fd_lite0/K``, the Frechet distance of its features of all pictures, and ``top1_agreement/K``, the share of
+        pictures that it takes for the same class as the original. With Inception, ``rfid/K``, the same distance of
+        its features, and ``inception_score/K`` over ten parts (fewer if there are fewer pictures). Besides, what
+        ``metrics.use_of_codes`` tells of the tokens.
     """
     total = len(pictures)
     sums: dict[str, float] = {}
-    uses = torch.zeros(model.config.codes, device=pictures.pixels.device)
+    features: dict[str, list[Tensor]] = {}
+    tokens = []
     for which in torch.arange(total).split(batch):
         pixels = pictures.centre_crops(which)
-        tokens = model.encode(pixels)
-        uses += torch.bincount(tokens.flatten(), minlength=len(uses))
+        tokens.append(model.encode(pixels))
+        seen = lite0.pooled(pixels) if lite0 else None
+        if lite0:
+            features.setdefault("fd_lite0", []).append(seen.cpu())
+        if inception:
+            features.setdefault("rfid", []).append(inception.pooled(pixels).cpu())
         for count in counts:
-            drawn = (model.decode(tokens[:, :count]) * 255).round() / 255
+            drawn = (model.decode(tokens[-1][:, :count]) * 255).round() / 255
             _add(sums, f"psnr/{count}", psnr(drawn, pixels))
+            _add(sums, f"ssim/{count}", ssim(drawn, pixels))
             if lpips:
                 _add(sums, f"lpips/{count}", lpips(drawn, pixels))
-    share = uses[uses > 0] / uses.sum()
-    means = {name: value / total for name, value in sums.items()}
-    return means | {"usage": len(share) / len(uses), "entropy": float(-(share * share.log2()).sum())}
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) peak signal-to-noise ratios in dB of pixels in [0, 1]."""
-    return -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
-
-
-def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """(B, 3, H, W) -> (3, H', W'): one column a picture, the original on top and every rate below."""
-    with torch.no_grad():
-        tokens = model.encode(pixels)
-        rows = [pixels, *(model.decode(tokens[:, :count]) for count in counts)]
-    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-
-
-def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
-    """The contact sheet of the first pictures at every rate."""
-    return contact_sheet(model, pictures.centre_crops(torch.arange(min(count, len(pictures)))), rates(model))
-
-
-def eight_bit(pixels: Tensor) -> np.ndarray:
-    """A (3, H, W) picture in [0, 1] as (H, W, 3) uint8."""
-    return (pixels * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-
-
-def save_picture(pixels: Tensor, path: Path) -> None:
-    """Write a (3, H, W) picture in [0, 1]."""
-    Image.fromarray(eight_bit(pixels)).save(path)
+            if lite0:
+                found = lite0.pooled(drawn)
+                features.setdefault(f"fd_lite0/{count}", []).append(found.cpu())
+                _add(sums, f"top1_agreement/{count}", lite0.classify(found).argmax(1) == lite0.classify(seen).argmax(1))
+            if inception:
+                features.setdefault(f"rfid/{count}", []).append(inception.pooled(drawn).cpu())
+    scores: Scores = {name: value / total for name, value in sums.items()}
+    sets = {name: torch.cat(parts) for name, parts in features.items()}
+    for name in (name for name in sets if "/" in name):
+        metric, count = name.split("/")
+        scores[name] = frechet(sets[name], sets[metric])
+        if metric == "rfid":
+            logits = inception.classify(sets[name].to(inception.fc.weight.device))
+            scores[f"inception_score/{count}"] = inception_score(logits, min(10, total))[0]
+    return scores | use_of_codes(torch.cat(tokens).cpu(), model.config.codes)
 
 
 def rates(model: TiTok) -> tuple[int, ...]:
@@ -82,19 +105,74 @@ def rates(model: TiTok) -> tuple[int, ...]:
     return tuple(sorted({*usual, config.min_tokens, config.tokens}))
 
 
-def _add(sums: dict[str, float], name: str, values: Tensor) -> None:
-    sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
+    """The contact sheet of the first pictures at every rate, (3, H', W') in [0, 1]."""
+    return contact_sheet(model, _first(pictures, count), rates(model))
+
+
+def report_sheet(codec: Codec, pictures: Pictures, count: int = 6) -> Image.Image:
+    """The first pictures, what is left of them at every rate, and the best WebP thumbnail (by PSNR) in as many bytes.
+
+    As many as the picture's own file has at the highest rate; where no WebP is that small the place is left grey.
+    """
+    counts, pixels = rates(codec.model), _first(pictures, count)
+    originals, *drawn = (images(row) for row in drawn_rows(codec.model, pixels, counts))
+    sizes = _sizes(codec, pixels, counts)
+    rivals = [
+        best_thumbnail(picture, budget, "webp", lambda image, truth=truth: _psnr_of(image, truth))
+        for picture, truth, budget in zip(originals, pixels, sizes[counts[-1]], strict=True)
+    ]
+    found = [len(rival.data) for rival in rivals if rival]
+    label = f"best WebP\n{_span(found)}" if found else "best WebP"
+    rows = [("original", originals)]
+    rows += [(f"{k} tokens\n{_span(sizes[k])}", row) for k, row in zip(counts, drawn, strict=True)]
+    return labelled_sheet([*rows, (label, [rival and rival.picture for rival in rivals])])
 
 
 def file_sizes(codec: Codec, pictures: Pictures, counts: tuple[int, ...], batch: int = 16) -> dict[str, float]:
     """``bytes/K``, the longest whole file, and ``mean_bytes/K`` for every K of ``counts``."""
     sizes: dict[int, list[int]] = {count: [] for count in counts}
     for which in torch.arange(len(pictures)).split(batch):
-        full = codec.compress_batch(map(eight_bit, pictures.centre_crops(which)), layout="fit")
-        for count in counts:
-            sizes[count] += [len(truncate(data, count, codec.weights.path)) for data in full]
+        for count, found in _sizes(codec, pictures.centre_crops(which), counts).items():
+            sizes[count] += found
     longest = {f"bytes/{count}": max(found) for count, found in sizes.items()}
     return longest | {f"mean_bytes/{count}": sum(found) / len(found) for count, found in sizes.items()}
+
+
+def _sizes(codec: Codec, pixels: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
+    """For every K the bytes of each picture's file."""
+    full = codec.compress_batch(map(eight_bit, pixels), layout="fit")
+    return {count: [len(truncate(data, count, codec.weights.path)) for data in full] for count in counts}
+
+
+def _first(pictures: Pictures, count: int) -> Tensor:
+    return pictures.centre_crops(torch.arange(min(count, len(pictures))))
+
+
+def _psnr_of(image: Image.Image, truth: Tensor) -> float:
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*truth.shape[1:], 3).permute(2, 0, 1)
+    return psnr(pixels[None] / 255, truth[None].cpu()).item()
+
+
+def _span(sizes: list[int]) -> str:
+    low, high = min(sizes), max(sizes)
+    return f"{low} bytes" if low == high else f"{low}-{high} bytes"
+
+
+def _add(sums: dict[str, float], name: str, values: Tensor) -> None:
+    sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+
+
+def _rounded(value: float | int | list | str) -> float | int | list | str:
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
+def _json(found: dict) -> str:
+    """Indented, but with each list on one line."""
+    text = json.dumps({name: _rounded(value) for name, value in found.items()}, indent=2)
+    return re.sub(r"\[[^][]*\]", lambda numbers: " ".join(numbers[0].split()), text)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,26 +180,38 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path, nargs="?", help="weight file (default: the bundled one)")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
-    parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors); without them LPIPS is not reported")
+    parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors)")
+    parser.add_argument("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
+    parser.add_argument("--inception", type=Path, help="Inception weights: pytorch-fid's .pth, or as safetensors")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
     parser.add_argument("--limit", type=int, help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
-    parser.add_argument("--sheet", type=Path, help="save six pictures at every rate here")
+    parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
     options = parser.parse_args(arguments)
-    codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
+    try:
+        codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
+        lpips, lite0, inception = (
+            network(path).to(codec.device) if path else None
+            for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (Inception, options.inception))
+        )
+    except TitokError as error:
+        raise SystemExit(str(error)) from None
     pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
-    lpips = LPIPS(options.lpips).to(codec.device) if options.lpips else None
+    for problem in pictures.damaged:
+        print(f"warning: {problem}", file=sys.stderr)
+    if len(pictures) < 2 and (lite0 or inception):
+        raise SystemExit("a Frechet distance needs two pictures or more")
     counts = rates(codec.model)
-    found = score(codec.model, pictures, counts, lpips) | file_sizes(codec, pictures, counts)
     about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
              "skipped": pictures.skipped}
-    text = json.dumps(about | {name: round(value, 4) for name, value in found.items()}, indent=2)
+    found = measure(codec.model, pictures, counts, lpips, lite0, inception) | file_sizes(codec, pictures, counts)
+    text = _json(about | found)
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
     if options.sheet:
-        save_picture(first_pictures(codec.model, pictures), options.sheet)
+        report_sheet(codec, pictures).save(options.sheet)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,139 @@
+"""A frozen ImageNet classifier for metrics and losses: EfficientNet-Lite0, weights given by path.
+
+EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6, as TensorFlow's ``efficientnet/lite``
+published it, BatchNorm folded into the convolutions. Also the strict loading that all given networks share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from titokcodec.errors import WeightsError
+
+SIDE = 224  # pixels that the network was trained at
+
+_STEM, _HEAD, _CLASSES = 32, 1280, 1000
+_STAGES = (  # blocks, channels, kernel, stride of the first block, expansion (Tan and Le 2019, table 1)
+    (1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6), (4, 192, 5, 2, 6),
+    (1, 320, 3, 1, 6),
+)  # fmt: skip
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a ``.safetensors`` file, or of a PyTorch ``.pt`` or ``.pth`` state dict, as they are stored.
+
+    Raises:
+        WeightsError: the file is missing or is not what its name says. Pickled code is never run.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files make both libraries raise a dozen types
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} cannot be read as weights: {reason}") from None
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise WeightsError(f"{path} does not hold a state dict: save the tensors alone, by name")
+    return dict(found)
+
+
+def check_tensors(path: Path, found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ``WeightsError`` unless exactly the named tensors are there, each of its shape."""
+    missing = [name for name in shapes if name not in found]
+    strange = [name for name in found if name not in shapes]
+    for names, what in ((missing, "lacks"), (strange, "is of another network: it has")):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise WeightsError(f"{path} {what} {names[0]}{more}")
+    for name, shape in shapes.items():
+        if tuple(found[name].shape) != tuple(shape):
+            raise WeightsError(f"{path}: {name} is {tuple(found[name].shape)}, {tuple(shape)} expected")
+
+
+class Lite0(nn.Module):
+    """EfficientNet-Lite0, frozen; differentiable in its input.
+
+    All methods take (B, 3, H, W) RGB in [0, 1] and resize it to 224 x 224 themselves (bicubic, antialiased).
+
+    Args:
+        path: safetensors file with ``stem``, ``blocks.N.{expand,dw,project}``, ``head`` and ``fc``, each with
+            ``.weight`` and ``.bias``, in any float type.
+
+    Raises:
+        WeightsError: the file is not of this network.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        with torch.device("meta"):  # no random start: it would take time and move the caller's generator
+            self.stem = _Conv(3, _STEM, 3, stride=2)
+            self.blocks = nn.ModuleList()
+            self.ends = []  # blocks done at the end of each stage
+            width = _STEM
+            for count, channels, kernel, stride, expansion in _STAGES:
+                for number in range(count):
+                    self.blocks.append(_Block(width, channels, kernel, stride if number == 0 else 1, expansion))
+                    width = channels
+                self.ends.append(len(self.blocks))
+            self.head = _Conv(width, _HEAD, 1)
+            self.fc = nn.Linear(_HEAD, _CLASSES)
+        tensors = read_tensors(path)
+        check_tensors(path, tensors, {name: tuple(value.shape) for name, value in self.state_dict().items()})
+        self.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+        self.eval().requires_grad_(False)
+
+    def stages(self, pixels: Tensor) -> list[Tensor]:
+        """Eight feature maps: after each of the seven stages, at strides 2 4 8 16 16 32 32, and the head's."""
+        if pixels.shape[-2:] != (SIDE, SIDE):
+            pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True)
+        x = F.relu6(self.stem((pixels * 255 - 127) / 128))
+        maps = []
+        for number, block in enumerate(self.blocks, 1):
+            x = block(x)
+            if number in self.ends:
+                maps.append(x)
+        return [*maps, F.relu6(self.head(x))]
+
+    def pooled(self, pixels: Tensor) -> Tensor:
+        """(B, 1280) features before the classifier."""
+        return self.stages(pixels)[-1].mean((2, 3))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """(B, 1280) pooled features -> (B, 1000) logits of the ImageNet-1k classes."""
+        return self.fc(features)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """(B, 1000) logits of the ImageNet-1k classes."""
+        return self.classify(self.pooled(pixels))
+
+
+class _Conv(nn.Conv2d):
+    """A convolution padded as TensorFlow's SAME is: what does not divide evenly goes to the right and below."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel, stride = self.kernel_size[0], self.stride[0]
+        bottom, right = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
+        return super().forward(F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)))
+
+
+class _Block(nn.Module):
+    """Inverted residual (Sandler et al. 2018): widen, filter each channel, project; added to the input if it fits."""
+
+    def __init__(self, width: int, channels: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = width * expansion
+        self.expand = _Conv(width, inner, 1) if expansion > 1 else None
+        self.dw = _Conv(inner, inner, kernel, stride, groups=inner)
+        self.project = _Conv(inner, channels, 1)
+        self.residual = stride == 1 and width == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu6(self.expand(x)) if self.expand else x
+        y = self.project(F.relu6(self.dw(y)))
+        return x + y if self.residual else y

@@ -1,0 +1,117 @@
+"""Measures of pictures and of sets of pictures; none of them needs weights.
+
+Pictures are (B, 3, H, W) in [0, 1]. Sets are compared by the features that some network gave them.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WINDOW, SIGMA = 11, 1.5  # pixels: the window of SSIM
+K1, K2 = 0.01, 0.03  # its constants, for a data range of 1
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """(B,) peak signal-to-noise ratios in dB of pixels in [0, 1]; 100 at most."""
+    return -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """(B,) structural similarities, 1 for equal pictures (Wang et al. 2004).
+
+    Windows of 11 x 11 weighted by a Gaussian of 1.5 pixels, those that lie inside the picture only. The paper measures
+    luma; this is the mean over the RGB channels, each measured by itself, as most published code has it.
+
+    Raises:
+        ValueError: a side is below 11 pixels.
+    """
+    if min(a.shape[-2:]) < WINDOW:
+        raise ValueError(f"SSIM needs pictures of {WINDOW} x {WINDOW} pixels, these are {a.shape[-1]} x {a.shape[-2]}")
+    a, b = a - 0.5, b - 0.5  # variances are small differences of large numbers: keep these small
+    mean_a, mean_b = _blurred(a), _blurred(b)
+    variance_a = _blurred(a * a) - mean_a.square()
+    variance_b = _blurred(b * b) - mean_b.square()
+    covariance = _blurred(a * b) - mean_a * mean_b
+    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
+    luminance = (2 * mean_a * mean_b + K1**2) / (mean_a.square() + mean_b.square() + K1**2)
+    structure = (2 * covariance + K2**2) / (variance_a + variance_b + K2**2)
+    return (luminance * structure).mean((1, 2, 3))
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Frechet distance of two Gaussians that have the means and covariances of (N, d) and (M, d) features.
+
+    |mean difference|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)) for covariances A and B (Dowson and Landau 1982; the FID of
+    Heusel et al. 2017, where the features are Inception's). The estimate falls as N grows: compare at equal N only.
+
+    Raises:
+        ValueError: fewer than two rows, or rows of different lengths.
+    """
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
+        raise ValueError(f"two sets of two features or more expected, not {tuple(a.shape)} and {tuple(b.shape)}")
+    a, b = a.detach().cpu().double(), b.detach().cpu().double()
+    distance = (a.mean(0) - b.mean(0)).square().sum()
+    x, y = _centred(a), _centred(b)
+    # With A = X'X and B = Y'Y, the roots of the eigenvalues of AB are the singular values of XY'. Neither covariance
+    # is formed, so nothing is lost to the square root of one that has no full rank, as it cannot have when N < d.
+    cross = torch.linalg.svdvals(x @ y.T).sum()
+    return float((distance + x.square().sum() + y.square().sum() - 2 * cross).clamp_min(0))
+
+
+def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
+    """Mean and standard deviation over ``splits`` consecutive parts of (N, classes) of exp(E[KL(p(y|x) || p(y))]).
+
+    Salimans et al. 2016. A score of a part lies between 1 and the number of its rows or of classes.
+
+    Raises:
+        ValueError: fewer rows than parts.
+    """
+    if not 1 <= splits <= len(logits):
+        raise ValueError(f"{len(logits)} rows cannot be split into {splits}")
+    chances = logits.detach().cpu().double().softmax(1)
+    entropy = torch.special.entr  # -p log p, 0 where p is
+    parts = chances.tensor_split(splits)
+    found = torch.stack([(entropy(part.mean(0)).sum() - entropy(part).sum(1).mean()).exp() for part in parts])
+    return float(found.mean()), float(found.std(correction=0))
+
+
+def use_of_codes(tokens: Tensor, codes: int) -> dict[str, float | int | list]:
+    """How (N, K) tokens use a codebook of ``codes`` codes, over all positions and at each.
+
+    Returns:
+        ``usage``, the share of codes that some token took, and ``distinct``, their number; ``entropy``, bits a token of
+        the empirical distribution, which N K tokens hold to log2(N K) at most; and each of these as a list over
+        positions: ``usage_by_position``, ``distinct_by_position``, ``entropy_by_position`` (log2(N) at most).
+    """
+    distinct, entropy = _spread(tokens.flatten(), codes)
+    each = [_spread(column, codes) for column in tokens.T]
+    return {
+        "usage": distinct / codes,
+        "entropy": entropy,
+        "distinct": distinct,
+        "usage_by_position": [found / codes for found, _ in each],
+        "distinct_by_position": [found for found, _ in each],
+        "entropy_by_position": [bits for _, bits in each],
+    }
+
+
+def _spread(tokens: Tensor, codes: int) -> tuple[int, float]:
+    counts = torch.bincount(tokens, minlength=codes)
+    share = counts[counts > 0].float() / len(tokens)
+    return len(share), float(-(share * share.log2()).sum()) + 0.0  # not -0.0
+
+
+def _blurred(pixels: Tensor) -> Tensor:
+    offsets = torch.arange(WINDOW, device=pixels.device, dtype=pixels.dtype) - WINDOW // 2
+    weights = (-offsets.square() / (2 * SIGMA**2)).exp()
+    weights = (weights / weights.sum()).expand(pixels.shape[1], 1, 1, WINDOW)
+    across = F.conv2d(pixels, weights, groups=pixels.shape[1])
+    return F.conv2d(across, weights.transpose(2, 3), groups=pixels.shape[1])
+
+
+def _centred(features: Tensor) -> Tensor:
+    """X with X'X the covariance; no more rows than columns."""
+    x = (features - features.mean(0)) / (len(features) - 1) ** 0.5
+    return torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x
