@@ -15,15 +15,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from titokcodec.models.config import PRESETS, TiTokConfig, Tower
+from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import engine, single
+from training import engine, single, stage
 from training.codebook import CodebookCare
-from training.data import Pictures, decode
+from training.data import Held, Pictures, decode
 from training.engine import EMA, Clock, cosine, save_state
 from training.evaluate import contact_sheet, psnr, rates, score
 from training.export import choose_tables, load_averaged
 from training.losses import LPIPS
+from training.prefixes import draw_prefixes, prefix_lengths
 from training.starts import spread_points, start_in_2d
 
 CONFIG = TiTokConfig(
@@ -191,7 +192,7 @@ def test_score_and_contact_sheet(tagged_pictures, lpips):
     model = single.TiTok(CONFIG).eval()
     assert rates(model) == (2, 8)
     found = score(model, tagged_pictures, (2, 8), lpips, batch=3)
-    assert found.keys() == {"psnr/2", "psnr/8", "lpips/2", "lpips/8", "usage", "entropy"}
+    assert found.keys() == {"psnr/2", "psnr/8", "ssim/2", "ssim/8", "lpips/2", "lpips/8", "usage", "entropy"}
     assert 0 < found["usage"] <= 1 and 0 <= found["entropy"] <= 5
     pixels = tagged_pictures.centre_crops(torch.arange(4))
     expected = psnr((model.decode(model.encode(pixels)) * 255).round() / 255, pixels).mean().item()
@@ -231,11 +232,23 @@ def test_clock_counts_what_was_spent_before(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock(minutes=2, spent=30)
-    assert (clock.spent, clock.progress) == (30, 0.25)
+    assert (clock.spent, clock.progress(1000)) == (30, 0.25)
     now[0] += 60
-    assert (clock.spent, clock.progress) == (90, 0.75)
+    assert (clock.spent, clock.progress(1000)) == (90, 0.75)
     now[0] += 60
-    assert clock.progress == 1
+    assert clock.progress(1000) == 1
+
+
+def test_a_budget_may_be_of_steps_or_end_with_whichever_comes_first(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    by_steps, both = Clock(None, steps=10), Clock(1, steps=10)
+    now[0] = 30
+    assert [by_steps.progress(step) for step in (0, 5, 10, 11)] == [0, 0.5, 1, 1]
+    assert [both.progress(step) for step in (0, 4, 6, 10)] == [0.5, 0.5, 0.6, 1]
+    for minutes, steps in ((0, None), (None, 0), (-1, 5)):
+        with pytest.raises(SystemExit, match=r"the budget is -?\d (minutes|steps): give more than 0"):
+            Clock(minutes, steps)
 
 
 def test_cosine_rises_and_falls_to_its_floor():
@@ -288,11 +301,26 @@ def test_start_in_2d_places_every_prefix_over_the_whole_picture():
     assert model.encoder.patch_embed(grey).abs().max() < 1e-5
 
 
-def test_half_of_each_batch_keeps_all_tokens():
-    for step in range(6):
-        lengths = single.prefix_lengths(CONFIG, step)
-        assert lengths.count(8) == 2 and min(lengths) == 2 and len(lengths) == 4
-    assert single.prefix_lengths(PRESETS["titok_l32"], 0) == [32]
+def test_most_of_each_batch_keeps_all_tokens_and_every_prefix_has_its_turn():
+    ladders = [prefix_lengths(PRESETS["default"], step) for step in range(6)]
+    for lengths in ladders:
+        assert len(lengths) == 8 and lengths.count(128) == 5 and lengths.count(32) == 1
+    assert {length for lengths in ladders for length in lengths} == {32, 48, 64, 96, 128}
+    assert prefix_lengths(PRESETS["titok_l32"], 0) == [32]
+
+
+def test_each_picture_is_drawn_from_its_own_prefix():
+    codes = torch.arange(20.0).view(10, 2, 1).expand(10, 2, 3)
+    seen = []
+
+    def draw(part):
+        seen.append(part.shape[1])
+        return part.sum(1)
+
+    drawn, places = draw_prefixes(draw, codes, [2, 1, 2, 1])
+    assert seen == [1, 2] and sorted(places.tolist()) == list(range(10))
+    for place, values in zip(places.tolist(), drawn, strict=True):
+        assert values.equal(codes[place, : 2 if place % 2 == 0 else 1].sum(0))
 
 
 def test_tables_are_kept_where_they_pay():
@@ -321,14 +349,14 @@ def trainer(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "test", CONFIG)
 
     def options(*more):
-        return single.parse([
+        return stage.parse(single.Single, "", [
             "--data", str(folder), "--out", str(tmp_path / "run"), "--preset", "test", "--device", "cpu",
             "--batch", "8", "--minutes", "0.5", "--rate", "3e-3", "--muon-rate", "0.02", "--continuous", "0.4",
             "--log-every", "5", "--no-bf16", "--no-compile", *more,
         ])
 
     def run(*more):
-        return single.train(options(*more))
+        return stage.run(single.Single(options(*more)))
 
     run.options, run.out = options, tmp_path / "run"
     return run
@@ -344,16 +372,16 @@ def state_of(out):
 
 def stop_after(monkeypatch, batches):
     """The run is interrupted when it asks for one batch more."""
-    original, left = Pictures.random_crops, [batches]
+    original, left = Held.batch, [batches]
 
-    def crops(self, count, generator):
+    def batch(self, step):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return original(self, count, generator)
+        return original(self, step)
 
-    monkeypatch.setattr(Pictures, "random_crops", crops)
-    return lambda: monkeypatch.setattr(Pictures, "random_crops", original)
+    monkeypatch.setattr(Held, "batch", batch)
+    return lambda: monkeypatch.setattr(Held, "batch", original)
 
 
 def test_a_run_learns_and_leaves_its_files(trainer, folder):
@@ -391,7 +419,7 @@ def test_a_killed_run_goes_on_where_it_was_saved_and_keeps_its_budget(trainer, m
     assert state_of(trainer.out)["step"] == after["step"], "a finished run has nothing left to do"
 
 
-@pytest.mark.parametrize(("batches", "started"), [(8, False), (single.SETTLING + 16, True)])
+@pytest.mark.parametrize(("batches", "started"), [(8, False), (stage.SETTLING + 16, True)])
 def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(trainer, monkeypatch, batches, started):
     starts, original = [], CodebookCare.start_from
     monkeypatch.setattr(CodebookCare, "start_from", lambda *args: (starts.append(1), original(*args)))
@@ -405,16 +433,19 @@ def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(trai
 
 
 def test_a_short_run_quantizes_by_its_middle_and_a_long_one_after_settling(trainer):
-    run = single.Run(trainer.options("--continuous", "0.1"))
-    run.step = 3
-    assert not run.settled(0.05) and not run.settled(0.2) and run.settled(0.5)
-    run.step = single.SETTLING
-    assert not run.settled(0.05) and run.settled(0.1)
+    run = single.Single(trainer.options("--continuous", "0.1"))
+
+    def settled(step, progress):
+        run.step, run.progress = step, progress
+        return run.settled()
+
+    assert [settled(3, progress) for progress in (0.05, 0.2, 0.5)] == [False, False, True]
+    assert [settled(stage.SETTLING, progress) for progress in (0.05, 0.1)] == [False, True]
 
 
 def test_a_run_does_not_resume_another_architecture(trainer, monkeypatch):
     trainer("--minutes", "0.02")
-    monkeypatch.setitem(PRESETS, "test", single.preset("test", codes=16))
+    monkeypatch.setitem(PRESETS, "test", preset("test", codes=16))
     with pytest.raises(SystemExit, match="of another architecture"):
         trainer("--resume")
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.models.quantizer import VectorQuantizer
+from training import parallel
 
 
 class CodebookCare:
@@ -26,13 +27,20 @@ class CodebookCare:
         self._replace(torch.ones_like(self.idle, dtype=torch.bool), latents)
 
     def step(self, tokens: Tensor, latents: Tensor, restart: bool = True) -> Tensor:
-        """Note the (B, K) tokens just used; replace idle codes if ``restart``. Returns how many were replaced."""
+        """Note the (B, K) tokens just used on any rank; replace idle codes if ``restart``. Returns how many were."""
         used = torch.zeros_like(self.idle, dtype=torch.bool)
         used[tokens.flatten()] = True
+        used = parallel.anywhere(used)
         self.idle = torch.where(used, 0, self.idle + 1)
         dead = (self.idle > self.patience) & restart
-        self._replace(dead, latents)
+        self._replace(dead, parallel.gathered(latents))
         return dead.sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"idle": self.idle}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.idle = state["idle"]
 
     @torch.no_grad()
     def _replace(self, codes: Tensor, latents: Tensor) -> None:

@@ -1,56 +1,175 @@
 """Training pictures: WebDataset tar shards or plain folders, decoded once and kept as uint8 on the device.
 
 All pictures lie end to end in one flat (P, 3) tensor, whatever their sizes, and a batch of random crops is a single
-gather from it: no workers, no queues, and on a GPU no traffic from the host.
+gather from it: no workers, no queues, and on a GPU no traffic from the host. What cannot be read is skipped and
+counted. Sets too large to hold are for ``training.streaming``.
 """
 
 from __future__ import annotations
 
-import io
+import hashlib
+import os
+import sys
 import tarfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-SUFFIXES = {".webp", ".jpg", ".jpeg", ".png"}
+from titokcodec import images
+
+SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
+AHEAD = 64  # files that wait for a decoder or for their turn, at most
+
+Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
 
 
-def read_files(sources: list[Path]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every picture in the given tar shards, folders and folders of shards, in sorted order."""
-    for source in sources:
-        if source.is_dir():
-            inside = sorted(p for p in source.rglob("*") if p.suffix.lower() in SUFFIXES | {".tar"})
-            yield from read_files(inside)
-        elif source.suffix == ".tar":
-            with tarfile.open(source) as shard:
-                for member in shard:
-                    if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                        yield member.name, shard.extractfile(member).read()
+class Rejects:
+    """What could not be read, counted.
+
+    Args:
+        tell: Say so on stderr as well, in one line for each shard or folder at most.
+
+    Attributes:
+        skipped: Pictures that could not be decoded.
+        damaged: Shards whose rest is lost and folders that cannot be listed, each with the reason, one line each.
+    """
+
+    def __init__(self, tell: bool = False) -> None:
+        self.skipped, self.tell = 0, tell
+        self.damaged: list[str] = []
+        self._told: set[str] = set()
+
+    def add(self, where: str, name: str | None, reason: str) -> None:
+        """Picture ``name`` of the shard or folder ``where`` is lost, or (None) all that was still to be read there."""
+        line = _printable(f"{where}: {reason}" if name is None else f"{where}: {name} {reason}")
+        if name is not None:
+            self.skipped += 1
+        elif line not in self.damaged:
+            self.damaged.append(line)
+        if self.tell and where not in self._told:
+            self._told.add(where)
+            rest = "the rest of it is left out" if name is None else "it is skipped, and so are all such"
+            print(f"warning: {line}; {rest}", file=sys.stderr, flush=True)
+
+    def nothing_in(self, sources: Iterable[Path]) -> SystemExit:
+        """The end of a run that found no picture at all."""
+        line = f"no readable pictures in {', '.join(map(str, sources))}"
+        if self.skipped or self.damaged:
+            line += f" ({self.skipped} cannot be decoded; damaged shards or folders: {len(self.damaged)})"
+        return SystemExit(f"{_printable(line)}: give folders or tar shards of whole .webp, .jpg or .png pictures")
+
+
+def find(sources: Iterable[Path], lost: Lost) -> list[str]:
+    """Paths of the tar shards and pictures that are given or lie in given folders, those of each folder sorted.
+
+    Raises:
+        SystemExit: a source does not exist.
+    """
+    paths: list[str] = []
+    for source in map(os.fspath, sources):
+        if os.path.isdir(source):
+            inside = []
+            for folder, _, names in os.walk(source, onerror=lambda error: lost(error.filename, None, error.strerror)):
+                inside += [os.path.join(folder, name) for name in names if name.lower().endswith((*SUFFIXES, ".tar"))]
+            paths += sorted(inside, key=lambda path: path.split(os.sep))
+        elif os.path.exists(source):
+            paths.append(source)
         else:
-            yield source.name, source.read_bytes()
+            raise SystemExit(f"{_printable(source)} does not exist or may not be read: check the path")
+    return paths
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path is a tar shard's rather than a picture's."""
+    return path.lower().endswith(".tar")
+
+
+def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1) -> Iterator[tuple[str, str, bytes]]:
+    """Shard or folder, name and bytes of the pictures that ``paths`` are or hold, in order.
+
+    Of all of them together every ``stride``-th is read, from number ``first`` on. A shard that turns out damaged is
+    left at that point. A file that cannot be read has no bytes, as good as a picture that cannot be decoded.
+    """
+    turns = cycle([number == first for number in range(stride)])
+    for path in paths:
+        if is_shard(path):
+            yield from _read_shard(path, lost, turns)
+        elif next(turns):
+            folder, name = os.path.split(path)
+            yield folder or ".", name, _read_file(path)
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes() if os.path.isfile(path) else b""  # reading a pipe could wait for ever
+    except OSError:
+        return b""
+
+
+def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[str, str, bytes]]:
+    try:
+        if not os.path.isfile(path):
+            raise OSError("not a file")
+        end = os.path.getsize(path)
+        with tarfile.open(path, "r:") as shard:
+            for member in iter(shard.next, None):
+                shard.members.clear()  # tarfile keeps all of them: a gigabyte for a million pictures
+                plain = member.isfile() and not member.issparse()  # a sparse one may claim any size, and is no picture
+                if member.size < 0 or (plain and member.offset_data + member.size > end):
+                    raise tarfile.ReadError(f"cut short within {member.name}")
+                if plain and member.name.lower().endswith(SUFFIXES) and next(turns):
+                    yield path, member.name, shard.extractfile(member).read()
+            # To tarfile a broken header is an end like any other; a real one is a block of zeros.
+            shard.fileobj.seek(shard.offset)
+            if shard.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"cut short or damaged at byte {shard.offset}")
+    except Exception as error:  # tarfile raises half a dozen types on damaged headers
+        lost(path, None, f"not a whole tar file ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def read_picture(data: bytes) -> np.ndarray | None:
+    """The upright sRGB picture as (h, w, 3) uint8, just as the codec sees it; None if it is damaged or too large."""
+    try:
+        return images.load(data).pixels  # Pillow's limit is checked first, so that a bomb costs no memory
+    except Exception:  # ImageError and LimitExceeded, but also what Pillow may raise besides
+        return None
 
 
 def decode(data: bytes, side: int) -> np.ndarray | None:
     """The picture as (h, w, 3) uint8 with its shorter side at ``side`` pixels, or None if it cannot be read."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image = image.convert("RGB")
-    except Exception:  # damaged files make Pillow raise a dozen types, by format
+    pixels = read_picture(data)
+    if pixels is None:
         return None
-    width, height = image.size
+    height, width = pixels.shape[:2]
     short = min(width, height)
     keep_w, keep_h = min(width, int(short * LONGEST)), min(height, int(short * LONGEST))
     left, top = (width - keep_w) / 2, (height - keep_h) / 2
     size = max(side, round(side * keep_w / short)), max(side, round(side * keep_h / short))
     box = (left, top, left + keep_w, top + keep_h)
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=box))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box))
+
+
+def _decoded(files: Iterable[tuple[str, str, bytes]], side: int) -> Iterator[tuple[str, str, np.ndarray | None]]:
+    """Decodes in threads and in order, reading no further ahead than it must."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor() as pool:
+        for where, name, data in files:
+            waiting.append((where, name, pool.submit(decode, data, side)))
+            if len(waiting) > AHEAD:
+                where, name, pixels = waiting.popleft()
+                yield where, name, pixels.result()
+        while waiting:
+            where, name, pixels = waiting.popleft()
+            yield where, name, pixels.result()
 
 
 class Pictures:
@@ -59,6 +178,10 @@ class Pictures:
     Attributes:
         names: File names, in order.
         skipped: Files that could not be read as pictures.
+        damaged: Shards that were not read to their end, each with the reason, one line each.
+
+    Raises:
+        SystemExit: a source does not exist, or there is no readable picture in any.
     """
 
     def __init__(
@@ -66,43 +189,102 @@ class Pictures:
     ) -> None:
         self.side = side
         self.names: list[str] = []
-        self.skipped = 0
-        pieces, sizes = [], []
-        with ThreadPoolExecutor() as pool:
-            files = islice(read_files(sources), limit)
-            for name, pixels in pool.map(lambda file: (file[0], decode(file[1], side)), files):
-                if pixels is None:
-                    self.skipped += 1
-                    continue
-                self.names.append(name)
-                pieces.append(torch.from_numpy(pixels.reshape(-1, 3).copy()))
-                sizes.append(pixels.shape[:2])
+        rejects = Rejects()
+        pieces: deque[Tensor] = deque()
+        sizes = []
+        files = islice(read_files(find(sources, rejects.add), rejects.add), limit)
+        for where, name, pixels in _decoded(files, side):
+            if pixels is None:
+                rejects.add(where, name, "cannot be read as a picture")
+                continue
+            self.names.append(name)
+            pieces.append(torch.from_numpy(pixels.reshape(-1, 3)))
+            sizes.append(pixels.shape[:2])
         if not pieces:
-            raise SystemExit(f"no readable pictures in {', '.join(map(str, sources))}")
-        self.pixels = torch.cat(pieces).to(device)
+            raise rejects.nothing_in(sources)
+        self.skipped, self.damaged = rejects.skipped, rejects.damaged
         self.sizes = torch.tensor(sizes, device=device)
         self.starts = torch.cat([self.sizes.new_zeros(1), self.sizes.prod(1).cumsum(0)[:-1]])
+        self.pixels = torch.empty(sum(map(len, pieces)), 3, dtype=torch.uint8, device=device)
+        for start in self.starts.tolist():  # torch.cat would need all of it twice
+            piece = pieces.popleft()
+            self.pixels[start : start + len(piece)] = piece
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def random_crops(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, 3, side, side) float32 in [0, 1]: random pictures, positions and flips."""
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Random pictures (count,), their crops' corners (count, 2) as row and column, and flips (count,)."""
         device = self.pixels.device
         which = torch.randint(len(self), (count,), generator=generator, device=device)
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
-        flips = torch.rand(count, generator=generator, device=device) < 0.5
-        return self._crops(which, corner, flips)
+        return which, corner, torch.rand(count, generator=generator, device=device) < 0.5
+
+    def random_crops(self, count: int, generator: torch.Generator) -> Tensor:
+        """(count, 3, side, side) float32 in [0, 1]: random pictures, positions and flips."""
+        return self.crops(*self.draw(count, generator))
 
     def centre_crops(self, which: Tensor) -> Tensor:
         """(len(which), 3, side, side) float32 in [0, 1]: the middle of the pictures asked for."""
         which = which.to(self.pixels.device)
-        return self._crops(which, (self.sizes[which] - self.side) // 2, torch.zeros_like(which, dtype=torch.bool))
+        return self.crops(which, (self.sizes[which] - self.side) // 2, torch.zeros_like(which, dtype=torch.bool))
 
-    def _crops(self, which: Tensor, corner: Tensor, flips: Tensor) -> Tensor:
+    def crops(self, which: Tensor, corner: Tensor, flips: Tensor) -> Tensor:
+        """(len(which), 3, side, side) float32 in [0, 1]: the windows that ``draw`` chose."""
         steps = torch.arange(self.side, device=self.pixels.device)
         rows = corner[:, :1] + steps
         columns = corner[:, 1:] + torch.where(flips[:, None], steps.flip(0), steps)
         index = (self.starts[which, None] + rows * self.sizes[which, 1:])[:, :, None] + columns[:, None, :]
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)
+
+
+class Held:
+    """Batches from pictures in memory, shared out to ``ranks`` processes.
+
+    Every rank draws the same global batch and gathers its own slice of it, and a step's batch depends on nothing but
+    ``seed`` and the step: a resumed run sees what an uninterrupted one would, and two ranks see together, in order,
+    what one process does (on devices of one kind, as CPUs and GPUs draw other numbers).
+
+    Args:
+        pictures: The set; the same on every rank.
+        size: Pictures in a global batch; a multiple of ``ranks``.
+
+    Attributes:
+        pictures: Their number. skipped, damaged: see ``Pictures``.
+
+    Raises:
+        SystemExit: ``ranks`` do not divide ``size``.
+    """
+
+    def __init__(self, pictures: Pictures, size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+        share = share_of(size, ranks)
+        self.store, self.size, self.seed = pictures, size, seed
+        self.mine = slice(rank * share, (rank + 1) * share)
+        self.generator = torch.Generator(pictures.pixels.device)
+        self.pictures, self.skipped, self.damaged = len(pictures), pictures.skipped, pictures.damaged
+
+    def batch(self, step: int) -> Tensor:
+        """(size / ranks, 3, side, side) float32 in [0, 1] on the pictures' device, without waiting for it."""
+        self.generator.manual_seed(mix(self.seed, step))
+        return self.store.crops(*(choice[self.mine] for choice in self.store.draw(self.size, self.generator)))
+
+    def close(self) -> None:
+        """Nothing to end; here because streams have something."""
+
+
+def share_of(size: int, ranks: int) -> int:
+    """Pictures that each of ``ranks`` processes takes of a batch."""
+    if size < 1 or size % ranks:
+        raise SystemExit(f"a batch of {size} cannot be shared by {ranks} processes: give a multiple of {ranks}")
+    return size // ranks
+
+
+def mix(*numbers: int) -> int:
+    """A seed of 63 bits from several numbers, unlike for (0, 1) and (1, 0), and good in its low 32 bits, which are all
+    that PyTorch's CPU generator looks at."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 1
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else repr(line)

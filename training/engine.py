@@ -12,30 +12,40 @@ import torch
 from torch import Tensor, nn
 
 from titokcodec.atomic import replacing
+from training.hyper import Hyper
 
 
 class Clock:
-    """Progress through a budget of minutes, counting time spent before a resume.
+    """Progress through a budget of minutes or of steps, whichever ends first, counting what came before a resume.
 
     Args:
-        minutes: The whole budget.
+        minutes: The whole budget of time, if there is one.
+        steps: The whole number of updates, if there is one.
         spent: Seconds already used by earlier runs.
     """
 
-    def __init__(self, minutes: float, spent: float = 0.0) -> None:
-        if minutes <= 0:
-            raise SystemExit(f"the budget is {minutes} minutes: give more than 0")
-        self.budget, self.began = minutes * 60, time.monotonic() - spent
+    def __init__(self, minutes: float | None, steps: int | None = None, spent: float = 0.0) -> None:
+        for value, unit in ((minutes, "minutes"), (steps, "steps")):
+            if value is not None and value <= 0:
+                raise SystemExit(f"the budget is {value} {unit}: give more than 0")
+        self.minutes, self.steps = minutes, steps
+        self.go(spent)
+
+    def go(self, spent: float | None = None) -> None:
+        """Count from now on; what was spent before is kept unless given."""
+        self.before = spent if spent is not None else self.before
+        self.began = time.monotonic() - self.before
 
     @property
     def spent(self) -> float:
         """Seconds used so far."""
         return time.monotonic() - self.began
 
-    @property
-    def progress(self) -> float:
-        """Share of the budget used, 0 to 1."""
-        return min(self.spent / self.budget, 1.0)
+    def progress(self, step: int) -> float:
+        """Share of the budget used after ``step`` updates, 0 to 1."""
+        by_time = self.spent / (self.minutes * 60) if self.minutes else 0.0
+        by_steps = step / self.steps if self.steps else 0.0
+        return min(max(by_time, by_steps), 1.0)
 
 
 def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
@@ -46,22 +56,23 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
 
 
 class Optimizers:
-    """Muon for the blocks' matrices, AdamW for the rest; no decay on vectors, embeddings and positions.
+    """Muon for the blocks' matrices, AdamW for the rest; no decay on vectors, embeddings, positions and tokens.
 
     Muon (Jordan 2024) orthogonalises each update; with a 2D start it is worth one to two decibels in short runs.
     """
 
-    def __init__(self, model: nn.Module, muon_rate: float, adam_rate: float, decay: float = 0.01) -> None:
+    def __init__(self, model: nn.Module, hyper: Hyper) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if muon_rate and ".transformer." in name and p.ndim == 2]
+        matrices = [p for name, p in named if hyper.muon_rate and ".transformer." in name and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         rest = [(name, p) for name, p in named if id(p) not in chosen]
         plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
         decayed = [p for name, p in rest if not (p.ndim < 2 or "embed" in name or "token" in name)]
-        groups = [{"params": decayed, "weight_decay": decay}, {"params": plain, "weight_decay": 0.0}]
-        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=adam_rate, betas=(0.9, 0.98))]
+        groups = [{"params": decayed, "weight_decay": hyper.decay}, {"params": plain, "weight_decay": 0.0}]
+        betas = (hyper.beta1, hyper.beta2)
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas)]
         if matrices:
-            self.all.append(torch.optim.Muon(matrices, lr=muon_rate, weight_decay=decay))
+            self.all.append(torch.optim.Muon(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
         for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["peak"] = group["lr"]
@@ -102,9 +113,13 @@ class EMA:
 
 
 class Log:
-    """Metrics as JSON lines, to TensorBoard where it is installed, and in short to the terminal."""
+    """Metrics as JSON lines, to TensorBoard where it is installed, and in short to the terminal; nowhere if ``quiet``,
+    as all ranks but the first are."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, quiet: bool = False) -> None:
+        self.file = self.board = None
+        if quiet:
+            return
         folder.mkdir(parents=True, exist_ok=True)
         self.file = (folder / "log.jsonl").open("a", buffering=1)
         try:
@@ -112,16 +127,23 @@ class Log:
 
             self.board = SummaryWriter(str(folder / "tensorboard"))
         except ImportError:
-            self.board = None
+            pass
 
     def write(self, step: int, **values: float | Tensor) -> None:
         """Record one row of named numbers."""
+        if not self.file:
+            return
         row = {name: float(value.detach() if isinstance(value, Tensor) else value) for name, value in values.items()}
         self.file.write(json.dumps({"step": step, **{name: round(value, 5) for name, value in row.items()}}) + "\n")
-        print(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
+        self.say(f"step {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
         if self.board:
             for name, value in row.items():
                 self.board.add_scalar(name, value, step)
+
+    def say(self, line: str) -> None:
+        """Tell the terminal."""
+        if self.file:
+            print(line, flush=True)
 
     def picture(self, name: str, pixels: Tensor, step: int) -> None:
         """Show a (3, H, W) picture in [0, 1] on TensorBoard."""
@@ -130,15 +152,23 @@ class Log:
 
     def close(self) -> None:
         """Write out what is still held back."""
-        self.file.close()
+        if self.file:
+            self.file.close()
         if self.board:
             self.board.close()
 
 
 def save_state(path: Path, state: dict) -> None:
     """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""
+    for left in path.parent.glob(f".{path.name}.*.part"):  # by a kill; a checkpoint has one writer
+        left.unlink(missing_ok=True)
     with replacing(path) as file:
-        torch.save(state, file)
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # how it reports that a write failed, on a full disk say
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path, device: torch.device) -> dict:

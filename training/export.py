@@ -27,8 +27,12 @@ WORTH = 0.01  # bits a token that a table must save to be stored
 
 
 def load_averaged(path: Path) -> TiTok:
-    """The averaged model of a training checkpoint, in evaluation mode."""
+    """The averaged model of a training checkpoint, in evaluation mode. Raises ``SystemExit`` if it draws no pixels."""
     state = load_state(path, torch.device("cpu"))
+    if state["stage"] == "vqgan":
+        raise SystemExit(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
+    if state["stage"] == "stage1" and "decoder.ffn.layers.0.weight" in state["ema"]:
+        raise SystemExit(f"{path} draws proxy codes, not pixels: run training.stage2 --init {path} first")
     model = TiTok(TiTokConfig.from_json(state["config"]))
     model.load_state_dict(state["ema"])
     return model.eval().requires_grad_(False)

@@ -1,4 +1,5 @@
-"""Perceptual distance: LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), weights given by path."""
+"""What a drawn picture is judged by: squared error, LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), and
+a classifier's logits. Weights are given by path."""
 
 from __future__ import annotations
 
@@ -8,6 +9,12 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from training.features import Lite0
+from training.hyper import Hyper
+
+JITTER = 16  # pixels that a pair is shifted by, at most
+SMALLEST = 0.6  # scale that a pair is shrunk to, at most
 
 _FIRES = ((), (3, 4), (6, 7), (9,), (10,), (11,), (12,))  # fire modules before each of the seven taps
 _POOLED = {1, 2, 3}  # taps whose modules follow a max pooling
@@ -29,7 +36,7 @@ class LPIPS(nn.Module):
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """(B, 3, H, W) twice, RGB in [0, 1] (not [-1, 1]) -> (B,) distances. Raises ``ValueError`` far out of range."""
-        if a.detach().amin() < -1 or a.detach().amax() > 2:
+        if not a.requires_grad and (a.amin() < -1 or a.amax() > 2):  # in training it would wait for the device
             raise ValueError("LPIPS takes pictures in [0, 1]")
         total = torch.zeros(len(a), device=a.device)
         for tap, (f, g) in enumerate(zip(self.taps(a), self.taps(b), strict=True)):
@@ -58,3 +65,59 @@ class LPIPS(nn.Module):
 
     def _conv(self, x: Tensor, name: str, **options: int) -> Tensor:
         return F.conv2d(x, getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias"), **options)
+
+
+class PixelLoss(nn.Module):
+    """Squared error, LPIPS and logits, weighted as ``hyper`` says; a term without weights or network is left out."""
+
+    def __init__(self, hyper: Hyper, lpips: Path | None, classifier: Path | None) -> None:
+        super().__init__()
+        self.hyper = hyper
+        self.lpips = LPIPS(lpips) if lpips else None
+        self.classifier = Lite0(classifier) if classifier else None
+
+    def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
+        hyper = self.hyper
+        parts = {"mse": F.mse_loss(drawn, truth)}
+        loss = hyper.pixels * parts["mse"]
+        fade = min(max((progress - hyper.lpips_start) / 0.1, 0.0), 1.0) if hyper.lpips_start else 1.0
+        some = torch.randperm(len(truth), device=truth.device)[: max(1, round(len(truth) * hyper.lpips_share))]
+        if self.lpips and hyper.lpips_weight * fade:
+            parts["lpips"] = self.lpips(*jittered(drawn[some].clamp(-0.5, 1.5), truth[some])).mean()
+            loss = loss + fade * hyper.lpips_weight * parts["lpips"]
+        if self.classifier and hyper.logits * fade:
+            a, b = (self.classifier.logits(x[some].clamp(0, 1)) for x in (drawn, truth))
+            parts["logits"] = F.mse_loss(a, b)
+            loss = loss + fade * hyper.logits * parts["logits"]
+        if self.classifier and hyper.features * fade:
+            parts["features"] = self._feature_distance(*jittered(drawn[some].clamp(0, 1), truth[some]))
+            loss = loss + fade * hyper.features * parts["features"]
+        return loss, parts
+
+    def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean squared distance of the directions of a classifier's features, over its stages and places, 0 to 4.
+
+        A second network, trained otherwise than LPIPS's, so that what pleases one alone does not pay.
+        """
+        maps = zip(self.classifier.stages(a), self.classifier.stages(b), strict=True)
+        apart = [F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1) for f, g in maps]
+        return torch.stack([difference.square().sum(1).mean() for difference in apart]).mean()
+
+
+def jittered(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Both of a pair of (B, 3, H, W) batches cropped, mirrored and shrunk by the same random amounts.
+
+    A fixed network on a fixed lattice rewards a fine grain that only it can see; over random transformations there is
+    less of it to find (E-LPIPS, Kettunen et al. 2019).
+    """
+    top, left = torch.randint(JITTER, (2,)).tolist()
+    flip, scale = torch.rand(2).tolist()
+    pair = torch.cat([a, b])[..., top:, left:]
+    if flip < 0.5:
+        pair = pair.flip(3)
+    if scale > 0.5:
+        scale = SMALLEST + (1 - SMALLEST) * (2 * scale - 1)
+        pair = F.interpolate(pair, scale_factor=scale, mode="bilinear", antialias=True)
+    first, second = pair.chunk(2)
+    return first, second

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -136,11 +138,14 @@ class TiTok(nn.Module):
 
     def draw(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, H, H) pixels, not clamped."""
-        drawn = self.decoder(codes)
-        if self.config.head == "proxy":
-            soft = drawn.softmax(1).flatten(2).transpose(1, 2) @ self.pixel_quantize.embedding.weight.to(drawn.dtype)
-            drawn = self.pixel_decoder(soft.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid)))
-        return drawn
+        return self.paint(self.decoder(codes), *([self.pixel_decoder] if self.config.head == "proxy" else []))
+
+    def paint(self, drawn: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """The decoder's output as pixels: logits over proxy codes mix these and go through ``pixel_decoder``."""
+        if pixel_decoder is None:
+            return drawn
+        soft = drawn.softmax(1).flatten(2).transpose(1, 2) @ self.pixel_quantize.embedding.weight.to(drawn.dtype)
+        return pixel_decoder(soft.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid)))
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, k) int64, any k up to K -> (B, 3, H, H) float32 in [0, 1]."""

@@ -1,0 +1,317 @@
+"""Every stage in seconds on a handful of pictures: it learns, what is frozen stays frozen, and a stop costs nothing."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from titokcodec import weights
+from titokcodec.errors import WeightsError
+from titokcodec.models import vqgan as vqgan_model
+from titokcodec.models.config import PRESETS, TiTokConfig, Tower
+from titokcodec.models.vqgan import VQGAN, VQGANConfig
+from training import export, hyper, proxies, single, stage, stage1, stage2, vqgan
+
+ROOT = Path(__file__).parent.parent
+SMALL = TiTokConfig(
+    Tower(32, 1, 2), Tower(32, 1, 2), tokens=8, codes=64, code_width=4, image_size=64, patch_size=16, head_width=8,
+    head_blocks=1, head_grid=8, nested=True, min_tokens=2,
+)
+LEGACY = TiTokConfig(
+    Tower(16, 1, 2), Tower(16, 1, 2), tokens=4, codes=32, code_width=4, image_size=32, head="proxy", legacy=True
+)
+PROXIES = VQGANConfig(channels=(32, 32, 32, 32, 32), blocks=1, code_width=8)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
+    monkeypatch.setitem(PRESETS, "small", SMALL)
+    monkeypatch.setitem(PRESETS, "titok_legacy", LEGACY)
+    monkeypatch.setitem(vqgan_model.PRESETS, "small", PROXIES)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Twelve pictures of one random colour each, 64 x 64."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
+    for number in range(12):
+        Image.new("RGB", (64, 64), tuple(random.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture
+def proxy_file(tmp_path):
+    torch.manual_seed(0)
+    proxies.save(tmp_path / "proxies.safetensors", VQGAN(PROXIES))
+    return tmp_path / "proxies.safetensors"
+
+
+@pytest.fixture
+def train(photos, tmp_path):
+    """Runs a stage; options as on the command line, short ones given."""
+
+    def run(kind, *more, steps=40, preset="small", out="run"):
+        words = ["--data", photos, "--out", tmp_path / out, "--device", "cpu", "--no-bf16", "--no-compile",
+                 "--batch", 8, "--steps", steps, "--log-every", 1, "--rate", 3e-3, *more]
+        if kind.presets:
+            words += [kind.preset_option, preset]
+        run.stage = kind(stage.parse(kind, "", [str(word) for word in words]))
+        run.before = {name: value.clone() for name, value in run.stage.model.state_dict().items()}
+        stage.run(run.stage)
+        return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+
+    run.out = tmp_path
+    return run
+
+
+def falls(rows, name, by):
+    values = [row[name] for row in rows if name in row]
+    assert np.mean(values[-5:]) < by * np.mean(values[:3]), values
+
+
+def changed(run):
+    """Names of the parameters and buffers that the run moved."""
+    return {name for name, value in run.stage.model.state_dict().items() if not value.equal(run.before[name])}
+
+
+# ---- each stage learns -----------------------------------------------------------------------------------------
+
+
+def test_the_2d_tokenizer_learns_and_leaves_a_file_for_stage_1(train, photos):
+    rows = train(vqgan.ProxyTokenizer, "--side", 32, "--continuous", 0.3, "--val", photos)
+    falls(rows, "mse", 0.5)
+    assert rows[-1]["val/psnr"] > 8 and 0 < rows[-1]["val/usage"] <= 1
+    kept = proxies.load(train.out / "run" / "vqgan.safetensors")
+    assert kept.config == PROXIES
+    assert all(a.equal(b) for a, b in zip(kept.parameters(), train.stage.ema.model.parameters(), strict=True))
+    assert Image.open(train.out / "run" / "val.png").size == (6 * 32, 2 * 32)
+
+
+def test_stage_1_learns_to_name_frozen_proxies(train, photos, proxy_file):
+    rows = train(stage1.Stage1, "--proxies", proxy_file, "--val", photos, steps=60)
+    falls(rows, "entropy", 0.75)
+    assert rows[-1]["val/top1"] > 5 / 1024
+    assert all(a.equal(b) for a, b in zip(
+        train.stage.proxies.parameters(), proxies.load(proxy_file).parameters(), strict=True))
+    with pytest.raises(SystemExit, match="draws proxy codes, not pixels: run training"):
+        export.main([str(train.out / "run" / "state.pt"), str(train.out / "x.safetensors"), "--name", "x"])
+
+
+@pytest.fixture(scope="module")
+def tokenizer(photos, tmp_path_factory):
+    """A weight file whose tokens tell the pictures apart, and whose decoder has forgotten how to draw them."""
+    out = tmp_path_factory.mktemp("tokenizer")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PRESETS, "small", SMALL)
+        patch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        words = f"--data {photos} --out {out} --preset small --steps 200 --batch 8 --rate 3e-3 --muon-rate 0.02 " \
+                "--continuous 0.4 --device cpu --no-bf16 --no-compile"
+        model = stage.run(single.Single(stage.parse(single.Single, "", words.split())))
+    torch.nn.init.zeros_(model.decoder.ffn.spread[0].weight)
+    weights.save(out / "start.safetensors", model, "start", int8=False)
+    return out / "start.safetensors"
+
+
+def test_stage_2_tunes_the_decoder_alone(train, photos, tokenizer):
+    rows = train(stage2.Stage2, "--init", tokenizer, "--val", photos, "--adversary", 0, steps=60)
+    falls(rows, "mse", 0.6)
+    moved = changed(train)
+    assert moved and all(name.startswith("decoder.") for name in moved)
+    assert {"decoder.ffn.spread.0.weight", "decoder.decoder_embed.weight"} <= moved
+
+
+def test_stages_1_and_2_make_a_codec(train, proxy_file):
+    train(stage1.Stage1, "--proxies", proxy_file, steps=4, out="one")
+    kept = train.stage.ema.model.state_dict()
+    train(stage2.Stage2, "--init", train.out / "one" / "state.pt", "--adversary", 0, steps=3, out="two")
+    assert all(value.equal(kept[name]) for name, value in train.before.items()
+               if not name.startswith(("decoder.ffn.", "decoder.conv_out.")))
+    export.main([str(train.out / "two" / "state.pt"), str(train.out / "x.safetensors"), "--name", "x"])
+    assert weights.load_model(train.out / "x.safetensors").config == SMALL
+
+
+def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch):
+    thin = VQGANConfig(channels=(32,) * 5, blocks=1)  # for the published sizes, which take a minute
+    monkeypatch.setitem(vqgan_model.PRESETS, "published", thin)
+    monkeypatch.setattr(vqgan_model.Decoder.__init__, "__defaults__", (thin,))
+    torch.manual_seed(0)
+    teacher = VQGAN(thin)
+    proxies.save(tmp_path / "published.safetensors", teacher)
+    rows = train(stage1.Stage1, "--proxies", tmp_path / "published.safetensors", "--beta2", 0.9, preset="titok_legacy",
+                 steps=12, out="one")
+    assert train.stage.hyper.ema == 0.999 and train.stage.hyper.muon_rate == 0, "published settings for its presets"
+    falls(rows, "entropy", 0.99)
+    assert not any(name.startswith("pixel_") for name in changed(train))
+    assert train.stage.model.pixel_decoder.conv_out.weight.equal(teacher.decoder.conv_out.weight)
+    rows = train(stage2.Stage2, "--init", tmp_path / "one" / "state.pt", "--rate", 1e-3, "--adversary", 0, steps=8,
+                 out="two")
+    moved = changed(train)
+    assert {name.split(".")[0] for name in moved} == {"decoder", "pixel_decoder", "pixel_quantize"}
+    falls(rows, "mse", 0.9)
+
+
+def test_a_published_model_needs_proxies_of_the_published_size(train, proxy_file):
+    with pytest.raises(WeightsError, match="pixel decoder of the published size"):
+        train(stage1.Stage1, "--proxies", proxy_file, preset="titok_legacy", steps=1)
+
+
+def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer):
+    common = ("--adversary", 0.1, "--adversary-width", 32, "--adversary-start", 0.5, "--adversary-rate", 1e-3)
+    rows = train(stage2.Stage2, "--init", tokenizer, *common, steps=30)
+    judged = [row["step"] for row in rows if "critic" in row]
+    assert judged == list(range(16, 31))
+    falls([row for row in rows if "critic" in row], "critic", 0.95)
+    critic = train.stage.adversary.critic.state_dict()
+    train(stage2.Stage2, "--init", tokenizer, *common, "--resume", steps=30)
+    assert all(value.equal(critic[name]) for name, value in train.stage.adversary.critic.state_dict().items())
+    assert train.stage.adversary.lecam.real != 0
+
+
+# ---- stops and resumes -----------------------------------------------------------------------------------------
+
+
+def same(a, b, tolerance=0.0):
+    for name, value in a.items():
+        torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=lambda text, n=name: n + text)
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
+    train(single.Single, "--continuous", 0.2, steps=80, out="whole")
+    whole = train.stage
+    update, left = stage.Stage.update, [70]
+
+    def until(self, pixels):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return update(self, pixels)
+
+    monkeypatch.setattr(stage.Stage, "update", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(single.Single, "--continuous", 0.2, "--save-minutes", 0, steps=80, out="stopped")
+    left[0] = 1000
+    train(single.Single, "--continuous", 0.2, "--resume", steps=80, out="stopped")
+    assert whole.step == train.stage.step == 80
+    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
+    same(whole.ema.model.state_dict(), train.stage.ema.model.state_dict(), 1e-5)
+    assert whole.care.idle.equal(train.stage.care.idle)
+
+
+SCRIPT = """
+import os, sys
+sys.modules["torch.utils.tensorboard"] = None
+import torch
+torch.set_num_threads(1)
+from titokcodec.models.config import PRESETS
+from tests.test_stages import SMALL
+from training import single, stage
+PRESETS["small"] = SMALL
+update = stage.Stage.update
+
+def until(self, pixels):
+    if self.step == int(os.environ.get("STOP", -1)):
+        raise KeyboardInterrupt
+    return update(self, pixels)
+
+stage.Stage.update = until
+single.main()
+"""
+
+
+def words(photos, out, *more):
+    return ["--data", photos, "--out", out, "--preset", "small", "--device", "cpu", "--no-bf16", "--no-compile",
+            "--rate", "1e-3", "--log-every", "1", *more]
+
+
+def test_a_killed_run_loses_no_file_and_goes_on(photos, tmp_path):
+    line = [sys.executable, "-c", SCRIPT, *words(photos, tmp_path, "--batch", 8, "--steps", 10**6, "--save-minutes", 0)]
+    state = tmp_path / "state.pt"
+    for _ in range(2):  # the second one resumes the first
+        seen = state.stat().st_mtime_ns if state.exists() else 0
+        process = subprocess.Popen([*map(str, line), "--resume"], cwd=ROOT, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 120
+        while not state.exists() or state.stat().st_mtime_ns == seen:
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert torch.load(state, weights_only=True)["step"] > 0
+    starts = [row["step"] for row in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+              if "pictures" in row]
+    assert starts[0] == 0 and starts[1] > 0
+    assert len(list(tmp_path.glob(".state.pt*"))) <= 1, "leftovers of kills do not pile up"
+
+
+# ---- many processes --------------------------------------------------------------------------------------------
+
+
+def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
+    """Gradients, averages, the codebook's start and restarts, and a resume half-way."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    common = ("--continuous", 0, "--muon-rate", 0, "--batch", 16, "--steps", 44, "--save-minutes", 0, "--resume")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+              tmp_path / "script.py", *words(photos, tmp_path / "two", *common)]
+    for stop in ("20", "-1"):
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "STOP": stop}
+        done = subprocess.run(
+            list(map(str, launch)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert (done.returncode == 0) == (stop == "-1"), done.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "pictures" in row] == [0, 20]
+    assert sum(row.get("revived", 0) for row in rows) > 0, "no code was restarted, so nothing was compared"
+
+    line = words(photos, tmp_path / "one", *common)
+    one = single.Single(stage.parse(single.Single, "", list(map(str, line))))
+    stage.run(one)
+    two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
+    assert one.step == two["step"] == 44
+    same(one.model.state_dict(), two["model"], 2e-3)
+    same(one.ema.model.state_dict(), two["ema"], 2e-3)
+    assert one.care.idle.equal(two["care"]["idle"])
+
+
+# ---- options -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [vqgan.ProxyTokenizer, stage1.Stage1, stage2.Stage2, single.Single])
+def test_every_option_is_explained(kind):
+    parser = stage._parser(kind, "about")
+    unexplained = [action.dest for action in parser._actions if not action.help]
+    assert not unexplained
+    assert all("default" in a.help or a.default in (None, False) or a.required or isinstance(a, argparse._HelpAction)
+               for a in parser._actions)
+
+
+def test_published_settings_are_those_of_the_paper():
+    one, two = hyper.PUBLISHED["stage1"], hyper.PUBLISHED["stage2"]
+    assert (one.batch, one.steps, one.rate, one.beta1, one.beta2, one.decay) == (256, 1_000_000, 1e-4, 0.9, 0.99, 1e-4)
+    assert one.warmup * one.steps == 10_000 and one.floor * one.rate == pytest.approx(1e-5) and one.ema == 0.999
+    assert (two.steps, two.beta2, two.adversary, two.lecam, two.logits) == (500_000, 0.999, 0.01, 0.001, 0.1)
+    assert two.warmup * two.steps == 5_000 and two.adversary_start * two.steps == 20_000 and two.quantizer == 0
+
+
+def test_stages_refuse_what_is_not_theirs(train, tmp_path, proxy_file):
+    (tmp_path / "w.safetensors").write_bytes(b"junk")
+    with pytest.raises(SystemExit, match=r"error: .*w\.safetensors"):
+        stage.main(stage2.Stage2, "", ["--data", str(tmp_path), "--out", str(tmp_path), "--init",
+                                       str(tmp_path / "w.safetensors"), "--device", "cpu"])
+    train(single.Single, steps=2)
+    with pytest.raises(SystemExit, match="of another architecture or stage than stage1"):
+        train(stage1.Stage1, "--proxies", proxy_file, "--resume", steps=2)
+
+
+def test_frozen_modules_take_no_memory_for_gradients(train, tokenizer):
+    train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, steps=1)
+    assert all(p.grad is None and not p.requires_grad for p in train.stage.model.encoder.parameters())

@@ -1,0 +1,88 @@
+"""One process or many, with the same code: what ranks have to agree on. All of it is free in a single process.
+
+``torchrun --nproc-per-node 8 -m training.single ...`` starts eight of them. Every rank draws the same random numbers
+and reads its own slice of each batch, so that N ranks take the steps that one would have taken with the whole batch.
+"""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def start(device: str) -> torch.device:
+    """Join the other ranks if ``torchrun`` started this process; returns the device to use."""
+    if "RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return torch.device(device)
+    place = torch.device(device)
+    if place.type == "cuda":
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(place)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    return place
+
+
+def finish() -> None:
+    """Leave the other ranks."""
+    if dist.is_initialized():
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process among ``count()``."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def count() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wrapped(objective: nn.Module) -> nn.Module:
+    """The module, with its gradients averaged over ranks in ``backward``."""
+    if count() == 1 or not any(p.requires_grad for p in objective.parameters()):
+        return objective
+    return DistributedDataParallel(objective, broadcast_buffers=False)
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """(n, ...) on each rank -> (ranks * n, ...) on all, in the order of ranks; no gradients."""
+    tensor = tensor.detach()
+    if count() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(count())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def anywhere(mask: Tensor) -> Tensor:
+    """Where a bool tensor is true on some rank."""
+    if count() == 1:
+        return mask
+    found = mask.to(torch.uint8)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return found.bool()
+
+
+def mean(tensor: Tensor) -> Tensor:
+    """The average over ranks; no gradients."""
+    tensor = tensor.detach().clone()
+    if count() > 1:
+        dist.all_reduce(tensor)
+        tensor /= count()
+    return tensor
+
+
+def agreed(value: float, device: torch.device) -> float:
+    """What rank 0 says: clocks differ, and a schedule must not."""
+    if count() == 1:
+        return value
+    said = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.broadcast(said, 0)
+    return said.item()

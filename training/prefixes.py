@@ -1,0 +1,38 @@
+"""Tail drop: a nested model learns every rate at once, by drawing parts of each batch from a prefix of their tokens.
+
+One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here every picture has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from titokcodec.models.config import TiTokConfig
+
+
+def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
+    """Tokens kept by each equal share of the batch: five eighths keep all, the rest takes turns on shorter prefixes.
+
+    A fixed ladder, so that compiled graphs see few shapes. With half of the batch at full length, tokens beyond the
+    64th learned little.
+    """
+    if not config.nested:
+        return [config.tokens]
+    span = config.tokens - config.min_tokens
+    turn = (span // 6, span * 2 // 3) if step % 2 else (span // 3, span // 3)
+    return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]
+
+
+def draw_prefixes(draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Draw (B, K, d) codes, the i-th picture from its first ``lengths[i % len(lengths)]`` of them.
+
+    Returns:
+        What ``draw`` made of them, one call for each length, and (B,) the pictures' places in the batch.
+    """
+    kept = torch.tensor(lengths).repeat(-(-len(codes) // len(lengths)))[: len(codes)]
+    groups = {length: (kept == length).nonzero().flatten().to(codes.device) for length in sorted(set(kept.tolist()))}
+    drawn = torch.cat([draw(codes[which, :length]) for length, which in groups.items()])
+    return drawn, torch.cat(list(groups.values()))

@@ -1,0 +1,306 @@
+"""A training run: what all stages have in common, from the command line to the last checkpoint.
+
+A stage subclasses ``Stage``: it names itself, builds its model and says what the loss of a batch is. One loop then runs
+it against the clock, on one process or many, and leaves checkpoints, logs and scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from titokcodec.errors import TitokError
+from titokcodec.models.config import PRESETS, preset
+from training import hyper, parallel
+from training.adversarial import Adversary
+from training.codebook import CodebookCare
+from training.data import Pictures, mix
+from training.engine import EMA, Clock, Log, Optimizers, cosine, load_state, save_state
+from training.evaluate import save_picture
+from training.losses import PixelLoss
+from training.streaming import open_source
+
+SETTLING = 64  # steps before quantization, at least
+
+
+@dataclass
+class Outcome:
+    """What a stage made of one batch: the loss and its parts, the tokens taken and the latents they stand for, and,
+    if it draws pixels, what was drawn and what should have been."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    tokens: Tensor
+    latents: Tensor
+    drawn: Tensor | None = None
+    truth: Tensor | None = None
+
+
+class Stage:
+    """A run in progress: all that a checkpoint holds, and what it takes to make one update.
+
+    ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase.
+    """
+
+    name = ""
+    presets: dict = PRESETS
+    preset_option = "--preset"
+    restarts = True  # whether codes that nobody uses start again from data
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        """Options of this stage alone."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        torch.manual_seed(options.seed)
+        self.options, self.device = options, parallel.start(options.device)
+        self.config = self.architecture()
+        self.hyper = hyper.chosen(options, self.name, self.published())
+        self.step, self.started, self.progress, spent = 0, False, 0.0, 0.0
+        self.pixel_loss = PixelLoss(self.hyper, options.lpips, options.lite0).to(self.device)
+        self.model = self.build().to(device=self.device, memory_format=torch.channels_last)
+        self.ema = EMA(self.model, self.hyper.ema)
+        self.optimizers = Optimizers(self.model, self.hyper)
+        self.care = CodebookCare(self.model.quantize) if self.restarts else None
+        self.adversary = Adversary(self.hyper, self.device, self.autocast) if self.hyper.adversary else None
+        self.file = options.out / "state.pt"
+        if options.resume and self.file.exists():
+            spent = self.load()
+        self.forward = parallel.wrapped(self.forward_pass())
+        steps = options.hyper_steps or (None if options.minutes else self.hyper.steps)
+        self.clock = Clock(options.minutes, steps, spent)
+
+    # ---- what a stage says of itself ---------------------------------------------------------------------------
+
+    def architecture(self) -> object:
+        """The configuration of the model, a frozen dataclass."""
+        return preset(self.options.preset)
+
+    def published(self) -> bool:
+        """Whether the published hyper-parameters are the ones to start from."""
+        return self.options.preset.startswith(("titok_", "published"))
+
+    def build(self) -> nn.Module:
+        """The model, with a ``quantize`` module, as training starts with it."""
+        raise NotImplementedError
+
+    def forward_pass(self) -> nn.Module:
+        """A module whose one call runs all trained parameters, so that gradients can be averaged over ranks."""
+        raise NotImplementedError
+
+    def losses(self, pixels: Tensor) -> Outcome:
+        """The loss of (B, 3, side, side) pixels in [0, 1]."""
+        raise NotImplementedError
+
+    def score(self, val: Pictures) -> dict[str, float]:
+        """What the averaged model reaches on held-out pictures."""
+        raise NotImplementedError
+
+    def sheet(self, val: Pictures) -> Tensor | None:
+        """A (3, H, W) picture of what it draws, if it does."""
+        return None
+
+    def finish(self) -> None:
+        """Called once the budget is used up."""
+
+    # ---- what they share ---------------------------------------------------------------------------------------
+
+    def autocast(self) -> AbstractContextManager:
+        """bfloat16 where the options allow it."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16)
+
+    def compiled(self, module: nn.Module) -> object:
+        """The module as ``torch.compile`` makes it, if the options ask for it."""
+        return torch.compile(module, dynamic=False) if self.options.compile else module
+
+    def save(self) -> None:
+        """Leave a checkpoint."""
+        parts = {"model": self.model, "ema": self.ema.model, "optimizers": self.optimizers, "care": self.care,
+                 "adversary": self.adversary}
+        save_state(self.file, {name: part.state_dict() for name, part in parts.items() if part} | {
+            "stage": self.name, "config": json.dumps(asdict(self.config)), "step": self.step, "started": self.started,
+            "spent": self.clock.spent})
+
+    def load(self) -> float:
+        """Go on from the checkpoint; returns the seconds that were spent on it."""
+        state = load_state(self.file, self.device)
+        if (state["stage"], state["config"]) != (self.name, json.dumps(asdict(self.config))):
+            raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {self.options.preset}")
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        for part in ("care", "adversary"):
+            if part in state and getattr(self, part):
+                getattr(self, part).load_state_dict(state[part])
+        self.step, self.started = state["step"], state["started"]
+        return state["spent"]
+
+    def settled(self) -> bool:
+        """Whether the latents may be quantized: before they say anything, the quantizer's losses would collapse them.
+        So a run of few steps waits for some of them, though not beyond its middle."""
+        share = self.hyper.continuous
+        return share == 0 or (self.progress >= share and (self.step >= SETTLING or self.progress >= max(share, 0.5)))
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """(B, K, d) what the codebook may start from."""
+        return self.model.latents(pixels)
+
+    def update(self, pixels: Tensor) -> dict[str, Tensor]:
+        """One step on this rank's part of a batch; returns what it measured, without waiting for the device."""
+        torch.manual_seed(mix(self.options.seed, self.step))  # a resumed run draws what a whole one would
+        self.progress = parallel.agreed(self.clock.progress(self.step), self.device)
+        if not self.started and self.settled():
+            if self.care and not self.options.init:
+                with torch.no_grad(), self.autocast():
+                    self.care.start_from(parallel.gathered(self.latents(pixels).float()))
+            self.started = True
+        found = self.losses(pixels)
+        loss, parts = found.loss, found.parts
+        rate = cosine(self.progress, self.hyper.warmup, self.hyper.floor)
+        if self.adversary and self.progress >= self.hyper.adversary_start:
+            parts |= self.adversary.learn(found.truth, found.drawn.detach(), rate)
+            parts["push"] = self.adversary.push(found.drawn)
+            loss = loss + self.hyper.adversary * parts["push"]
+        loss.backward()
+        trained = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, self.hyper.clip)
+        self.optimizers.step(rate)
+        if self.care:
+            torch.manual_seed(mix(self.options.seed, self.step, 1))  # drawn alike by all ranks, however many there are
+            acting = self.started and self.progress < 0.8
+            parts["revived"] = self.care.step(found.tokens, found.latents, acting)
+            parts["used"] = ((self.care.idle == 0).sum() - parts["revived"]) / len(self.care.idle)
+        self.ema.update(self.model, self.step)
+        self.step += 1
+        return {"loss": loss.detach(), "norm": norm, **{name: value.detach() for name, value in parts.items()}}
+
+
+def run(stage: Stage) -> nn.Module:
+    """Train until the budget is used up; returns the averaged model.
+
+    Raises:
+        FloatingPointError: the loss ran away; the last checkpoint is from before.
+    """
+    options, first = stage.options, parallel.rank() == 0
+    side = getattr(stage.config, "image_size", options.side)
+    source = open_source(
+        options.data, stage.hyper.batch, side, options.seed, parallel.rank(), parallel.count(), stage.device,
+        options.stream, options.workers, options.limit,
+    )
+    val = Pictures(options.val, side, options.val_limit, stage.device) if options.val and first else None
+    log = Log(options.out, quiet=not first)
+    parameters = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
+    log.write(stage.step, pictures=source.pictures or 0, skipped=source.skipped, trained_parameters=parameters)
+    for problem in source.damaged:
+        log.say(f"warning: {problem}")
+
+    clock, measured = stage.clock, {}
+    clock.go()
+    saved = reported = clock.spent
+    while parallel.agreed(clock.progress(stage.step), stage.device) < 1:
+        measured = stage.update(source.batch(stage.step))
+        if stage.step % options.log_every == 0:
+            measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
+            check_finite(measured, stage.step)
+            log.write(stage.step, minutes=clock.spent / 60, **measured)
+        if first and clock.spent - saved > options.save_minutes * 60:
+            check_finite(measured, stage.step)
+            stage.save()
+            saved = clock.spent
+        if val and clock.spent - reported > options.val_minutes * 60:
+            report(stage, val, log)
+            reported = clock.spent
+    check_finite(measured, stage.step)
+    source.close()
+    if first:
+        stage.save()
+        stage.finish()
+    if val:
+        report(stage, val, log)
+    log.close()
+    parallel.finish()
+    return stage.ema.model
+
+
+def check_finite(measured: dict[str, Tensor], step: int) -> None:
+    """Raise unless loss and gradients are finite. Asked before each log row and checkpoint only, as it waits for the
+    device: once a weight is not a number no later loss is one, so nothing slips through."""
+    for name in ("loss", "norm"):
+        if name in measured and not measured[name].isfinite():
+            raise FloatingPointError(
+                f"{name} is {measured[name].item()} at step {step}: lower --rate and --muon-rate, then --resume from "
+                "the last checkpoint or start again"
+            )
+
+
+def report(stage: Stage, val: Pictures, log: Log) -> None:
+    """Score the averaged model on held-out pictures, and leave a sheet of them beside the log."""
+    log.write(stage.step, **{f"val/{name}": value for name, value in stage.score(val).items()})
+    sheet = stage.sheet(val)
+    if sheet is not None:
+        log.picture("val", sheet, stage.step)
+        save_picture(sheet, stage.options.out / "val.png")
+
+
+def main(stage: type[Stage], about: str, arguments: list[str] | None = None) -> nn.Module:
+    """A stage's command: train as the command line says; what goes wrong ends it with one line."""
+    options = parse(stage, about, arguments)
+    try:
+        return run(stage(options))
+    except (TitokError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        raise SystemExit(
+            f"error: {error.strerror or error}: {error.filename or options.out}; the last checkpoint is whole, and "
+            "--resume goes on from it"
+        ) from None
+
+
+def parse(stage: type[Stage], about: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    return _parser(stage, about).parse_args(arguments)
+
+
+def parse_known(stage: type[Stage], arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that the stage knows, and the words that it does not."""
+    return _parser(stage, stage.__doc__).parse_known_args(arguments)
+
+
+def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
+    add("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    add("--minutes", type=float, help="the whole budget; schedules are fitted to it")
+    add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
+    add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them there is no LPIPS in the loss")
+    add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors), the classifier of --logits")
+    if stage.presets:
+        add(stage.preset_option, dest="preset", choices=stage.presets, default=next(iter(reversed(stage.presets))),
+            help="architecture (default: %(default)s)")
+    add("--resume", action="store_true", help="go on from OUT/state.pt if it is there")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
+    add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")
+    add("--limit", type=int, help="use the first pictures only")
+    add("--val-limit", type=int, default=128, help="held-out pictures to score (default: %(default)s)")
+    add("--val-minutes", type=float, default=10.0, help="minutes between scores (default: %(default)s)")
+    add("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: %(default)s)")
+    add("--log-every", type=int, default=20, help="steps between log rows (default: %(default)s)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast (default: on)")
+    add("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
+        help="torch.compile (default: on CUDA)")
+    stage.add_options(parser)
+    hyper.add_options(parser, stage.name)
+    parser.set_defaults(init=None, side=256)
+    return parser

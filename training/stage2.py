@@ -1,0 +1,82 @@
+"""Stage 2 of the published recipe: the decoder learns pixels, for tokens that no longer change (TiTok section 3.2).
+
+    python -m training.stage2 --init runs/stage1/state.pt --data train/ --minutes 60 --out runs/c
+
+Encoder, latents and codebook are frozen; decoder and pixel head are tuned with squared error, a perceptual term and a
+hinge adversary with LeCam. It finishes what stage 1 began, and sharpens what ``training.single`` trained or a weight
+file holds: files that were compressed before still decode with the new weights to the same scene, but the model is
+another one, with another fingerprint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import ClassVar
+
+from titokcodec import weights
+from titokcodec.models.config import TiTokConfig
+from titokcodec.models.tokenizer import TiTok
+from training import proxies, stage
+from training.engine import load_state
+from training.single import Single
+
+HEAD = ("decoder.ffn.", "decoder.conv_out.")  # what turns cells into pixels
+
+
+class Stage2(Single):
+    """The decoder alone."""
+
+    name = "stage2"
+    presets: ClassVar[dict] = {}  # the architecture is that of --init
+    restarts = False
+
+    @classmethod
+    def add_options(cls, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
+                            "or single, or a weight file")
+        parser.add_argument("--proxies", type=Path, help="2D tokenizer to take a legacy model's pixel decoder from, "
+                            "unless --init holds a trained one")
+
+    def architecture(self) -> TiTokConfig:
+        """That of ``--init``."""
+        self.source = _load(self.options.init, self.device)
+        return self.source.config
+
+    def published(self) -> bool:
+        return self.config.head != "upsampler"
+
+    def build(self) -> TiTok:
+        model = self.source
+        if self.options.proxies and self.config.head == "proxy":
+            proxies.hand_on(proxies.load(self.options.proxies, self.device), model)
+        model.train().requires_grad_(False)
+        model.decoder.requires_grad_(True)
+        if self.config.head == "proxy":
+            model.pixel_quantize.requires_grad_(True)
+            model.pixel_decoder.requires_grad_(True)
+        return model
+
+
+def _load(path: Path, device: object) -> TiTok:
+    """The averaged model of a checkpoint, or that of a weight file. Stage 1's heads for proxy codes are left behind."""
+    if path.suffix == ".safetensors":
+        return weights.load_model(path)
+    state = load_state(path, device)
+    model = TiTok(TiTokConfig.from_json(state["config"]))
+    kept = state["ema"]
+    if state["stage"] == "stage1" and model.config.head != "proxy":
+        kept = {name: value for name, value in kept.items() if not name.startswith(HEAD)}
+    missing, unknown = model.load_state_dict(kept, strict=False)
+    if unknown or not all(name.startswith(HEAD) for name in missing):
+        raise SystemExit(f"{path} does not hold a tokenizer: {(unknown + missing)[0]}")
+    return model
+
+
+def main(arguments: list[str] | None = None) -> TiTok:
+    """Command line; returns the averaged model."""
+    return stage.main(Stage2, __doc__, arguments)
+
+
+if __name__ == "__main__":
+    main()
