@@ -1,6 +1,7 @@
 """Every stage in seconds on a handful of pictures: it learns, what is frozen stays frozen, and a stop costs nothing."""
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
-from training import export, hyper, proxies, single, stage, stage1, stage2, vqgan
+from training import command, export, hyper, proxies, single, stage, stage1, stage2, vqgan
 
 ROOT = Path(__file__).parent.parent
 SMALL = TiTokConfig(
@@ -65,7 +66,7 @@ def train(photos, tmp_path):
                  "--batch", 8, "--steps", steps, "--log-every", 1, "--rate", 3e-3, *more]
         if kind.presets:
             words += [kind.preset_option, preset]
-        run.stage = kind(stage.parse(kind, "", [str(word) for word in words]))
+        run.stage = kind(command.parse(kind, "", [str(word) for word in words]))
         run.before = {name: value.clone() for name, value in run.stage.model.state_dict().items()}
         stage.run(run.stage)
         return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
@@ -116,7 +117,7 @@ def tokenizer(photos, tmp_path_factory):
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
         words = f"--data {photos} --out {out} --preset small --steps 200 --batch 8 --rate 3e-3 --muon-rate 0.02 " \
                 "--continuous 0.4 --device cpu --no-bf16 --no-compile"
-        model = stage.run(single.Single(stage.parse(single.Single, "", words.split())))
+        model = stage.run(single.Single(command.parse(single.Single, "", words.split())))
     torch.nn.init.zeros_(model.decoder.ffn.spread[0].weight)
     weights.save(out / "start.safetensors", model, "start", int8=False)
     return out / "start.safetensors"
@@ -163,6 +164,23 @@ def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch
 def test_a_published_model_needs_proxies_of_the_published_size(train, proxy_file):
     with pytest.raises(WeightsError, match="pixel decoder of the published size"):
         train(stage1.Stage1, "--proxies", proxy_file, preset="titok_legacy", steps=1)
+
+
+def test_one_stage_presets_draw_pixels_from_plain_codes(train, monkeypatch):
+    config = TiTokConfig(Tower(32, 1, 2), Tower(32, 1, 2), tokens=4, codes=32, code_width=8, image_size=32,
+                         l2_normalised=False, head="pixels")
+    monkeypatch.setitem(PRESETS, "titok_one", config)
+    rows = train(single.Single, "--recipe", "short", preset="titok_one", steps=80)
+    falls(rows, "mse", 0.6)
+    assert train.stage.model.decoder.conv_out.weight.shape == (3, 3, 3, 3)
+
+
+def test_pictures_may_be_streamed_by_workers(train, tmp_path, photos):
+    rows = train(single.Single, "--stream", "--workers", 1, steps=3)
+    assert rows[0]["pictures"] == 0 and rows[-1]["step"] == 3
+    (tmp_path / "bad.tar").write_bytes(b"not a shard")
+    with pytest.raises(SystemExit, match="readable"):
+        train(single.Single, "--data", tmp_path / "bad.tar", "--stream", "--workers", 1, steps=3, out="bad")
 
 
 def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer):
@@ -256,6 +274,22 @@ def test_a_killed_run_loses_no_file_and_goes_on(photos, tmp_path):
 # ---- many processes --------------------------------------------------------------------------------------------
 
 
+def test_a_full_disk_ends_a_run_with_one_line_and_spares_the_checkpoint(photos, tmp_path, monkeypatch):
+    line = list(map(str, words(photos, tmp_path, "--batch", 8, "--steps", 2)))
+    stage.main(single.Single, "", line)
+    before = (tmp_path / "state.pt").read_bytes()
+
+    def full(state, file):
+        file.write(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(SystemExit, match=r"^error: No space left on device: .*; the last checkpoint is whole"):
+        stage.main(single.Single, "", [*line, "--resume", "--steps", "4"])
+    assert (tmp_path / "state.pt").read_bytes() == before
+    assert not list(tmp_path.glob(".state*"))
+
+
 def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
     """Gradients, averages, the codebook's start and restarts, and a resume half-way."""
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -273,7 +307,7 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
     assert sum(row.get("revived", 0) for row in rows) > 0, "no code was restarted, so nothing was compared"
 
     line = words(photos, tmp_path / "one", *common)
-    one = single.Single(stage.parse(single.Single, "", list(map(str, line))))
+    one = single.Single(command.parse(single.Single, "", list(map(str, line))))
     stage.run(one)
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert one.step == two["step"] == 44
@@ -287,7 +321,7 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
 
 @pytest.mark.parametrize("kind", [vqgan.ProxyTokenizer, stage1.Stage1, stage2.Stage2, single.Single])
 def test_every_option_is_explained(kind):
-    parser = stage._parser(kind, "about")
+    parser = command._parser(kind, "about")
     unexplained = [action.dest for action in parser._actions if not action.help]
     assert not unexplained
     assert all("default" in a.help or a.default in (None, False) or a.required or isinstance(a, argparse._HelpAction)

@@ -17,7 +17,7 @@ from torch import nn
 
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import engine, single, stage
+from training import command, engine, single, stage
 from training.codebook import CodebookCare
 from training.data import Held, Pictures, decode
 from training.engine import EMA, Clock, cosine, save_state
@@ -349,7 +349,7 @@ def trainer(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(PRESETS, "test", CONFIG)
 
     def options(*more):
-        return stage.parse(single.Single, "", [
+        return command.parse(single.Single, "", [
             "--data", str(folder), "--out", str(tmp_path / "run"), "--preset", "test", "--device", "cpu",
             "--batch", "8", "--minutes", "0.5", "--rate", "3e-3", "--muon-rate", "0.02", "--continuous", "0.4",
             "--log-every", "5", "--no-bf16", "--no-compile", *more,

@@ -104,7 +104,7 @@ def add_options(parser: argparse.ArgumentParser, stage: str) -> None:
             continue
         published, short = getattr(PUBLISHED[stage], item.name), getattr(SHORT[stage], item.name)
         kind = int if item.type == "int" else float
-        text = f"{item.metadata['help']} (default: {published:g} / {short:g})"
+        text = f"{item.metadata['help']} (default: {published} / {short})"
         group.add_argument(f"--{item.name.replace('_', '-')}", dest=f"hyper_{item.name}", type=kind, help=text,
                            metavar="N" if kind is int else "X")
 

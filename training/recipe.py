@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from training import evaluate, export, single, stage, stage1, stage2, vqgan
+from training import command, evaluate, export, single, stage, stage1, stage2, vqgan
 
 KEPT = 0.1  # share of the minutes for export and scores
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
@@ -60,7 +60,7 @@ def plan(
         line = [*files, "--minutes", str(minutes * share), "--out", str(options.out / name), "--resume"]
         line += ["--proxies", str(proxies)] if name == "stage1" else []
         line += ["--init", str(before)] if name == "stage2" else []
-        given, strange = stage.parse_known(STAGES[name], line + extra)
+        given, strange = command.parse_known(STAGES[name], line + extra)
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
         steps.append((STAGES[name], given))
         before = options.out / name / "state.pt"

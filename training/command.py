@@ -1,0 +1,59 @@
+"""The command line that all stages share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from training import hyper
+
+if TYPE_CHECKING:
+    from training.stage import Stage
+
+
+def parse(stage: type[Stage], about: str, arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line's options."""
+    return _parser(stage, about).parse_args(arguments)
+
+
+def parse_known(stage: type[Stage], arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The options that the stage knows, and the words that it does not."""
+    return _parser(stage, stage.__doc__).parse_known_args(arguments)
+
+
+def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
+    add("--out", type=Path, required=True, help="folder for checkpoints and logs")
+    add("--minutes", type=float, help="the whole budget; schedules are fitted to it")
+    add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
+    if "lpips_weight" not in hyper.UNUSED[stage.name]:
+        add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them no LPIPS is in the loss")
+        add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors), for --features and --logits")
+    if stage.presets:
+        add(stage.preset_option, dest="preset", choices=stage.presets, default=next(iter(reversed(stage.presets))),
+            help="architecture (default: %(default)s)")
+    add("--resume", action="store_true", help="go on from OUT/state.pt if it is there")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
+    add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")
+    add("--limit", type=int, help="use the first pictures only")
+    add("--val-limit", type=int, default=128, help="held-out pictures to score (default: %(default)s)")
+    add("--val-minutes", type=float, default=10.0, help="minutes between scores (default: %(default)s)")
+    add("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: %(default)s)")
+    add("--log-every", type=int, default=20, help="steps between log rows (default: %(default)s)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast (default: on)")
+    add("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
+        help="torch.compile (default: on CUDA)")
+    stage.add_options(parser)
+    hyper.add_options(parser, stage.name)
+    parser.set_defaults(init=None, side=256, lpips=None, lite0=None)
+    return parser
