@@ -10,6 +10,8 @@ version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py
 
 train = ["torch>=2.9", "tensorboard>=2.15"]  # torch.optim.Muon came with 2.9
 bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3"]
+convert = ["pyyaml>=6"]  # published configs are YAML; a checkpoint whose shapes tell all needs none
+hub = ["huggingface_hub>=0.24"]
 test = ["click>=8.2", "pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
 
 setup(
@@ -31,13 +33,14 @@ setup(
         "click>=8.1",
         "safetensors>=0.4.3",
     ],
-    extras_require={"train": train, "bench": bench, "test": test, "hub": ["huggingface_hub>=0.24"]},
+    extras_require={"train": train, "bench": bench, "test": test, "hub": hub, "convert": convert},
     entry_points={
         "console_scripts": [
             "titok-compress=titokcodec.cli:compress",
             "titok-decompress=titokcodec.cli:decompress",
             "titok-info=titokcodec.cli:info",
             "titok-truncate=titokcodec.cli:truncate",
+            "titok-convert=titokcodec.cli:convert",
         ]
     },
     classifiers=[

@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.tables import PAGES, TABLES, render
+from titokcodec import generator, weights
+from titokcodec.models.config import TiTokConfig, Tower
+from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.tokenizer import TiTok
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,10 +28,23 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", [block for block in blocks("python") if "hub:" not in block])
 def test_python_examples_run(code, workplace, capsys):
     exec(compile(code, "README.md", "exec"), {})
     assert "tokens=32" in capsys.readouterr().out
+
+
+def test_the_example_of_published_weights_runs_on_small_ones(tmp_path):
+    weights.save(tmp_path / "tokenizer.safetensors", TiTok(TiTokConfig(
+        Tower(64, 1, 1), Tower(64, 1, 1), tokens=32, l2_normalised=True, head="proxy", legacy=True,
+    )), "small")  # fmt: skip
+    model = make(GeneratorConfig("bert", 32, width=64, layers=1, heads=1, mlp=64))
+    generator.save(tmp_path / "generator.safetensors", model, "small")
+    (code,) = (block for block in blocks("python") if "hub:" in block)
+    code = re.sub(r"hub:yucornetto/(tokenizer|generator)_titok_l32_imagenet", rf"{tmp_path}/\1.safetensors", code)
+    made: dict = {}
+    exec(compile(code, "README.md", "exec"), made)
+    assert made["tokens"].shape == (3, 32) and made["pixels"].shape == (3, 3, 256, 256)
 
 
 def test_python_example_keeps_the_picture_size(workplace, capsys):

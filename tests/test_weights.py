@@ -2,18 +2,18 @@
 
 import copy
 import json
-import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save, save_file
 
 from titokcodec import Codec, releases, weights
 from titokcodec.errors import ModelMismatch, WeightsError
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.releases import Release
+from titokcodec.storage import open_file, write_safetensors
 from titokcodec.tables import FrequencyTables
 
 CONFIG = TiTokConfig(
@@ -41,7 +41,7 @@ def saved(model, tables, tmp_path):
 def rewrite(path, change=None, about=None, **metadata):
     """The file at ``path`` written again beside it, with its tensors and description changed."""
     arrays = load_file(path)
-    with weights._open(path) as file:
+    with open_file(path) as file:
         description = json.loads(file.metadata()["titok"])
     if change:
         arrays = change(arrays) or arrays
@@ -105,6 +105,17 @@ def test_a_row_of_zeros_survives(model, tmp_path):
     assert loaded.encoder.patch_embed.weight[3].abs().max() == 0
 
 
+def test_the_file_is_laid_out_as_safetensors_does_it(saved, tmp_path):
+    arrays = load_file(saved.path)
+    with open_file(saved.path) as file:
+        metadata = file.metadata()
+    assert saved.path.read_bytes() == save(arrays, metadata)
+    odd = {"é": np.zeros((0, 3), np.float16), "b": np.float32(3).reshape(()), "a": np.arange(6, dtype=np.int8)[::2]}
+    write_safetensors(tmp_path / "odd", odd, {"titok": 'quotes " and ü'})
+    whole = {key: np.ascontiguousarray(value).reshape(value.shape) for key, value in odd.items()}
+    assert (tmp_path / "odd").read_bytes() == save(whole, {"titok": 'quotes " and ü'})
+
+
 # ---- fingerprints ---------------------------------------------------------------------------------------------
 
 
@@ -125,7 +136,7 @@ def test_fingerprint_ignores_where_the_file_puts_each_tensor(saved):
     """Tensors laid out by hand in the order of their names backwards; safetensors itself sorts them by type."""
     arrays = load_file(saved.path)
     header, body = {"__metadata__": {}}, b""
-    with weights._open(saved.path) as file:
+    with open_file(saved.path) as file:
         header["__metadata__"] = file.metadata()
     kinds = {"float16": "F16", "float32": "F32", "int8": "I8", "uint32": "U32"}
     for name in sorted(arrays, reverse=True):
@@ -227,7 +238,7 @@ def test_a_description_that_makes_no_sense_is_refused(saved, about):
 def test_other_safetensors_files_and_other_files_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     save_file({"a": np.zeros(3, np.float32)}, path)
-    with pytest.raises(WeightsError, match="not a titokcodec weight file: convert it"):
+    with pytest.raises(WeightsError, match="not a titokcodec weight file, nor a published TiTok: it lacks latent_t"):
         weights.read(path)
     for junk in (b"", b"\0" * 7, b"\xff" * 100, b"PK\x03\x04 a checkpoint of another kind"):
         path.write_bytes(junk)
@@ -324,30 +335,3 @@ def test_without_weights_in_the_package_a_path_is_asked_for(monkeypatch):
     monkeypatch.setattr(releases, "RELEASES", ())
     with pytest.raises(WeightsError, match="no weights in it: name a weight file"):
         weights.locate()
-
-
-def test_hub_names_need_the_hub_library(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(WeightsError, match=r"pip install 'titokcodec\[hub\]'"):
-        weights.locate("hub:someone/something")
-
-
-@pytest.mark.parametrize(("message", "shown"), [("404\nnot\nfound", "404 not found"), ("", "OSError")])
-def test_an_error_of_the_hub_becomes_one_line(monkeypatch, message, shown):
-    class Hub:
-        @staticmethod
-        def hf_hub_download(repository, name):
-            assert (repository, name) == ("someone/something", "model.safetensors")
-            raise OSError(message)
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
-    with pytest.raises(WeightsError, match=f"'someone/something' from the hub: {shown}$"):
-        weights.locate("hub:someone/something")
-
-
-def test_a_hub_name_gives_the_downloaded_file(monkeypatch, saved):
-    class Hub:
-        hf_hub_download = staticmethod(lambda repository, name: str(saved.path))
-
-    monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
-    assert weights.read("hub:someone/something").fingerprint == saved.fingerprint

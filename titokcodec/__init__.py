@@ -22,6 +22,7 @@ from titokcodec.errors import (
 if TYPE_CHECKING:
     from titokcodec.codec import Codec, compress, decompress
     from titokcodec.files import FileInfo, info, truncate
+    from titokcodec.generator import Generator
     from titokcodec.pillow_plugin import register_pillow
 
 __version__ = "0.1.0"
@@ -29,12 +30,13 @@ __version__ = "0.1.0"
 _HOMES = {
     "Codec": "codec", "compress": "codec", "decompress": "codec",
     "FileInfo": "files", "info": "files", "truncate": "files",
+    "Generator": "generator",
     "register_pillow": "pillow_plugin",
 }
 
 __all__ = [
-    "Codec", "CorruptFile", "FileInfo", "ImageError", "LimitExceeded", "ModelMismatch", "TitokError",
-    "UnsupportedFile", "WeightsError", "compress", "decompress", "info", "register_pillow", "truncate",
+    "Codec", "CorruptFile", "FileInfo", "Generator", "ImageError", "LimitExceeded", "ModelMismatch",
+    "TitokError", "UnsupportedFile", "WeightsError", "compress", "decompress", "info", "register_pillow", "truncate",
 ]
 
 

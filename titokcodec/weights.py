@@ -3,7 +3,8 @@
 A weight file is safetensors with one metadata key, ``titok``, that holds the model's name and ``TiTokConfig`` as JSON
 (one key, because safetensors does not keep several in a stable order). Tensors have the names of the published TiTok
 checkpoints. A matrix ``X`` may be stored as int8 with float32 scales ``X.scale``, one a row; the optional
-``entropy.frequencies`` are the integer tables of entropy mode 1.
+``entropy.frequencies`` are the integer tables of entropy mode 1. A published checkpoint in safetensors is taken as it
+is, if its shapes or the config.json beside it settle its architecture (``titokcodec.checkpoints``).
 
 Nothing here needs torch until a model is built: truncating a file only wants the tables.
 """
@@ -13,28 +14,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from titokcodec import releases
-from titokcodec.atomic import write_atomic
+from titokcodec import checkpoints, hub, releases
 from titokcodec.bitstream import FINGERPRINT_BYTES
 from titokcodec.errors import WeightsError
 from titokcodec.models.config import TiTokConfig
+from titokcodec.storage import array_of, check_names, open_file, shapes_of, store, widened, write_safetensors
 from titokcodec.tables import FrequencyTables
 
 if TYPE_CHECKING:
-    import torch
 
     from titokcodec.models.tokenizer import TiTok
 
 TABLES = "entropy.frequencies"
-SCALE = ".scale"
+_BESIDE = checkpoints.BUFFERS | {TABLES}  # what a file may hold besides the model's own tensors
+HUB = "hub:"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Weights:
 
     Attributes:
         path: Where it is.
-        name: What the model calls itself.
+        name: What the model calls itself; a published one goes by its repository, folder or file.
         config: Its architecture.
         fingerprint: 8 bytes, see ``fingerprint_of``.
         tables: Integer frequencies for entropy mode 1, if it has them.
@@ -72,45 +73,57 @@ def locate(source: str | os.PathLike | None = None) -> Path:
         if not files:
             raise WeightsError("this build of titokcodec has no weights in it: name a weight file")
         return Path(str(resources.files("titokcodec") / "assets" / files[-1]))
-    if str(source).startswith("hub:"):
-        return _download(str(source)[4:])
+    if str(source).startswith(HUB):
+        return hub.download(str(source).removeprefix(HUB))
     path = Path(source)
     if path.is_dir():
-        path = path / "model.safetensors"
+        path = path / hub.WEIGHTS
     if not path.is_file():
         raise WeightsError(f"no weight file at {path}: give a .safetensors file, or hub:org/name to download one")
     return path
 
 
-def _download(repository: str) -> Path:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise WeightsError("hub: names need huggingface_hub: pip install 'titokcodec[hub]'") from None
-    try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
-    except Exception as error:  # the hub's many errors all mean the same here
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise WeightsError(f"could not get model.safetensors of {repository!r} from the hub: {reason}") from None
+def name_of(source: str | os.PathLike | None, path: Path) -> str:
+    """What to call a model that has no name: as its repository, its folder (in the hub's layout) or its file."""
+    if str(source).startswith(HUB):
+        return str(source).rpartition("/")[2].removeprefix(HUB)
+    whole = Path(os.path.abspath(path))
+    return whole.parent.name if path.name == hub.WEIGHTS else whole.stem
 
 
 def read(source: str | os.PathLike | None = None) -> Weights:
     """Open a weight file: name, config, tables, and the fingerprint of all it holds. Needs no torch.
 
     Raises:
-        WeightsError: the file is missing, damaged or not one of ours.
+        WeightsError: the file is missing, damaged, or neither one of ours nor a published tokenizer.
     """
     path = locate(source)
-    with _open(path) as file:
-        try:
-            about = json.loads((file.metadata() or {})["titok"])
-            name, config_text = str(about["name"]), json.dumps(about["config"])
-        except (KeyError, TypeError, ValueError, RecursionError):
-            raise WeightsError(f"{path} is not a titokcodec weight file: convert it with titok-convert") from None
-        config = TiTokConfig.from_json(config_text)
-        fingerprint = fingerprint_of(config, ((key, _array(file, key)) for key in sorted(file.keys())))
-        tables = _tables(_array(file, TABLES), config) if TABLES in file.keys() else None  # noqa: SIM118
+    with open_file(path) as file:
+        about = (file.metadata() or {}).get("titok")
+        if about is None:
+            name, config = name_of(source, path), _recognise(shapes_of(file), path)
+        else:
+            name, config = _described(about, path)
+        fingerprint = fingerprint_of(config, ((key, array_of(file, key)) for key in sorted(file.keys())))
+        tables = _tables(array_of(file, TABLES), config) if TABLES in file.keys() else None  # noqa: SIM118
     return Weights(path, name, config, fingerprint, tables)
+
+
+def _described(about: str, path: Path) -> tuple[str, TiTokConfig]:
+    """Name and config from the metadata of one of our files."""
+    try:
+        values = json.loads(about)
+        name, config_text = str(values["name"]), json.dumps(values["config"])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise WeightsError(f"{path} is not a titokcodec weight file: its description is damaged") from None
+    return name, TiTokConfig.from_json(config_text)
+
+
+def _recognise(shapes: dict[str, tuple[int, ...]], path: Path) -> TiTokConfig:
+    try:
+        return checkpoints.recognise(shapes, checkpoints.config_beside(path))
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def fingerprint_of(config: TiTokConfig, arrays: Iterator[tuple[str, np.ndarray]]) -> bytes:
@@ -132,33 +145,26 @@ def build(weights: Weights) -> TiTok:
         WeightsError: a tensor is missing, unknown or of the wrong shape; it is named.
     """
     model = _hollow(weights.config)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    with _open(weights.path) as file:
-        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-        _check_names(expected, stored, weights.path)
-        state = {name: _widen(file, name, stored) for name in expected}
+    with open_file(weights.path) as file:
+        stored, expected = shapes_of(file), _expected(model)
+        check_names(expected, stored, weights.path, _BESIDE)
+        state = {name: widened(file, name, stored) for name in expected}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
 
-def _hollow(config: TiTokConfig) -> TiTok:
-    """A model without memory or random numbers, for values that are about to be set."""
-    import torch
-    from torch.overrides import TorchFunctionMode
+def check_fits(config: TiTokConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
+    """The names of a model's tensors, in order, if these are they. Raises ``WeightsError`` like ``build``."""
+    expected = _expected(_hollow(config))
+    check_names(expected, shapes, path, _BESIDE)
+    return list(expected)
 
+
+def _hollow(config: TiTokConfig) -> TiTok:
+    from titokcodec.models.hollow import hollow
     from titokcodec.models.tokenizer import TiTok
 
-    class Unfilled(TorchFunctionMode):
-        """Skips the initialisation: for arithmetic on the meta device torch imports its compiler, a second's work."""
-
-        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            name, kwargs = function.__name__, kwargs or {}
-            if name in ("mul", "__mul__") or (name.endswith("_") and not name.endswith("__")):
-                return args[0] if args else kwargs["tensor"]
-            return (torch.empty if function is torch.randn else function)(*args, **kwargs)
-
-    with torch.device("meta"), Unfilled():
-        return TiTok(config)
+    return hollow(lambda: TiTok(config))
 
 
 def load_model(source: str | os.PathLike | None = None) -> TiTok:
@@ -169,95 +175,48 @@ def load_model(source: str | os.PathLike | None = None) -> TiTok:
 def save(
     path: str | os.PathLike, model: TiTok, name: str, tables: FrequencyTables | None = None, int8: bool = True
 ) -> Weights:
+    """Write a model as a weight file; ``write`` says how."""
+    values = ((key, value.detach().float().cpu().numpy()) for key, value in model.state_dict().items())
+    return write(path, model.config, name, values, tables, int8)
+
+
+def write(
+    path: str | os.PathLike, config: TiTokConfig, name: str, values: Iterable[tuple[str, np.ndarray]],
+    tables: FrequencyTables | None = None, int8: bool = True, overwrite: bool = True,
+) -> Weights:
     """Write a weight file that ``read`` takes, whole or not at all.
 
     Args:
         path: Target.
-        model: Weights and config.
+        config: Architecture.
         name: What the model is to be called.
+        values: Name and float32 array of every tensor. They are taken one by one: what is held in memory is what is
+            written and one of them.
         tables: Integer frequencies for entropy mode 1.
         int8: Store matrices as int8 with a scale a row; everything is float16 otherwise, vectors always are.
-    """
-    from safetensors.numpy import save as serialize
+        overwrite: Replace a file that is there.
 
-    arrays: dict[str, np.ndarray] = {}
-    for key, value in model.state_dict().items():
-        value = value.detach().float().cpu().numpy()
-        if int8 and _is_matrix(key, value):
-            arrays[key], arrays[key + SCALE] = _narrow(value)
-        else:
-            arrays[key] = _halve(key, value)
+    Raises:
+        WeightsError: a number is too large for float16.
+        OSError: it cannot be written.
+    """
+    arrays = {name: array for key, value in values for name, array in store(key, value, int8).items()}
     if tables:
         arrays[TABLES] = tables.frequencies
-    about = json.dumps({"config": json.loads(model.config.to_json()), "name": name}, sort_keys=True)
-    stored = {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-    write_atomic(path, serialize(stored, {"titok": about}))
+    about = json.dumps({"config": json.loads(config.to_json()), "name": name}, sort_keys=True)
+    write_safetensors(path, arrays, {"titok": about}, overwrite)
+    del arrays  # before the file is read
     return read(path)
 
 
-def _halve(name: str, value: np.ndarray) -> np.ndarray:
-    if np.abs(value).max(initial=0) > np.finfo(np.float16).max:
-        raise WeightsError(f"tensor {name} is too large for float16: the model has diverged, do not ship it")
-    return value.astype(np.float16)
 
 
-def _is_matrix(name: str, value: np.ndarray) -> bool:
-    """What tolerates 8 bits: weights of linear maps and convolutions, not positions, codes or norms."""
-    return name.endswith("weight") and value.ndim >= 2 and "quantize" not in name
+def _expected(model: TiTok) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
-def _narrow(value: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = value.reshape(len(value), -1)
-    scale = np.maximum(np.abs(rows).max(1), 1e-12).astype(np.float32) / np.float32(127)
-    return np.rint(rows / scale[:, None]).astype(np.int8).reshape(value.shape), scale
 
 
-def _widen(file: object, name: str, stored: dict[str, tuple]) -> torch.Tensor:
-    import torch
-
-    value = torch.from_numpy(_array(file, name))
-    if name + SCALE not in stored:
-        return _checked_floats(name, value)
-    if value.dtype != torch.int8:
-        raise WeightsError(f"tensor {name} has scales, so it must be int8, not {value.dtype}: save it again")
-    scale = _checked_floats(name + SCALE, torch.from_numpy(_array(file, name + SCALE)))
-    return value.float() * scale.view(-1, *[1] * (value.ndim - 1))
-
-
-def _checked_floats(name: str, value: torch.Tensor) -> torch.Tensor:
-    """The tensor as float32, unless it is integers or not numbers at all."""
-    if not value.is_floating_point() or not value.isfinite().all():
-        raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
-    return value.float()
-
-
-def _check_names(expected: dict[str, tuple], stored: dict[str, tuple], path: Path) -> None:
-    scales = {name + SCALE: shape[:1] for name, shape in expected.items() if name + SCALE in stored}
-    wanted = {**expected, **scales}
-    for problem, names in (
-        ("lacks", wanted.keys() - stored.keys()),
-        ("has unknown tensors", stored.keys() - wanted.keys() - {TABLES}),
-        ("has the wrong shape for", {name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name]}),
-    ):
-        if names:
-            some = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise WeightsError(f"{path} does not fit its configuration: it {problem} {some}")
-
-
-def _open(path: Path) -> object:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        return safe_open(path, framework="numpy")
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
-
-
-def _array(file: object, name: str) -> np.ndarray:
-    try:
-        return file.get_tensor(name)
-    except TypeError:
-        raise WeightsError(f"tensor {name} has a type that is not supported here: store float16 or float32") from None
 
 
 def _tables(frequencies: np.ndarray, config: TiTokConfig) -> FrequencyTables:

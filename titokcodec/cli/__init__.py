@@ -1,4 +1,4 @@
-"""The commands: ``titok-compress``, ``titok-decompress``, ``titok-info`` and ``titok-truncate``.
+"""The commands: ``titok-compress``, ``titok-decompress``, ``titok-info``, ``titok-truncate`` and ``titok-convert``.
 
 What they have in common: ``-`` is standard input or output, and standard output then holds the stream and nothing
 else; everything else that they say goes to standard error, a line for each failing file; a file is written whole or
@@ -9,5 +9,6 @@ Importing this needs click and no more. Pillow, numpy and torch come when a comm
 """
 
 from titokcodec.cli.commands import compress, decompress, info, truncate
+from titokcodec.cli.conversion import convert
 
-__all__ = ["compress", "decompress", "info", "truncate"]
+__all__ = ["compress", "convert", "decompress", "info", "truncate"]

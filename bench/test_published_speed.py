@@ -1,0 +1,57 @@
+"""A model of the published size S-128, random weights, 16 pictures: ours beside a straightforward implementation.
+
+    pytest bench/test_published_speed.py [--benchmark-json out.json]
+
+Groups are "S-128 encode fp32" and so on, each with ``ours`` and ``plain``. Pick another device with TITOK_DEVICE=cuda.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.plain import Plain
+from bench.test_network_speed import finished
+from titokcodec import Codec, weights
+from titokcodec.models.config import PRESETS
+from titokcodec.models.tokenizer import TiTok
+
+DEVICE = os.environ.get("TITOK_DEVICE", "auto")
+PICTURES = 16
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("s128") / "s128.safetensors"
+    weights.save(path, TiTok(PRESETS["titok_s128"]), "s128", int8=False)
+    return path
+
+
+@pytest.fixture(scope="module", params=["fp32", "bf16"])
+def codec(request: pytest.FixtureRequest, path: Path) -> Codec:
+    return Codec.from_pretrained(path, device=DEVICE, dtype=request.param)
+
+
+@pytest.fixture(params=["ours", "plain"])
+def model(request: pytest.FixtureRequest, codec: Codec, path: Path) -> Codec | Plain:
+    if request.param == "ours":
+        return codec
+    state = weights.load_model(path).state_dict()
+    return Plain({name: value.to(codec.device, codec.dtype) for name, value in state.items()}, PRESETS["titok_s128"])
+
+
+@pytest.mark.parametrize("part", ["encode", "decode"])
+@pytest.mark.benchmark(min_rounds=5, warmup=True, warmup_iterations=1)
+def test_s128(benchmark: Callable, codec: Codec, model: Codec | Plain, part: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    given = torch.rand(PICTURES, 3, 256, 256, generator=generator).to(codec.device)
+    expected = codec.encode(given)
+    if part == "decode":
+        given, expected = expected, codec.decode(expected)
+    benchmark.group = f"S-128 {part} {codec.dtype}".replace("torch.", "")
+    benchmark(finished(codec, lambda: getattr(model, part)(given)))
+    if codec.dtype == torch.float32:  # the same work
+        assert torch.isclose(getattr(model, part)(given).float(), expected.float(), atol=1e-3).float().mean() > 0.99

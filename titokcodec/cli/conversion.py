@@ -1,0 +1,88 @@
+"""``titok-convert``: published checkpoints to weight files."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from titokcodec.cli import options
+from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, shown, write_line
+from titokcodec.errors import TitokError
+
+if TYPE_CHECKING:
+    from titokcodec.convert import Conversion
+
+
+@click.command("titok-convert", cls=Tool)
+@click.argument("checkpoint", metavar="CHECKPOINT")
+@click.argument("out", metavar="OUT")
+@click.option("--config", metavar="FILE", show_default="as names and shapes say",
+              help="The YAML or JSON that was published with the checkpoint.")  # fmt: skip
+@click.option("--fp16/--int8", default=True, help="Half the size of float32, or a quarter and a little less exact.")
+@click.option("--name", metavar="NAME", show_default="as CHECKPOINT", help="What the model is to be called.")
+@options.FORCE
+@options.QUIET
+@click.option("--json", "as_json", is_flag=True, show_default=False, help="A JSON object on standard output.")
+def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str | None, force: bool, quiet: bool,
+            as_json: bool) -> None:  # fmt: skip
+    """Make a weight file of a published TiTok tokenizer.
+
+    CHECKPOINT is a .bin, .pt, .pth or .safetensors file, a folder with model.safetensors and config.json, or
+    hub:org/name; no code in it is run. OUT is a .safetensors file for the --model of the other commands.
+
+    \b
+    Examples:
+      titok-convert tokenizer_titok_l32.bin l32.safetensors
+      titok-convert my.bin my.safetensors --config titok_sl256_vq8k.yaml --int8
+    """
+    target = Path(out)
+    if out == "-" or (target.exists() and not target.is_file()):
+        raise click.UsageError("OUT must be a file: the weights are read again when they are written.")
+    started = time.perf_counter()
+    try:
+        if in_the_way(target) and not force:
+            raise OSError(exists(target))
+        if not target.parent.is_dir():  # known before the work rather than after it
+            raise OSError(f"cannot write {shown(target)}: there is no folder {shown(target.parent)}")
+        from titokcodec.convert import convert as work
+
+        target = target.resolve() if target.is_symlink() else target
+        done = work(checkpoint, target, config, name=name, int8=not fp16, overwrite=force)
+    except (TitokError, OSError) as error:
+        complain("titok-convert", reason(error))
+        if as_json:
+            write_line(json.dumps({"input": checkpoint, "output": out, "error": reason(error)}))
+        click.get_current_context().exit(1)
+    size = target.stat().st_size
+    if as_json:
+        write_line(json.dumps(_facts(done, checkpoint, out, fp16, size, time.perf_counter() - started)))
+    elif not quiet:
+        click.echo(_line(done, checkpoint, out, fp16, size), err=True)
+
+
+def _line(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int) -> str:
+    from titokcodec.checkpoints import describe
+
+    written = done.weights
+    return (
+        f"{shown(checkpoint)} -> {shown(out)}  {describe(written.config)}; {done.tensors} tensors, "
+        f"{done.parameters / 1e6:.1f}M parameters -> {'fp16' if fp16 else 'int8'}, {size / 1e6:.0f} MB, "
+        f"fingerprint {written.fingerprint.hex()}"
+    )
+
+
+def _facts(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int, seconds: float) -> dict[str, object]:
+    from titokcodec.checkpoints import describe
+
+    written = done.weights
+    return {
+        "input": checkpoint, "output": out, "name": written.name, "recognised": describe(written.config),
+        "config": asdict(written.config), "tensors": done.tensors, "parameters": done.parameters,
+        "precision": "fp16" if fp16 else "int8", "bytes": size, "fingerprint": written.fingerprint.hex(),
+        "seconds": round(seconds, 4),
+    }  # fmt: skip

@@ -1,0 +1,205 @@
+"""The generator: from a class to tokens, which a codec with the right tokenizer draws (MaskGIT, Chang et al. 2022)."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from titokcodec import releases, weights
+from titokcodec.devices import choose_device, choose_dtype
+from titokcodec.errors import TitokError, WeightsError
+from titokcodec.generator_files import Card, read, save
+from titokcodec.models.maskgit import Bert, UViT
+from titokcodec.sampling import PUBLISHED, Noise, Settings, walk
+
+__all__ = ["PUBLISHED", "Card", "Generator", "save"]
+
+Labels = Sequence[int | str | None] | Tensor
+
+
+class Generator:
+    """A MaskGIT generator. Make one with ``from_pretrained``, or from a model at hand.
+
+    The keyword arguments called settings are those of ``titokcodec.sampling.Settings``: ``steps=8``,
+    ``guidance_scale=4.5``, ``guidance="linear"``, ``schedule="arccos"``, ``temperature=1.0``,
+    ``softmax_temperature=False``. ``PUBLISHED`` holds the published ones: ``sample(labels, **PUBLISHED[name])``.
+
+    Attributes:
+        card: All of the following and ``fingerprint``.
+        config, name, tokenizer, class_names, fingerprint: See ``Card``.
+        device, dtype: Where and in which precision the network runs. Logits and noise are float32 always.
+    """
+
+    def __init__(self, model: Bert | UViT, card: Card, device: torch.device, dtype: torch.dtype) -> None:
+        self.model = model.to(device=device, dtype=dtype).eval()
+        self.card, self.device, self.dtype = card, device, dtype
+        self.name, self.config, self.fingerprint = card.name, card.config, card.fingerprint
+        self.tokenizer, self.class_names = card.tokenizer, card.class_names
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | os.PathLike, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+    ) -> Generator:
+        """Load a generator.
+
+        Args:
+            source: A file of this project or a published checkpoint (``.safetensors``, ``.bin``, ``.pt``, ``.pth``), a
+                folder with ``model.safetensors`` and maybe ``config.json``, or ``hub:org/name``.
+            device: ``auto`` takes CUDA, then MPS, then the CPU.
+            dtype: ``auto``, ``bf16`` or ``fp32``.
+
+        Raises:
+            TitokError: the weights or the device cannot be had.
+        """
+        chosen = choose_device(device)
+        precision = choose_dtype(chosen, dtype)
+        card, model = read(source)
+        return cls(model, card, chosen, precision)
+
+    def check_fits(self, tokenizer: weights.Weights) -> None:
+        """Raise ``WeightsError`` unless the tokenizer (``codec.weights``) can draw what this generator makes.
+
+        Its fingerprint must be the one that the generator was trained for. Where that is not known, numbers of codes
+        and tokens must agree.
+        """
+        config = tokenizer.config
+        if self.tokenizer is not None and self.tokenizer != tokenizer.fingerprint:
+            mine, other = _called(self.tokenizer), _called(tokenizer.fingerprint, tokenizer.name)
+            raise WeightsError(f"generator {self.name} was trained for tokenizer {mine}, not for {other}: use that one")
+        tokens, codes = self.config.tokens, self.config.codes
+        if codes != config.codes or not config.min_tokens <= tokens <= config.tokens:
+            raise WeightsError(f"generator {self.name} makes {tokens} tokens of {codes} codes, but tokenizer "
+                               f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another")
+
+    @torch.inference_mode()
+    def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
+        """What the network thinks of every position.
+
+        Args:
+            tokens: (B, K) integers in [0, N]; N stands for a masked one.
+            labels: A class number, class name or None (no class) for each row; None for no class anywhere.
+
+        Returns:
+            (B, K, N) float32 on the generator's device.
+
+        Raises:
+            TitokError: wrong shape, type or values.
+        """
+        tokens = self._checked(tokens, self.config.codes)
+        return self.model(tokens, self._numbers(labels, len(tokens))[0])
+
+    def sample(
+        self, labels: Labels, *, seed: int | None = None, noise: Noise | None = None, **settings: Any
+    ) -> Tensor:
+        """Tokens of new pictures, all of them in one batch.
+
+        Args:
+            labels: A class number, class name or None (any class) for each picture.
+            seed: The same one gives the same tokens for the same labels on the same device in the same precision.
+                Pictures share the stream of random numbers, so one alone comes out differently than in a batch.
+            noise: Where chance comes from instead, see ``titokcodec.sampling.Noise``.
+            settings: See the class.
+
+        Returns:
+            (B, K) int64 on the generator's device.
+
+        Raises:
+            TitokError: an unknown label, or settings that make no sense.
+        """
+        numbers, guided = self._numbers(labels)
+        tokens = numbers.new_full((len(numbers), self.config.tokens), self.config.mask_id)
+        return self._walk(tokens, [self.config.tokens] * len(tokens), numbers, guided, seed, noise, settings)
+
+    def inpaint(
+        self, tokens: Tensor, keep: Tensor, labels: Labels | None = None, *, seed: int | None = None,
+        noise: Noise | None = None, **settings: Any,
+    ) -> Tensor:
+        """Choose some tokens of pictures anew, to go with the others.
+
+        Args:
+            tokens: (B, K) integers in [0, N) where they are kept, any elsewhere.
+            keep: (B, K) bool; what is not kept is chosen anew.
+            labels: As in ``sample``; None for no class anywhere.
+            seed, noise, settings: As in ``sample``. Schedules count the tokens of a row that are chosen anew.
+
+        Returns:
+            (B, K) int64 on the generator's device.
+
+        Raises:
+            TitokError: wrong shape, type or values.
+        """
+        if keep.dtype != torch.bool or keep.shape != tokens.shape:
+            raise TitokError(f"keep must be bool of the shape of the tokens, not {keep.dtype} {tuple(keep.shape)}")
+        tokens = self._checked(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes - 1)
+        start = tokens.masked_fill(~keep.to(self.device), self.config.mask_id)
+        hidden = (~keep).sum(1).tolist()
+        return self._walk(start, hidden, *self._numbers(labels, len(start)), seed, noise, settings)
+
+    @torch.inference_mode()
+    def _walk(
+        self, tokens: Tensor, hidden: list[int], labels: Tensor, guided: bool, seed: int | None, noise: Noise | None,
+        settings: dict[str, Any],
+    ) -> Tensor:
+        chosen, noise = Settings(**settings), noise or _uniform(self.device, seed)
+        for step in walk(self.model, tokens, labels, hidden, self.config.mask_id, chosen, noise, guided):
+            tokens = step
+        return tokens
+
+    def _checked(self, tokens: Tensor, most: int) -> Tensor:
+        count = self.config.tokens
+        if tokens.ndim != 2 or tokens.shape[1] != count or tokens.is_floating_point() or tokens.dtype == torch.bool:
+            raise TitokError(f"takes integer tokens of shape (B, {count}), not {tokens.dtype} {tuple(tokens.shape)}")
+        if tokens.numel() and (tokens.min() < 0 or tokens.max() > most):
+            raise TitokError(f"a token is out of range: give 0 to {most}")
+        return tokens.to(self.device).long()
+
+    def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
+        """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
+        if labels is None and count is not None:
+            labels = [None] * count
+        if isinstance(labels, str) or not hasattr(labels, "__len__"):
+            raise TitokError(f"labels is {labels!r}: give a list of them, one a picture")
+        given = labels.flatten().tolist() if isinstance(labels, Tensor) else list(labels)
+        if count is not None and len(given) != count:
+            raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
+        numbers = [self._number(label) for label in given]
+        return torch.tensor(numbers, dtype=torch.int64).to(self.device), any(number >= 0 for number in numbers)
+
+    def _number(self, label: object) -> int:
+        if label is None:
+            return -1
+        if isinstance(label, str):
+            names = self.class_names or ()
+            if label not in names:
+                near = difflib.get_close_matches(label, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"give a number, 0 to {self.config.classes - 1}"
+                raise TitokError(f"{self.name} knows no class {label!r}: {hint}")
+            return names.index(label)
+        try:
+            number = operator.index(label)  # numpy's integers are welcome
+        except TypeError:
+            raise TitokError(f"label {label!r} is neither a class number nor a name nor None") from None
+        if not -1 <= number < self.config.classes:
+            raise TitokError(f"no class has the number {number}: give 0 to {self.config.classes - 1}, or None")
+        return number
+
+
+def _uniform(device: torch.device, seed: int | None) -> Noise:
+    """Noise from a stream of its own, or from torch's without a seed."""
+    generator = None
+    if seed is not None:
+        if type(seed) is not int or not 0 <= seed < 1 << 63:
+            raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
+        generator = torch.Generator(device).manual_seed(seed)
+    return lambda step, shape: torch.rand(shape, generator=generator, device=device)
+
+
+def _called(fingerprint: bytes, name: str = "") -> str:
+    known = next((release.name for release in releases.RELEASES if release.fingerprint == fingerprint), name)
+    return f"{known} ({fingerprint.hex()})" if known else fingerprint.hex()
