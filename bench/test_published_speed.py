@@ -19,7 +19,7 @@ from titokcodec.models.config import PRESETS
 from titokcodec.models.tokenizer import TiTok
 
 DEVICE = os.environ.get("TITOK_DEVICE", "auto")
-PICTURES = 16
+PICTURES, ROUNDS = 16, 5
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,6 @@ def model(request: pytest.FixtureRequest, codec: Codec, path: Path) -> Codec | P
 
 
 @pytest.mark.parametrize("part", ["encode", "decode"])
-@pytest.mark.benchmark(min_rounds=5, warmup=True, warmup_iterations=1)
 def test_s128(benchmark: Callable, codec: Codec, model: Codec | Plain, part: str) -> None:
     generator = torch.Generator().manual_seed(1)
     given = torch.rand(PICTURES, 3, 256, 256, generator=generator).to(codec.device)
@@ -52,6 +51,6 @@ def test_s128(benchmark: Callable, codec: Codec, model: Codec | Plain, part: str
     if part == "decode":
         given, expected = expected, codec.decode(expected)
     benchmark.group = f"S-128 {part} {codec.dtype}".replace("torch.", "")
-    benchmark(finished(codec, lambda: getattr(model, part)(given)))
+    benchmark.pedantic(finished(codec, lambda: getattr(model, part)(given)), rounds=ROUNDS, warmup_rounds=1)
     if codec.dtype == torch.float32:  # the same work
         assert torch.isclose(getattr(model, part)(given).float(), expected.float(), atol=1e-3).float().mean() > 0.99
