@@ -2,7 +2,7 @@
 
     python -m bench.tables            # rewrites the tables between the markers
     python -m bench.tables --check    # fails if they do not match
-    python -m bench.tables --speed raw.json    # first keeps the medians of a pytest-benchmark run
+    python -m bench.tables --keep speed raw.json    # first keeps the medians of pytest-benchmark runs
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
 """
@@ -73,7 +73,16 @@ def seams() -> str:
 
 def speed() -> str:
     """Medians of the speed benchmarks."""
-    found = _read("speed.json")
+    return _medians("speed.json")
+
+
+def published() -> str:
+    """Medians of the model of a published size, beside a straightforward implementation."""
+    return _medians("published-speed.json")
+
+
+def _medians(name: str) -> str:
+    found = _read(name)
     body = [[row["group"], row["name"], _time(row["median"])] for row in found["benchmarks"]]
     return _rows(["what", "case", "median"], body) + f"\n{found['machine']}.\n"
 
@@ -84,7 +93,8 @@ def training() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "rival": rival, "seams": seams, "speed": speed, "training": training,
+    "scores": scores, "rival": rival, "seams": seams, "speed": speed, "published": published,
+    "training": training,
 }
 
 
@@ -93,19 +103,19 @@ def render(text: str) -> str:
     return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
 
 
-def keep_medians(raw: Path) -> None:
-    """Condense a pytest-benchmark JSON to what the tables show."""
-    run = json.loads(raw.read_text())
+def keep_medians(name: str, raw: list[Path]) -> None:
+    """Condense pytest-benchmark JSONs of one machine to what the tables show."""
+    runs = [json.loads(path.read_text()) for path in raw]
     rows = [
         {"group": b["group"], "name": re.sub(r"^test_\w+?(\[|$)", r"\1", b["name"]).strip("[]") or b["name"],
          "median": b["stats"]["median"], "rounds": b["stats"]["rounds"]}
-        for b in run["benchmarks"]
+        for run in runs for b in run["benchmarks"]
     ]
-    about = run["machine_info"]
+    about = runs[0]["machine_info"]
     cpu = about["cpu"]
     machine = f"{cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count')} cores, Python {about['python_version']}"
     kept = {"machine": machine, "benchmarks": sorted(rows, key=lambda row: (row["group"], row["name"]))}
-    (RESULTS / "speed.json").write_text(json.dumps(kept, indent=2) + "\n")
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def _time(seconds: float) -> str:
@@ -119,10 +129,10 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
-    parser.add_argument("--speed", type=Path, help="pytest-benchmark JSON to take the speed table from")
+    parser.add_argument("--keep", nargs="+", metavar=("NAME", "RAW"), help="pytest-benchmark JSONs to condense first")
     options = parser.parse_args()
-    if options.speed:
-        keep_medians(options.speed)
+    if options.keep:
+        keep_medians(options.keep[0], [Path(raw) for raw in options.keep[1:]])
     stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
     for page in stale:
         if options.check:

@@ -50,6 +50,7 @@ def test_s128(benchmark: Callable, codec: Codec, model: Codec | Plain, part: str
     expected = codec.encode(given)
     if part == "decode":
         given, expected = expected, codec.decode(expected)
+    benchmark.name = "ours" if isinstance(model, Codec) else "plain"
     benchmark.group = f"S-128 {part} {codec.dtype}".replace("torch.", "")
     benchmark.pedantic(finished(codec, lambda: getattr(model, part)(given)), rounds=ROUNDS, warmup_rounds=1)
     if codec.dtype == torch.float32:  # the same work
