@@ -18,7 +18,7 @@ from titokcodec import weights
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.tables import FrequencyTables
 from training.data import Pictures
-from training.single import parse, train
+from training.single import main as train
 
 CONFIG = TiTokConfig(
     Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, patch_size=32, pool=2, head_width=8,
@@ -33,9 +33,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         crops = Path(folder) / "crops"
         write_crops(crops, 600)
-        model = train(parse(["--preset", "tiny", "--data", str(crops), "--out", folder, "--minutes", MINUTES,
-                             "--batch", "8", "--rate", "2e-3", "--muon-rate", "0.01", "--continuous", "0.3",
-                             "--log-every", "100", "--no-bf16"]))
+        model = train(["--preset", "tiny", "--data", str(crops), "--out", folder, "--minutes", MINUTES,
+                       "--batch", "8", "--rate", "2e-3", "--muon-rate", "0.01", "--continuous", "0.3",
+                       "--log-every", "100", "--no-bf16"])
         pictures = Pictures([crops])
     with torch.no_grad():
         tokens = torch.cat([model.encode(pictures.centre_crops(w)) for w in torch.arange(len(pictures)).split(50)])

@@ -20,7 +20,7 @@ from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
-from training import command, export, hyper, proxies, single, stage, stage1, stage2, vqgan
+from training import command, export, generator, hyper, proxies, single, stage, stage1, stage2, vqgan
 
 ROOT = Path(__file__).parent.parent
 SMALL = TiTokConfig(
@@ -319,7 +319,8 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
 # ---- options -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [vqgan.ProxyTokenizer, stage1.Stage1, stage2.Stage2, single.Single])
+@pytest.mark.parametrize("kind", [
+    vqgan.ProxyTokenizer, stage1.Stage1, stage2.Stage2, single.Single, generator.GeneratorTraining])
 def test_every_option_is_explained(kind):
     parser = command._parser(kind, "about")
     unexplained = [action.dest for action in parser._actions if not action.help]

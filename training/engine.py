@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from titokcodec.atomic import replacing
 from training.hyper import Hyper
+
+_BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks)\.")  # of tokenizers and generators
 
 
 class Clock:
@@ -63,7 +66,7 @@ class Optimizers:
 
     def __init__(self, model: nn.Module, hyper: Hyper) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if hyper.muon_rate and ".transformer." in name and p.ndim == 2]
+        matrices = [p for name, p in named if hyper.muon_rate and _BLOCKS.search(name) and p.ndim == 2]
         chosen = {id(p) for p in matrices}
         rest = [(name, p) for name, p in named if id(p) not in chosen]
         plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]

@@ -43,13 +43,17 @@ class Hyper:
     adversary_rate: float = _option("peak learning rate of the discriminator")
     adversary_width: int = _option("channels of the discriminator at full resolution, a multiple of 32")
     lecam: float = _option("weight of LeCam regularisation of the discriminator")
+    smoothing: float = _option("label smoothing of the cross entropy of tokens")
+    unmasked: float = _option("weight of tokens that are not masked; masked ones have 1")
+    label_drop: float = _option("share of labels that are left out, for guidance")
+    dropout: float = _option("share of activations that are dropped")
 
 
 _PUBLISHED = Hyper(
     batch=256, steps=1_000_000, rate=1e-4, beta1=0.9, beta2=0.99, decay=1e-4, muon_rate=0.0, warmup=0.01, floor=0.1,
     ema=0.999, clip=1.0, continuous=0.0, pixels=0.0, quantizer=1.0, commitment=0.25, lpips_weight=0.0,
     lpips_start=0.0, lpips_share=1.0, features=0.0, logits=0.0, adversary=0.0, adversary_start=0.0,
-    adversary_rate=1e-4, adversary_width=128, lecam=0.001,
+    adversary_rate=1e-4, adversary_width=128, lecam=0.001, smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
 )
 
 # Squared error counts ten times, so that it balances the quantizer's terms, which a short run cannot do with small.
@@ -57,7 +61,7 @@ _SHORT = Hyper(
     batch=64, steps=20_000, rate=1e-3, beta1=0.9, beta2=0.98, decay=0.01, muon_rate=0.04, warmup=0.02, floor=0.01,
     ema=0.995, clip=1.0, continuous=0.03, pixels=10.0, quantizer=1.0, commitment=0.25, lpips_weight=0.5,
     lpips_start=0.5, lpips_share=0.25, features=0.25, logits=0.0, adversary=0.0, adversary_start=0.7,
-    adversary_rate=4e-4, adversary_width=64, lecam=0.001,
+    adversary_rate=4e-4, adversary_width=64, lecam=0.001, smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
 )
 
 PUBLISHED = {
@@ -71,6 +75,9 @@ PUBLISHED = {
         _PUBLISHED, steps=650_000, beta2=0.999, warmup=0.015, pixels=1.0, lpips_weight=1.0, logits=0.1, adversary=0.1,
         adversary_start=0.3,
     ),
+    "generator": replace(
+        _PUBLISHED, batch=2048, steps=500_000, rate=2e-4, beta2=0.96, decay=0.03, warmup=0.02, floor=0.05,
+    ),
 }
 
 SHORT = {
@@ -81,15 +88,20 @@ SHORT = {
         adversary_start=0.2,
     ),
     "single": _SHORT,
+    "generator": replace(_SHORT, batch=256, muon_rate=0.02, decay=0.03, continuous=0.0),
 }
 
+_PIXELS = {"pixels", "lpips_weight", "lpips_start", "lpips_share", "features", "logits"}
+_ADVERSARY = {"adversary", "adversary_start", "adversary_rate", "adversary_width", "lecam"}
+_CODEBOOK = {"quantizer", "commitment", "continuous"}
+_TOKENS = {"smoothing", "unmasked", "label_drop", "dropout"}
 
 UNUSED = {
-    "vqgan": {"muon_rate"},
-    "stage1": {"pixels", "lpips_weight", "lpips_start", "lpips_share", "features", "logits"}
-    | {item.name for item in fields(Hyper) if item.name.startswith("adversary")} | {"lecam"},
-    "stage2": {"quantizer", "commitment", "continuous"},
-    "single": set(),
+    "vqgan": {"muon_rate"} | _TOKENS,
+    "stage1": _PIXELS | _ADVERSARY | _TOKENS,
+    "stage2": _CODEBOOK | _TOKENS,
+    "single": _TOKENS,
+    "generator": _PIXELS | _ADVERSARY | _CODEBOOK,
 }
 
 

@@ -34,6 +34,12 @@ def finish() -> None:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Until all ranks are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def rank() -> int:
     """This process among ``count()``."""
     return dist.get_rank() if dist.is_initialized() else 0

@@ -19,24 +19,24 @@ from titokcodec.models.config import PRESETS, preset
 from training import command, hyper, parallel
 from training.adversarial import Adversary
 from training.codebook import CodebookCare
-from training.data import Pictures, mix
+from training.data import Held, Pictures, mix
 from training.engine import EMA, Clock, Log, Optimizers, cosine, load_state, save_state
 from training.evaluate import save_picture
 from training.losses import PixelLoss
-from training.streaming import open_source
+from training.streaming import Stream, open_source
 
 SETTLING = 64  # steps before quantization, at least
 
 
 @dataclass
 class Outcome:
-    """What a stage made of one batch: the loss and its parts, the tokens taken and the latents they stand for, and,
-    if it draws pixels, what was drawn and what should have been."""
+    """What a stage made of one batch: the loss and its parts; if it trains a codebook, the tokens taken and the latents
+    they stand for; and, if it draws pixels, what was drawn and what should have been."""
 
     loss: Tensor
     parts: dict[str, Tensor]
-    tokens: Tensor
-    latents: Tensor
+    tokens: Tensor | None = None
+    latents: Tensor | None = None
     drawn: Tensor | None = None
     truth: Tensor | None = None
 
@@ -44,7 +44,8 @@ class Outcome:
 class Stage:
     """A run in progress: all that a checkpoint holds, and what it takes to make one update.
 
-    ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase.
+    ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase; ``done``, that
+    there is no point in going on.
     """
 
     name = ""
@@ -61,7 +62,7 @@ class Stage:
         self.options, self.device = options, parallel.start(options.device)
         self.config = self.architecture()
         self.hyper = hyper.chosen(options, self.name, self.published())
-        self.step, self.started, self.progress, spent = 0, False, 0.0, 0.0
+        self.step, self.started, self.done, self.progress, spent = 0, False, False, 0.0, 0.0
         self.pixel_loss = PixelLoss(self.hyper, options.lpips, options.lite0).to(self.device)
         self.model = self.build().to(device=self.device, memory_format=torch.channels_last)
         self.ema = EMA(self.model, self.hyper.ema)
@@ -86,24 +87,44 @@ class Stage:
         return self.options.preset.startswith(("titok_", "published"))
 
     def build(self) -> nn.Module:
-        """The model, with a ``quantize`` module, as training starts with it."""
+        """The model as training starts with it; with a ``quantize`` module if ``restarts``."""
         raise NotImplementedError
 
     def forward_pass(self) -> nn.Module:
         """A module whose one call runs all trained parameters, so that gradients can be averaged over ranks."""
         raise NotImplementedError
 
-    def losses(self, pixels: Tensor) -> Outcome:
-        """The loss of (B, 3, side, side) pixels in [0, 1]."""
+    def batches(self) -> Held | Stream:
+        """Where batches come from, this rank's part of each: (B, 3, side, side) pixels in [0, 1]."""
+        options, side = self.options, getattr(self.config, "image_size", self.options.side)
+        return open_source(
+            options.data, self.hyper.batch, side, options.seed, parallel.rank(), parallel.count(), self.device,
+            options.stream, options.workers, options.limit,
+        )
+
+    def held_out(self) -> Pictures | None:
+        """What ``score`` is given, if there is anything; asked on the first rank, after ``batches``."""
+        options, side = self.options, getattr(self.config, "image_size", self.options.side)
+        return Pictures(options.val, side, options.val_limit, self.device) if options.val else None
+
+    def losses(self, batch: Tensor) -> Outcome:
+        """The loss of a batch."""
         raise NotImplementedError
 
-    def score(self, val: Pictures) -> dict[str, float]:
+    def score(self, val: object) -> dict[str, float]:
         """What the averaged model reaches on held-out pictures."""
         raise NotImplementedError
 
-    def sheet(self, val: Pictures) -> Tensor | None:
+    def sheet(self, val: object) -> Tensor | None:
         """A (3, H, W) picture of what it draws, if it does."""
         return None
+
+    def memory(self) -> dict[str, float]:
+        """Numbers that a checkpoint keeps besides; ``remember`` gets them back."""
+        return {}
+
+    def remember(self, memory: dict[str, float]) -> None:
+        """What ``memory`` gave, on a resume."""
 
     def finish(self) -> None:
         """Called once the budget is used up."""
@@ -124,7 +145,7 @@ class Stage:
                  "adversary": self.adversary}
         save_state(self.file, {name: part.state_dict() for name, part in parts.items() if part} | {
             "stage": self.name, "config": json.dumps(asdict(self.config)), "step": self.step, "started": self.started,
-            "spent": self.clock.spent})
+            "spent": self.clock.spent, "memory": self.memory()})
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
@@ -138,6 +159,7 @@ class Stage:
             if part in state and getattr(self, part):
                 getattr(self, part).load_state_dict(state[part])
         self.step, self.started = state["step"], state["started"]
+        self.remember(state.get("memory", {}))
         return state["spent"]
 
     def settled(self) -> bool:
@@ -150,16 +172,16 @@ class Stage:
         """(B, K, d) what the codebook may start from."""
         return self.model.latents(pixels)
 
-    def update(self, pixels: Tensor) -> dict[str, Tensor]:
+    def update(self, batch: Tensor) -> dict[str, Tensor]:
         """One step on this rank's part of a batch; returns what it measured, without waiting for the device."""
         torch.manual_seed(mix(self.options.seed, self.step))  # a resumed run draws what a whole one would
         self.progress = parallel.agreed(self.clock.progress(self.step), self.device)
         if not self.started and self.settled():
             if self.care and not self.options.init:
                 with torch.no_grad(), self.autocast():
-                    self.care.start_from(parallel.gathered(self.latents(pixels).float()))
+                    self.care.start_from(parallel.gathered(self.latents(batch).float()))
             self.started = True
-        found = self.losses(pixels)
+        found = self.losses(batch)
         loss, parts = found.loss, found.parts
         rate = cosine(self.progress, self.hyper.warmup, self.hyper.floor)
         if self.adversary and self.progress >= self.hyper.adversary_start:
@@ -187,12 +209,8 @@ def run(stage: Stage) -> nn.Module:
         FloatingPointError: the loss ran away; the last checkpoint is from before.
     """
     options, first = stage.options, parallel.rank() == 0
-    side = getattr(stage.config, "image_size", options.side)
-    source = open_source(
-        options.data, stage.hyper.batch, side, options.seed, parallel.rank(), parallel.count(), stage.device,
-        options.stream, options.workers, options.limit,
-    )
-    val = Pictures(options.val, side, options.val_limit, stage.device) if options.val and first else None
+    source = stage.batches()
+    val = stage.held_out() if first else None
     log = Log(options.out, quiet=not first)
     parameters = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
     log.write(stage.step, pictures=source.pictures or 0, skipped=source.skipped, trained_parameters=parameters)
@@ -202,7 +220,7 @@ def run(stage: Stage) -> nn.Module:
     clock, measured = stage.clock, {}
     clock.go()
     saved = reported = clock.spent
-    while parallel.agreed(clock.progress(stage.step), stage.device) < 1:
+    while parallel.agreed(1.0 if stage.done else clock.progress(stage.step), stage.device) < 1:
         measured = stage.update(source.batch(stage.step))
         if stage.step % options.log_every == 0:
             measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
@@ -212,7 +230,7 @@ def run(stage: Stage) -> nn.Module:
             check_finite(measured, stage.step)
             stage.save()
             saved = clock.spent
-        if val and clock.spent - reported > options.val_minutes * 60:
+        if val is not None and clock.spent - reported > options.val_minutes * 60:
             report(stage, val, log)
             reported = clock.spent
     check_finite(measured, stage.step)
@@ -220,7 +238,7 @@ def run(stage: Stage) -> nn.Module:
     if first:
         stage.save()
         stage.finish()
-    if val:
+    if val is not None:
         report(stage, val, log)
     log.close()
     parallel.finish()
@@ -238,7 +256,7 @@ def check_finite(measured: dict[str, Tensor], step: int) -> None:
             )
 
 
-def report(stage: Stage, val: Pictures, log: Log) -> None:
+def report(stage: Stage, val: object, log: Log) -> None:
     """Score the averaged model on held-out pictures, and leave a sheet of them beside the log."""
     log.write(stage.step, **{f"val/{name}": value for name, value in stage.score(val).items()})
     sheet = stage.sheet(val)

@@ -1,0 +1,236 @@
+"""Training a generator: masks and losses by hand, the set of tokens, and a tiny one that learns what it is shown."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.test_stages import SMALL as TOKENIZER
+from tests.test_stages import same
+from titokcodec import Generator, weights
+from titokcodec.errors import WeightsError
+from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.tokenizer import TiTok
+from titokcodec.sampling import SCHEDULES
+from training import command, generator, stage, tokens
+from training.data import Pictures
+from training.generator import GeneratorTraining, draw_masks, masked_loss
+
+SMALL = GeneratorConfig("bert", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
+SMALL_UVIT = GeneratorConfig("uvit", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
+COLOURS = ("blue", "green", "red", "yellow")
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
+    monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
+    monkeypatch.setitem(GeneratorTraining.presets, "small_uvit", SMALL_UVIT)
+    monkeypatch.setattr(GeneratorTraining, "name_pixels", lambda self, pixels: torch.stack([unlike(p) for p in pixels]))
+
+
+def unlike(pixels):
+    """(8,) tokens that are others for every picture, as those of an untrained tokenizer are not."""
+    chance = torch.Generator().manual_seed(int(pixels.sum() * 100))
+    return torch.randint(64, (8,), generator=chance)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eight noisy pictures, two of each colour, with a table of labels."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
+    colours = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210), "yellow": (220, 210, 50)}
+    rows = ["key\tlabel"]
+    for number in range(8):
+        label = sorted(colours)[number % 4]
+        pixels = np.clip(np.array(colours[label]) + random.normal(0, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(folder / f"p{number}.png")
+        rows.append(f"p{number}\t{label}")
+    (folder / "labels.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
+    weights.save(path, TiTok(TOKENIZER), "random")
+    return path
+
+
+@pytest.fixture
+def train(photos, tokenizer, tmp_path):
+    def run(*more, steps=150, out="run", preset="small"):
+        words = ["--data", photos, "--labels", photos / "labels.tsv", "--tokenizer", tokenizer, "--tokens", 8,
+                 "--out", tmp_path / out, "--device", "cpu", "--no-bf16", "--no-compile", "--preset", preset,
+                 "--batch", 16, "--steps", steps, "--log-every", 1, "--variants", 1, "--dropout", 0, "--smoothing", 0,
+                 "--label-drop", 0, "--rate", 3e-3, *more]  # fmt: skip
+        run.stage = GeneratorTraining(command.parse(GeneratorTraining, "", [str(word) for word in words]))
+        stage.run(run.stage)
+        return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+
+    run.out = tmp_path
+    return run
+
+
+# ---- a step by hand ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("schedule", "mean"), [("linear", 0.5), ("cosine", 0.637), ("arccos", 0.637), ("root", 0.333)])
+def test_as_many_are_masked_as_the_schedule_says(schedule, mean):
+    """The mean of the mask fraction over uniform ratios: 1/2, 2/pi, 2/pi and 1/3."""
+    masked = draw_masks((4000, 64), schedule, torch.Generator().manual_seed(0))
+    assert masked.float().mean().item() == pytest.approx(mean, abs=0.02)
+    assert masked.sum(1).min() == 1  # never none
+    assert masked.float().mean(0).std() < 0.02  # at all positions alike
+    assert schedule in SCHEDULES
+
+
+def test_the_loss_weighs_what_was_masked():
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    target = torch.tensor([[0, 0]])
+    each = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(1))]
+    masked = torch.tensor([[True, False]])
+    assert masked_loss(logits, target, masked, 0.0, 0.0).item() == pytest.approx(each[0])
+    assert masked_loss(logits, target, masked, 0.0, 0.1).item() == pytest.approx((each[0] + 0.1 * each[1]) / 1.1)
+    smooth = 0.9 * each[0] + 0.1 * (each[0] + np.log(1 + np.exp(2))) / 2
+    assert masked_loss(logits, target, masked, 0.1, 0.0).item() == pytest.approx(smooth)
+
+
+# ---- the set -----------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_named_from_their_middle_and_from_crops(photos):
+    pictures = Pictures([photos], 32)
+
+    def encode(pixels):
+        return (pixels[:, :, 0, 0] * 1000).round().long()
+
+    named = tokens.name(encode, pictures, 3, seed=5, batch=3)
+    assert named.shape == (3, 8, 3) and named.dtype == torch.int32
+    assert named[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
+    assert named.equal(tokens.name(encode, pictures, 3, seed=5, batch=3))
+    assert not named.equal(tokens.name(encode, pictures, 3, seed=6, batch=3))
+
+
+def test_ranks_draw_one_batch_between_them():
+    named = tokens.Named(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
+    whole = tokens.Drawn(named, 8, seed=1).batch(4)
+    parts = [tokens.Drawn(named, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
+    for index in (0, 1):
+        assert torch.cat([part[index] for part in parts]).equal(whole[index])
+    assert whole[0][:, 0].remainder(30).div(3, rounding_mode="floor").equal(whole[1])  # a label goes with its tokens
+    assert not whole[0].equal(tokens.Drawn(named, 8, seed=1).batch(5)[0])
+    with pytest.raises(SystemExit, match="multiple of 3"):
+        tokens.Drawn(named, 8, 1, 0, 3)
+
+
+def test_one_picture_in_twenty_is_held_out_by_its_name():
+    names = [f"picture_{number:05}.webp" for number in range(20_000)]
+    held = {name for name in names if tokens.is_held_out(name)}
+    assert 0.045 < len(held) / len(names) < 0.055
+    assert all(tokens.is_held_out(name.replace(".webp", ".jpg")) for name in held)
+
+
+def test_tables_that_are_none(tmp_path):
+    (tmp_path / "labels.tsv").write_text("name,class\na,b\n")
+    with pytest.raises(SystemExit, match="no table of key and label"):
+        tokens.read_labels(tmp_path / "labels.tsv")
+    with pytest.raises(SystemExit, match="no table of key and label"):
+        tokens.read_labels(tmp_path / "missing.tsv")
+
+
+# ---- a tiny run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["small", "small_uvit"])
+def test_eight_pictures_are_learned_and_sampled_back(train, photos, preset):
+    rows = train("--val", photos, preset=preset, steps=250)
+    # Two pictures a class: where nothing of them is to be seen, nobody can tell which one it is.
+    assert rows[-1]["val/top1"] > 0.75 > 0.2 > rows[1]["top1"]
+    known = {tuple(row) for row in train.stage.held_out().tokens[0].tolist()}
+    assert len(known) == 8
+    made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu", dtype="fp32")
+    assert made.class_names == COLOURS
+    drawn = made.sample(list(COLOURS) * 8, seed=1, steps=8, guidance_scale=0.0, temperature=1.0)
+    found = [tuple(row) in known for row in drawn.tolist()]
+    assert np.mean(found) > 0.7
+    assert len({tuple(row) for row in drawn.tolist()} & known) >= 5  # not one of them over and over
+    by_class = {label: {tuple(row) for row in drawn[index::4].tolist()} for index, label in enumerate(COLOURS)}
+    named = {label: set(map(tuple, train.stage.held_out().tokens[0][train.stage.held_out().labels == n].tolist()))
+             for n, label in enumerate(COLOURS)}
+    assert np.mean([len(by_class[label] & named[label]) > 0 for label in COLOURS]) >= 0.75
+
+
+def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
+    train(steps=2)
+    made = Generator.from_pretrained(tmp_path / "run" / "generator.safetensors", device="cpu")
+    own = weights.read(tokenizer)
+    made.check_fits(own)
+    weights.save(tmp_path / "other.safetensors", TiTok(own.config), "other")
+    with pytest.raises(WeightsError, match="was trained for tokenizer"):
+        made.check_fits(weights.read(tmp_path / "other.safetensors"))
+
+
+def test_a_run_ends_when_it_gets_no_better_and_the_best_is_kept(train, photos, monkeypatch):
+    scores = iter([3.0, 1.0, 2.0, 2.5, 0.5])
+    kept = []
+    monkeypatch.setattr(GeneratorTraining, "score", lambda self, val: self.keep_best(next(scores)) or {})
+    monkeypatch.setattr(GeneratorTraining, "export", lambda self: kept.append(self.best))
+    train("--val", photos, "--val-minutes", 0, "--patience", 2, steps=50)
+    assert kept == [3.0, 1.0, 0.5]  # the last score is the one at the end of every run
+    assert train.stage.step == 4
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch):
+    more = ("--label-drop", 0.5, "--val", photos)
+    train(*more, steps=30, out="whole")
+    whole, update, left = train.stage, stage.Stage.update, [20]
+
+    def until(self, batch):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return update(self, batch)
+
+    monkeypatch.setattr(stage.Stage, "update", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(*more, "--save-minutes", 0, "--val-minutes", 0, steps=30, out="stopped")
+    best, left[0] = train.stage.best, 1000
+    monkeypatch.setattr(tokens, "name", None)  # nothing is named a second time
+    train(*more, "--resume", steps=30, out="stopped")
+    assert train.stage.step == 30
+    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
+    assert train.stage.best <= best < float("inf")
+
+
+def test_pictures_may_be_named_anew_for_every_batch(train):
+    rows = train("--variants", 0, "--batch", 4, steps=8)
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+
+
+@pytest.mark.parametrize(("more", "said"), [
+    (("--tokens", 9), "has 2 to 8 tokens, not 9"),
+    (("--stream",), "leave --stream out"),
+    (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
+])
+def test_what_does_not_fit_is_said(train, more, said):
+    with pytest.raises(SystemExit, match=said):
+        train(*more, steps=1)
+
+
+def test_published_settings_are_those_of_the_paper():
+    from training.hyper import PUBLISHED
+
+    found = PUBLISHED["generator"]
+    assert (found.batch, found.steps, found.rate, found.beta1, found.beta2, found.decay) == (
+        2048, 500_000, 2e-4, 0.9, 0.96, 0.03)  # fmt: skip
+    assert (found.smoothing, found.unmasked, found.label_drop, found.dropout) == (0.1, 0.1, 0.1, 0.1)
+    assert found.warmup * found.steps == 10_000 and found.floor * found.rate == pytest.approx(1e-5)
+
+
+def test_the_default_fits_in_its_box():
+    assert 4e6 < generator.DEFAULT.parameters < 12e6  # a byte each, and a little
