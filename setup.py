@@ -41,6 +41,7 @@ setup(
             "titok-info=titokcodec.cli:info",
             "titok-truncate=titokcodec.cli:truncate",
             "titok-convert=titokcodec.cli:convert",
+            "titok-generate=titokcodec.cli:generate",
         ]
     },
     classifiers=[

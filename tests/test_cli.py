@@ -493,7 +493,7 @@ def test_truncate_drops_tokens(here, codec):
 # ---- what every command has --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["compress", "convert", "decompress", "info", "truncate"])
+@pytest.mark.parametrize("name", ["compress", "convert", "decompress", "generate", "info", "truncate"])
 def test_help_and_version(name):
     command = getattr(cli, name)
     assert call(command, "--version").stdout == f"titok-{name} {titokcodec.__version__}\n"
@@ -553,7 +553,7 @@ assert "torch" not in sys.modules
 
 def test_the_installed_commands_run():
     scripts = Path(sys.executable).parent
-    for name in ("compress", "convert", "decompress", "info", "truncate"):
+    for name in ("compress", "convert", "decompress", "generate", "info", "truncate"):
         script = scripts / f"titok-{name}"
         if not script.exists():
             pytest.skip("the package is not installed beside this Python")

@@ -220,6 +220,57 @@ def test_decode_refuses_other_shapes_types_and_values(codec, tokens):
         codec.decode(tokens)
 
 
+@pytest.mark.parametrize("size", [(256, 256), (300, 90), (400, 340), (700, 30)])
+@pytest.mark.parametrize("layout", ["auto", "fit", "tile"])
+def test_tokens_that_are_read_are_written_as_they_were(codec, photo, size, layout):
+    for mode, count in (("RGB", 16), ("L", 9)):
+        data = codec.compress(photo.resize(size).convert(mode), layout=layout, tokens=count)
+        tokens = codec.read(data)
+        assert np.array_equal(tokens.numpy(), tokens_in(data, codec)) and tokens.dtype == torch.int64
+        assert codec.write(tokens, *size, layout=layout, grey=mode == "L") == data
+
+
+def test_tokens_out_of_nothing_make_a_file(codec):
+    """Those of a generator, say. Without a size they are one tile in its own size."""
+    tokens = torch.randint(64, (1, 13), generator=torch.Generator().manual_seed(1))
+    for given in (tokens, tokens.int(), tokens.to(torch.uint8)):
+        data = codec.write(given)
+        assert (info(data).width, info(data).height, info(data).tokens, info(data).intact) == (256, 256, 13, True)
+        assert codec.read(data).equal(tokens)
+    drawn = (codec.decode(tokens) * 255).round()[0].permute(1, 2, 0).numpy()
+    assert difference(codec.decompress(data), drawn).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "said"),
+    [
+        (torch.zeros(16, dtype=torch.int64), {}, "integer tokens of shape"),
+        (torch.zeros(1, 16), {}, "integer tokens of shape"),
+        (torch.full((1, 16), 64), {}, "out of range"),
+        (torch.full((1, 16), -1), {}, "out of range"),
+        (torch.zeros(1, 17, dtype=torch.int64), {}, "takes 8 to 16 tokens"),
+        (torch.zeros(0, 16, dtype=torch.int64), {}, "has 1 tiles"),
+        (torch.zeros(2, 16, dtype=torch.int64), {}, "has 1 tiles"),
+        (torch.zeros(1, 16, dtype=torch.int64), {"width": 400}, "has 2 tiles, but here are tokens of 1"),
+        (torch.zeros(1, 16, dtype=torch.int64), {"height": 0}, "no pixels"),
+        (torch.zeros(1, 16, dtype=torch.int64), {"width": 1 << 22, "layout": "fit"}, "width is 4194304"),
+        (torch.zeros(1, 16, dtype=torch.int64), {"layout": "mosaic"}, "layout 'mosaic' is unknown"),
+    ],
+)
+def test_tokens_that_are_no_picture_are_not_written(codec, tokens, options, said):
+    with pytest.raises(TitokError, match=said):
+        codec.write(tokens, **options)
+
+
+def test_reading_checks_as_decoding_does(codec, file):
+    with pytest.raises(CorruptFile, match="checksum"):
+        codec.read(file[:-5])
+    part = codec.read(file[:-5], strict=False)
+    assert part.shape[1] < 16 and part.equal(codec.read(file)[:, : part.shape[1]])
+    with pytest.raises(LimitExceeded, match="max_pixels"):
+        codec.read(file, max_pixels=400 * 340 - 1)
+
+
 # ---- prefixes and damage --------------------------------------------------------------------------------------
 
 

@@ -110,14 +110,54 @@ class Codec:
         Raises:
             TitokError: wrong shape, type, number or values of tokens.
         """
-        if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
-            raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
-        self._check_depth(tokens.shape[1])
-        codes = self.weights.config.codes
-        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= codes):
-            raise TitokError(f"a token is out of range: this model's codes are 0 to {codes - 1}")
+        self._check_tokens(tokens)
         with torch.inference_mode():
             return self.model.decode(tokens.to(self.device).long())
+
+    def write(
+        self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
+        grey: bool = False,
+    ) -> bytes:
+        """Tokens of one picture, wherever they come from, to the bytes of a ``.titok`` file; no network runs.
+
+        Args:
+            tokens: (tiles, K) integers below the size of the codebook; K may be less than the model's if it is nested.
+            width, height: Size of the picture in pixels. Up to 320 each, one tile holds it.
+            layout: ``fit``, ``tile`` or ``auto``, as in ``compress_batch``; it says how many tiles there must be.
+            grey: The picture is to be drawn without colour.
+
+        Returns:
+            The file, which ``decompress`` draws and ``read`` reads.
+
+        Raises:
+            TitokError: wrong shape, type, number or values of tokens, or a size that no file can have.
+        """
+        self._check_tokens(tokens)
+        layout = geometry.choose_layout(width, height) if layout == "auto" else layout
+        tiles = geometry.tile_count(width, height, layout)
+        if len(tokens) != tiles:
+            raise TitokError(f"a picture of {width}x{height} in layout {layout} has {tiles} tiles, but here are tokens "
+                             f"of {len(tokens)}: give (tiles, K)")
+        job = _Job(geometry.plan(width, height, layout), tokens.shape[1], grey, None)
+        return self._pack(job, tokens.cpu().numpy(), job.tokens)
+
+    def read(
+        self, data: BytesLike, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    ) -> torch.Tensor:
+        """The tokens in a file; no network runs.
+
+        Args:
+            data: A whole file; with ``strict=False`` also the beginning of one.
+            strict: Refuse a file that is damaged or cut short. Otherwise take what has arrived of it.
+            max_pixels: Refuse pictures larger than this; None for no limit.
+
+        Returns:
+            (tiles, K) int64 on the codec's device. ``titokcodec.info`` tells of the picture's size and layout.
+
+        Raises:
+            TitokError: as in ``decompress_batch``.
+        """
+        return torch.from_numpy(self._read(data, strict, max_pixels)[1]).to(self.device)
 
     def compress(self, image: images.Source, **options: object) -> bytes:
         """One picture to the bytes of a ``.titok`` file; see ``compress_batch`` for the options."""
@@ -208,6 +248,14 @@ class Codec:
             raise TitokError(f"tokens is {tokens!r}: give a whole number") from None
         self.weights.config.check_count(count)
         return count
+
+    def _check_tokens(self, tokens: torch.Tensor) -> None:
+        if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
+            raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
+        self._check_depth(tokens.shape[1])
+        codes = self.weights.config.codes
+        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= codes):
+            raise TitokError(f"a token is out of range: this model's codes are 0 to {codes - 1}")
 
     def _check_depth(self, tokens: int) -> None:
         """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""

@@ -44,13 +44,15 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike, *, device: str | torch.device = "auto", dtype: str | torch.dtype = "auto"
+        cls, source: str | os.PathLike | None = None, *, device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
     ) -> Generator:
         """Load a generator.
 
         Args:
-            source: A file of this project or a published checkpoint (``.safetensors``, ``.bin``, ``.pt``, ``.pth``), a
-                folder with ``model.safetensors`` and maybe ``config.json``, or ``hub:org/name``.
+            source: None for the bundled one, a file of this project or a published checkpoint (``.safetensors``,
+                ``.bin``, ``.pt``, ``.pth``), a folder with ``model.safetensors`` and maybe ``config.json``, or
+                ``hub:org/name``.
             device: ``auto`` takes CUDA, then MPS, then the CPU.
             dtype: ``auto``, ``bf16`` or ``fp32``.
 
@@ -168,10 +170,11 @@ class Generator:
         given = labels.flatten().tolist() if isinstance(labels, Tensor) else list(labels)
         if count is not None and len(given) != count:
             raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
-        numbers = [self._number(label) for label in given]
+        numbers = [self.class_number(label) for label in given]
         return torch.tensor(numbers, dtype=torch.int64).to(self.device), any(number >= 0 for number in numbers)
 
-    def _number(self, label: object) -> int:
+    def class_number(self, label: int | str | None) -> int:
+        """The number of a class, given by number or name; -1 for None. Raises ``TitokError`` if there is none."""
         if label is None:
             return -1
         if isinstance(label, str):

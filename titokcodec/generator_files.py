@@ -11,13 +11,14 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from titokcodec import checkpoints, hub, weights
+from titokcodec import checkpoints, hub, releases, weights
 from titokcodec.bitstream import FINGERPRINT_BYTES
 from titokcodec.convert import numbers, open_checkpoint
 from titokcodec.errors import WeightsError
@@ -54,20 +55,18 @@ class Card:
             raise WeightsError(f"a tokenizer's fingerprint is {FINGERPRINT_BYTES} bytes: save the generator again")
 
 
-def read(source: str | os.PathLike) -> tuple[Card, Bert | UViT]:
+def read(source: str | os.PathLike | None = None) -> tuple[Card, Bert | UViT]:
     """Open a generator file: what it says, and the model, float32, on the CPU, in evaluation mode.
 
     Args:
-        source: A file, ours or published (``.safetensors``, ``.bin``, ``.pt``, ``.pth``), a folder with
-            ``model.safetensors`` and maybe a published ``config.json``, or ``hub:org/name``.
+        source: None for the bundled generator, a file, ours or published (``.safetensors``, ``.bin``, ``.pt``,
+            ``.pth``), a folder with ``model.safetensors`` and maybe a published ``config.json``, or ``hub:org/name``.
 
     Raises:
         WeightsError: the file is missing, unreadable or of another kind, or a tensor is missing, unknown, misshapen
             or not of finite floats; the message is one line and names it.
     """
-    if source is None:
-        raise WeightsError("no generator comes with titokcodec: name a weight file")
-    path = weights.locate(source)
+    path = _bundled() if source is None else weights.locate(source)
     try:
         own = _ours(path) if path.suffix == ".safetensors" else None
         card, model = own or _published(path, weights.name_of(source, path))
@@ -104,6 +103,12 @@ def save(
     about = {"kind": "generator", "name": name, "config": json.loads(card.config.to_json()),
              "tokenizer": tokenizer and tokenizer.hex(), "class_names": names}
     write_safetensors(path, arrays, {"titok": json.dumps(about, sort_keys=True)})
+
+
+def _bundled() -> Path:
+    if not releases.GENERATORS:
+        raise WeightsError("no generator comes with this build of titokcodec: name one (--generator)")
+    return Path(str(resources.files("titokcodec") / "assets" / releases.GENERATORS[-1]))
 
 
 def _ours(path: Path) -> tuple[Card, Bert | UViT] | None:

@@ -30,6 +30,9 @@ RELEASES: tuple[Release, ...] = (
     Release(1, "default-1", bytes.fromhex("ac3f876cac82ee3f"), "default-1.safetensors"),
 )
 
+# Generators inside the package, as files, the newest last. No picture's file names its generator: older ones may go.
+GENERATORS: tuple[str, ...] = ()
+
 
 def by_id(model_id: int) -> Release:
     """The published model with this id. Raises ``ModelMismatch`` if this version does not know it."""

@@ -1,4 +1,4 @@
-"""The commands: ``titok-compress``, ``titok-decompress``, ``titok-info``, ``titok-truncate`` and ``titok-convert``.
+"""The commands: ``titok-`` and ``compress``, ``decompress``, ``info``, ``truncate``, ``convert`` or ``generate``.
 
 What they have in common: ``-`` is standard input or output, and standard output then holds the stream and nothing
 else; everything else that they say goes to standard error, a line for each failing file; a file is written whole or
@@ -10,5 +10,6 @@ Importing this needs click and no more. Pillow, numpy and torch come when a comm
 
 from titokcodec.cli.commands import compress, decompress, info, truncate
 from titokcodec.cli.conversion import convert
+from titokcodec.cli.generation import generate
 
-__all__ = ["compress", "convert", "decompress", "info", "truncate"]
+__all__ = ["compress", "convert", "decompress", "generate", "info", "truncate"]

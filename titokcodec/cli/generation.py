@@ -1,0 +1,192 @@
+"""``titok-generate``: pictures that nobody took, and variations of compressed ones."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titokcodec.cli import options
+from titokcodec.cli.making import run
+from titokcodec.cli.report import describe
+from titokcodec.cli.tool import Tool, complain, reason, shown, write_line
+from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
+from titokcodec.errors import TitokError
+
+if TYPE_CHECKING:
+    from titokcodec.codec import Codec
+    from titokcodec.files import FileInfo
+    from titokcodec.generator import Generator
+
+SHARE = 0.3
+
+
+def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Ours, or a picture format that Pillow writes."""
+    return TITOK if value and value.upper() == TITOK else options.format_of(ctx, param, value)
+
+
+def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
+    return value
+
+
+@click.command("titok-generate", cls=Tool)
+@click.option("-c", "--class", "classes", multiple=True, metavar="CLASS", show_default="any",
+              help="Name or number of what to draw. Give it several times, and pictures take turns.")  # fmt: skip
+@click.option("-n", "--count", type=click.IntRange(1), metavar="N", show_default="one a class", help="Pictures.")
+@click.option("-o", "--output", metavar="PATH",
+              help="A picture, which shows all of them; a .titok file for a single one; a folder, made if missing, for "
+                   "numbered files; - is standard output.")  # fmt: skip
+@click.option("--format", "format_name", metavar="FORMAT", callback=_format_of,
+              show_default="as the suffix of PATH says, else PNG", help="titok, PNG, JPEG, WEBP ...")  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), metavar="N", show_default="another each time",
+              help="The same one gives the same pictures, and a larger -n more of them.")  # fmt: skip
+@click.option("--from", "source", metavar="FILE",
+              help="Vary this .titok file of a single tile; - is standard input.")  # fmt: skip
+@click.option("--vary", "share", type=float, metavar="SHARE", callback=_share_of, show_default=str(SHARE),
+              help="Which part of its tokens to choose anew: up to 1, all of them.")  # fmt: skip
+@click.option("-g", "--generator", metavar="FILE", show_default="the bundled one",
+              help="Weight file of the generator, its folder, or hub:org/name.")  # fmt: skip
+@click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
+@click.option("--guidance-scale", type=float, default=4.5, metavar="X",
+              help="How much to insist on the class.")  # fmt: skip
+@click.option("--guidance", type=click.Choice(["constant", "linear", "power-cosine"]), default="linear",
+              help="How that scale grows from pass to pass.")  # fmt: skip
+@click.option("--schedule", type=click.Choice(["arccos", "linear", "cosine", "root"]), default="arccos",
+              help="How many tokens are left to later passes.")  # fmt: skip
+@click.option("--temperature", type=float, default=1.0, metavar="X", help="More is more varied; 0 is no chance at all.")
+@click.option("--softmax-temperature", is_flag=True, show_default=False,
+              help="Sharpen guesses from pass to pass, as published generators want it.")  # fmt: skip
+@options.network
+@options.FORCE
+@options.MAX_PIXELS
+@options.QUIET
+@click.option("--json", "as_json", is_flag=True, show_default=False,
+              help="A JSON object a file on standard output (on standard error if that carries the result).")
+@click.option("--list-classes", is_flag=True, show_default=False, help="Show the generator's classes and exit.")
+def generate(
+    classes: tuple[str, ...], count: int | None, output: str | None, format_name: str | None, seed: int | None,
+    source: str | None, share: float | None, generator: str | None, list_classes: bool, force: bool,
+    max_pixels: int | None, quiet: bool, as_json: bool, model: str | None, device: str, dtype: str, batch_size: int,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Draw pictures of a class, or variations of a compressed picture.
+
+    A generator chooses the tokens and the model draws them, so each picture is a .titok file of its own, whether it
+    is written as one or not.
+
+    \b
+    Examples:
+      titok-generate --class 207 -n 16 -o grid.png              a grid of 4 x 4
+      titok-generate --class 207 --class 88 --seed 1 -n 100 -o pictures/
+      titok-generate --class 207 -o dog.titok
+      titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
+      titok-generate --list-classes
+    """
+    if list_classes:
+        _list_classes(generator, as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o': name a picture, a .titok file, a folder, or - (standard output).")
+    if share is not None and source is None:
+        raise click.UsageError("--vary changes a compressed picture: name it with --from.")
+    chosen = secrets.randbelow(1 << 32) if seed is None else seed
+    wish = Wish(taking_turns(classes, count), chosen, source, SHARE if share is None else share, settings)
+
+    def load() -> tuple[Generator, Codec]:
+        from titokcodec.codec import Codec
+        from titokcodec.generator import Generator
+
+        opened = Generator.from_pretrained(generator, device=device, dtype=dtype)
+        wish.check_labels(opened)  # before the next file is read
+        codec = Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
+        opened.check_fits(codec.weights)
+        return opened, codec
+
+    talk = Talk(wish, stream=output == "-", quiet=quiet, as_json=as_json)
+    try:
+        run(wish, placed(output, format_name, wish), load, talk, force, max_pixels)
+    except (TitokError, OSError) as error:
+        talk.fail(output, reason(error))
+        click.get_current_context().exit(1)
+
+
+class Talk:
+    """A JSON object a file, or a line on standard error when all is done.
+
+    Args:
+        wish: What is made.
+        stream: Standard output carries a result.
+        quiet: Say nothing but errors.
+        as_json: JSON in place of text.
+    """
+
+    def __init__(self, wish: Wish, *, stream: bool, quiet: bool, as_json: bool) -> None:
+        self.wish, self.stream, self.quiet, self.as_json = wish, stream, quiet or as_json, as_json
+        self.bytes = 0
+        self.about: FileInfo | None = None
+        self.started = self.before = time.perf_counter()
+
+    def wrote(self, target: Path | None, files: list[bytes], labels: list[str | None]) -> None:
+        """A file is written; it shows ``files`` of the classes ``labels``."""
+        from titokcodec.files import info
+
+        self.about, size, now = info(files[0]), sum(map(len, files)), time.perf_counter()
+        self.bytes += size
+        self._json({
+            "output": str(target or "-"), "pictures": len(files), "classes": labels, "seed": self.wish.seed,
+            "width": self.about.width, "height": self.about.height, "tokens": self.about.tokens, "bytes": size,
+            "seconds": round(now - self.before, 4),
+        })  # fmt: skip
+        self.before = now
+
+    def finish(self, place: Place) -> None:
+        """The line for people."""
+        if self.quiet or self.about is None:
+            return
+        seconds = time.perf_counter() - self.started
+        about = f"{self.bytes} bytes as .titok files" if len(self.wish.labels) > 1 else describe(self.about)
+        where = shown(None if place.output == "-" else place.output, "stdout")
+        _err(f"{self.wish} -> {where}  {about}  seed {self.wish.seed}  {seconds:.1f} s")
+
+    def fail(self, output: str, message: str) -> None:
+        """Nothing more is written."""
+        if not (self.as_json and self.stream):  # there the object is the line
+            complain("titok-generate", message)
+        self._json({"output": output, "error": message})
+
+    def _json(self, facts: dict[str, Any]) -> None:
+        if not self.as_json:
+            return
+        if self.stream:
+            _err(json.dumps(facts))
+        else:
+            write_line(json.dumps(facts))
+
+
+def _err(text: str) -> None:
+    with suppress(OSError):
+        click.echo(text, err=True)
+
+
+def _list_classes(generator: str | None, as_json: bool) -> None:
+    """A line a class. Raises ``TitokError`` if the generator has no names for them."""
+    from titokcodec.generator_files import read
+
+    card, _ = read(generator)
+    if card.class_names is None:
+        raise TitokError(f"generator {card.name} has no names for its classes: give numbers, 0 to "
+                         f"{card.config.classes - 1}")
+    named = enumerate(card.class_names)
+    if as_json:
+        lines = [json.dumps({"number": number, "name": name}) for number, name in named]
+    else:
+        lines = [f"{number}\t{' '.join(name.split())}" for number, name in named]
+    write_line("\n".join(lines))
