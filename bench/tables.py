@@ -81,6 +81,50 @@ def published() -> str:
     return _medians("published-speed.json")
 
 
+def generation() -> str:
+    """Pictures of classes a second, beside a diffusion transformer."""
+    found = _read("generation-speed.json")
+    short = {"bfloat16": "bf16", "float32": "fp32"}
+    body = [
+        [row["model"], str(row["steps"]), short[row["dtype"]], str(row["batch"]),
+         f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}",
+         "-" if row["times_dit"] is None else f"{row['times_dit']:.3g}"]
+        for row in found["results"]
+    ]
+    rough = any(row["extrapolated"] for row in found["results"])
+    note = f"\n{found['device']}, torch {found['torch']}{', TF32 in fp32' * found['tf32']}."
+    note += " ≈: not timed in whole, but from single steps times their number, and decoding." * rough
+    return _rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
+
+
+def ablation() -> str:
+    """What the sampler's settings do, one at a time, and the yardsticks."""
+    found = _read("ablation.json")
+    about, marks = found["protocol"], found["yardsticks"]
+    named = [(_setting(row), row) for row in found["settings"]]
+    through = f"the same through {about['tokens']} tokens"
+    named += [("*real pictures*", marks["real"]), (f"*{through}*", marks["tokenizer"]), ("*chance*", marks["chance"])]
+    digits = {"fd": 1, "precision": 2, "recall": 2, "class_agreement": 3, "top1_agreement": 3}
+    body = [
+        [name, *(f"{row[metric]:.{places}f}" if metric in row else "-" for metric, places in digits.items())]
+        for name, row in named
+    ]
+    classes = len(about["classes"])
+    head = ["setting", "FD", "precision", "recall", f"class agrees, of {classes}", "class agrees, of 1000"]
+    note = (
+        f"\n{about['samples']} pictures of {classes} classes a setting, by EfficientNet-Lite0; FD, precision and "
+        f"recall compare {about['compared']} with {about['reference']} real ones. One thing is changed at a time.\n"
+    )
+    return _rows(head, body) + note
+
+
+def _setting(row: dict) -> str:
+    if row["factor"] == "default":
+        return f"{row['schedule']}, {row['steps']} steps, guidance {row['guidance_scale']:g} (default)"
+    value = row[row["factor"]]
+    return f"{row['factor'].replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+
+
 def _medians(name: str) -> str:
     found = _read(name)
     body = [[row["group"], row["name"], _time(row["median"])] for row in found["benchmarks"]]
@@ -94,7 +138,7 @@ def training() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "scores": scores, "rival": rival, "seams": seams, "speed": speed, "published": published,
-    "training": training,
+    "generation": generation, "ablation": ablation, "training": training,
 }
 
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 WINDOW, SIGMA = 11, 1.5  # pixels: the window of SSIM
 K1, K2 = 0.01, 0.03  # its constants, for a data range of 1
+NEIGHBOURS = 3  # of the manifolds behind precision and recall
+ROWS = 1024  # of a set, whose distances to all of another are held at a time
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -60,6 +62,23 @@ def frechet(a: Tensor, b: Tensor) -> float:
     return float((distance + x.square().sum() + y.square().sum() - 2 * cross).clamp_min(0))
 
 
+def precision_recall(real: Tensor, made: Tensor, neighbours: int = NEIGHBOURS) -> tuple[float, float]:
+    """How much of what is made looks real, and how much of what is real can be made (Kynkaanniemi et al. 2019).
+
+    The manifold of a set of features is the union of balls around each, that reach to its third nearest other one
+    (section 2; k = 3 as published). Precision is the share of (M, d) made features inside the manifold of (N, d) real
+    ones, recall the share of real ones inside that of the made ones. Both depend on N and M: compare at equal N and M.
+
+    Raises:
+        ValueError: a set has no more rows than neighbours, or rows of different lengths.
+    """
+    if real.ndim != 2 or made.ndim != 2 or real.shape[1] != made.shape[1] or min(len(real), len(made)) <= neighbours:
+        raise ValueError(f"two sets of more than {neighbours} features expected, not {tuple(real.shape)} and "
+                         f"{tuple(made.shape)}")
+    real, made = (features.detach().cpu().double() for features in (real, made))
+    return _share_inside(made, real, neighbours), _share_inside(real, made, neighbours)
+
+
 def inception_score(logits: Tensor, splits: int = 10) -> tuple[float, float]:
     """Mean and standard deviation over ``splits`` consecutive parts of (N, classes) of exp(E[KL(p(y|x) || p(y))]).
 
@@ -95,6 +114,14 @@ def use_of_codes(tokens: Tensor, codes: int) -> dict[str, float | int | list]:
         "distinct_by_position": [found for found, _ in each],
         "entropy_by_position": [bits for _, bits in each],
     }
+
+
+def _share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:
+    """The share of ``points`` in the manifold of ``centres``."""
+    # Of the distances among centres the least is to the centre itself.
+    radii = torch.cat([torch.cdist(part, centres).kthvalue(neighbours + 1).values for part in centres.split(ROWS)])
+    inside = torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in points.split(ROWS)])
+    return float(inside.double().mean())
 
 
 def _spread(tokens: Tensor, codes: int) -> tuple[int, float]:
