@@ -34,6 +34,12 @@ def make(config):
         model = TiTok(config)
     model = model.to_empty(device="cpu").eval().requires_grad_(False)
     torch.manual_seed(1)
+    return filled(model)
+
+
+@torch.no_grad()
+def filled(model):
+    """The model with random numbers of a sensible size in every parameter."""
     for name, value in model.named_parameters():
         if value.ndim > 1:
             value.normal_(std=1 / math.sqrt(value[0].numel()))

@@ -1,6 +1,5 @@
 """The 2D tokenizer: names and shapes as published, the same numbers computed plainly, and its files."""
 
-import math
 import os
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from tests.test_models import filled
 from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan
 from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
@@ -19,14 +19,7 @@ TINY = VQGANConfig(channels=(32, 64, 32), blocks=2, code_width=6, codes=40)  # w
 def make(config=TINY, seed=1):
     """A model in which every parameter matters: no zero bias, no norm of one, codes among the latents."""
     torch.manual_seed(seed)
-    model = VQGAN(config)
-    with torch.no_grad():
-        for name, value in model.named_parameters():
-            if value.ndim > 1:
-                value.normal_(std=1 / math.sqrt(value[0].numel()))
-            else:
-                value.normal_(mean=0 if "bias" in name else 1, std=0.2)
-    return model
+    return filled(VQGAN(config))
 
 
 def pictures(count=2, height=24, width=16, seed=2):

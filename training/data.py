@@ -215,11 +215,15 @@ class Pictures:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Random pictures (count,), their crops' corners (count, 2) as row and column, and flips (count,)."""
-        device = self.pixels.device
-        which = torch.randint(len(self), (count,), generator=generator, device=device)
+        which = torch.randint(len(self), (count,), generator=generator, device=self.pixels.device)
+        return which, *self.windows(which, generator)
+
+    def windows(self, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """For the pictures asked for, (n,): corners (n, 2) of random crops, as row and column, and flips (n,)."""
+        count, device = len(which), self.pixels.device
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
-        return which, corner, torch.rand(count, generator=generator, device=device) < 0.5
+        return corner, torch.rand(count, generator=generator, device=device) < 0.5
 
     def random_crops(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, 3, side, side) float32 in [0, 1]: random pictures, positions and flips."""
@@ -239,38 +243,56 @@ class Pictures:
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)
 
 
-class Held:
-    """Batches from pictures in memory, shared out to ``ranks`` processes.
+class Repeatable:
+    """Batches from a set in memory, shared out to ``ranks`` processes.
 
     Every rank draws the same global batch and gathers its own slice of it, and a step's batch depends on nothing but
     ``seed`` and the step: a resumed run sees what an uninterrupted one would, and two ranks see together, in order,
     what one process does (on devices of one kind, as CPUs and GPUs draw other numbers).
 
     Args:
-        pictures: The set; the same on every rank.
+        device: Where the set lies; it is the same on every rank.
         size: Pictures in a global batch; a multiple of ``ranks``.
 
     Attributes:
-        pictures: Their number. skipped, damaged: see ``Pictures``.
+        mine: The slice of a global batch that is this rank's.
 
     Raises:
         SystemExit: ``ranks`` do not divide ``size``.
     """
 
-    def __init__(self, pictures: Pictures, size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, device: torch.device, size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
         share = share_of(size, ranks)
-        self.store, self.size, self.seed = pictures, size, seed
+        self.size, self.seed = size, seed
         self.mine = slice(rank * share, (rank + 1) * share)
-        self.generator = torch.Generator(pictures.pixels.device)
+        self.generator = torch.Generator(device)
+
+    def chance(self, step: int) -> torch.Generator:
+        """The random numbers of a step."""
+        return self.generator.manual_seed(mix(self.seed, step))
+
+    def close(self) -> None:
+        """Nothing to end; here because streams have something."""
+
+
+class Held(Repeatable):
+    """Batches of random crops.
+
+    Args:
+        pictures: The set. order: As for ``Repeatable``, from the size on.
+
+    Attributes:
+        pictures: Their number. skipped, damaged: see ``Pictures``.
+    """
+
+    def __init__(self, pictures: Pictures, *order: int, **named: int) -> None:
+        super().__init__(pictures.pixels.device, *order, **named)
+        self.store = pictures
         self.pictures, self.skipped, self.damaged = len(pictures), pictures.skipped, pictures.damaged
 
     def batch(self, step: int) -> Tensor:
         """(size / ranks, 3, side, side) float32 in [0, 1] on the pictures' device, without waiting for it."""
-        self.generator.manual_seed(mix(self.seed, step))
-        return self.store.crops(*(choice[self.mine] for choice in self.store.draw(self.size, self.generator)))
-
-    def close(self) -> None:
-        """Nothing to end; here because streams have something."""
+        return self.store.crops(*(choice[self.mine] for choice in self.store.draw(self.size, self.chance(step))))
 
 
 def share_of(size: int, ranks: int) -> int:

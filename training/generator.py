@@ -108,23 +108,22 @@ class GeneratorTraining(Stage):
         if held.all():
             held = torch.zeros_like(held)
         self.rest = pictures, held.nonzero().flatten(), labels
-        ranks = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
+        if self.by_key and labels.max() < 0:
+            raise SystemExit(f"{options.labels} has none of the pictures: its keys are names without suffix")
+        order = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
         if options.variants < 1:
-            kept = (~held).nonzero().flatten()
-            source = tokens.Live(self.name_pixels, pictures, kept, labels, *ranks)
+            source = tokens.Live(self.name_pixels, pictures, (~held).nonzero().flatten(), labels, *order)
         else:
-            named = tokens.Named(self.named(pictures, options.variants), labels.cpu()).to(self.device)
-            source = tokens.Drawn(named.part(~held), *ranks)
+            named = tokens.Named(self.named(pictures, options.variants).to(self.device), labels)
+            source = tokens.Drawn(named.part(~held), *order)
         source.skipped, source.damaged = pictures.skipped, pictures.damaged
         return source
 
     def labels_of(self, pictures: Pictures) -> Tensor:
         """(n,) class numbers, -1 where the table has none."""
-        keys = [Path(name).stem for name in pictures.names]
         numbers = {label: number for number, label in enumerate(self.classes)}
-        if self.by_key and not any(key in self.by_key for key in keys):
-            raise SystemExit(f"{self.options.labels} has none of the pictures: its keys are names without suffix")
-        return torch.tensor([numbers.get(self.by_key.get(key), -1) for key in keys], device=self.device)
+        labels = [self.by_key.get(Path(name).stem) for name in pictures.names]
+        return torch.tensor([numbers.get(label, -1) for label in labels], device=self.device)
 
     @torch.no_grad()
     def name_pixels(self, pixels: Tensor) -> Tensor:
@@ -150,17 +149,12 @@ class GeneratorTraining(Stage):
         pictures, which, labels = self.rest
         if self.options.val:
             pictures = Pictures(self.options.val, pictures.side, self.options.val_limit, self.device)
-            which, labels = torch.arange(len(pictures), device=self.device), self.labels_of_others(pictures)
+            which, labels = torch.arange(len(pictures), device=self.device), self.labels_of(pictures)
         which = which[: self.options.val_limit]
         if not len(which):
             return None
         parts = [self.name_pixels(pictures.centre_crops(part)) for part in which.split(32)]
         return tokens.Named(torch.cat(parts)[None], labels[which])
-
-    def labels_of_others(self, pictures: Pictures) -> Tensor:
-        """As ``labels_of``, for pictures that may well have no class."""
-        return self.labels_of(pictures) if any(Path(n).stem in self.by_key for n in pictures.names) else torch.full(
-            (len(pictures),), -1, device=self.device)  # fmt: skip
 
     # ---- a step -------------------------------------------------------------------------------------------------
 

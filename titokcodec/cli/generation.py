@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import click
 from titokcodec.cli import options
 from titokcodec.cli.making import run
 from titokcodec.cli.report import describe
-from titokcodec.cli.tool import Tool, complain, reason, shown, write_line
+from titokcodec.cli.tool import Tool, complain, reason, shown, tell, write_line
 from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
 from titokcodec.errors import TitokError
 
@@ -154,7 +153,7 @@ class Talk:
         seconds = time.perf_counter() - self.started
         about = f"{self.bytes} bytes as .titok files" if len(self.wish.labels) > 1 else describe(self.about)
         where = shown(None if place.output == "-" else place.output, "stdout")
-        _err(f"{self.wish} -> {where}  {about}  seed {self.wish.seed}  {seconds:.1f} s")
+        tell(f"{self.wish} -> {where}  {about}  seed {self.wish.seed}  {seconds:.1f} s")
 
     def fail(self, output: str, message: str) -> None:
         """Nothing more is written."""
@@ -166,14 +165,9 @@ class Talk:
         if not self.as_json:
             return
         if self.stream:
-            _err(json.dumps(facts))
+            tell(json.dumps(facts))
         else:
             write_line(json.dumps(facts))
-
-
-def _err(text: str) -> None:
-    with suppress(OSError):
-        click.echo(text, err=True)
 
 
 def _list_classes(generator: str | None, as_json: bool) -> None:

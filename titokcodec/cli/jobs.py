@@ -55,7 +55,7 @@ def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> lis
     """
     if output is None:
         return [_checked(_pair(arguments, kind))]
-    is_file = output == "-" or (Path(output).suffix and not _is_folder_name(output))
+    is_file = output == "-" or (Path(output).suffix and not is_folder_name(output))
     if is_file and len(arguments) == 1 and not os.path.isdir(arguments[0]):
         return [_checked(Job(_path(arguments[0]), _path(output)))]
     if output == "-":
@@ -143,7 +143,8 @@ def _checked(job: Job) -> Job:
     return replace(job, problem="would be replaced by its own result: name another output")
 
 
-def _is_folder_name(output: str) -> bool:
+def is_folder_name(output: str) -> bool:
+    """Whether an output is a folder, or named as one."""
     return os.path.isdir(output) or output.endswith(("/", os.sep))
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.tool import complain, shown, write_line
+from titokcodec.cli.tool import complain, shown, tell, write_line
 
 if TYPE_CHECKING:
     from titokcodec.files import FileInfo
@@ -112,8 +112,7 @@ class Report:
 
     def _err(self, text: str) -> None:
         self._clear()
-        with suppress(OSError):
-            click.echo(text, err=True)
+        tell(text)
 
     def _count(self) -> None:
         if self.counter:

@@ -76,8 +76,13 @@ def shown(path: str | bytes | os.PathLike | None, stream: str = "") -> str:
 
 def complain(tool: str | None, message: str) -> None:
     """One line on standard error; nobody listening there is no reason to stop."""
+    tell(f"{tool}: {message}")
+
+
+def tell(text: str) -> None:
+    """A line on standard error, if anybody listens there."""
     with suppress(OSError):
-        click.echo(f"{tool}: {message}", err=True)
+        click.echo(text, err=True)
 
 
 def read_stdin() -> bytes:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titokcodec.cli import pictures
+from titokcodec.cli.jobs import is_folder_name
 from titokcodec.cli.tool import exists, in_the_way, shown
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _is_folder(output: str) -> bool:
     if output == "-":
         return False
     path = Path(output)
-    return output.endswith(("/", os.sep)) or path.is_dir() or not (path.suffix or os.path.lexists(path))
+    return is_folder_name(output) or not (path.suffix or os.path.lexists(path))
 
 
 def _by_suffix(target: Path) -> str:
