@@ -101,6 +101,6 @@ def test_bytes_to_pixels_closely(codec, name):
 def test_pictures_to_tokens_mostly(codec, golden):
     same = []
     for name, (_, _, options) in CASES.items():
-        found = tokens_in(codec.compress(picture(name), **options), codec)
+        found = tokens_in(codec.compress(picture(name), effort=0, **options), codec)
         same.append((found == np.array(golden[name]["tokens"])).ravel())
     assert np.concatenate(same).mean() >= SAME_TOKENS

@@ -21,6 +21,7 @@ from titokcodec.errors import CorruptFile, TitokError, WeightsError
 from titokcodec.files import mismatch
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.releases import fingerprint_for
+from titokcodec.search import default_steps, search
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class _Job:
     tokens: int
     grey: bool
     budget: int | None
+    effort: int = 0
+
+    def wish(self, most: int) -> tuple[int, int]:
+        """How many tokens of every tile are wanted, and with how much effort: with a budget, all that may fit."""
+        return self.tokens if self.budget is None else most, self.effort
 
 
 class Codec:
@@ -74,12 +80,14 @@ class Codec:
         opened = weights.read(source)
         return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
 
-    def encode(self, pixels: torch.Tensor, tokens: int | None = None) -> torch.Tensor:
+    def encode(self, pixels: torch.Tensor, tokens: int | None = None, *, effort: int = 0) -> torch.Tensor:
         """Pixels to tokens.
 
         Args:
             pixels: (B, 3, 256, 256) float in [0, 1], RGB; or uint8 in 0..255.
             tokens: How many; None for all. A shorter answer is a prefix of a longer one.
+            effort: Steps of a search for better tokens, see ``titokcodec.search``: more take longer, and none leaves
+                the encoder's own.
 
         Returns:
             (B, tokens) int64 on the codec's device.
@@ -92,11 +100,11 @@ class Codec:
             raise TitokError(f"takes pixels of shape (B, 3, {side}, {side}), not {tuple(pixels.shape)}")
         if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise TitokError(f"takes float pixels in [0, 1] or uint8 in 0..255, not {pixels.dtype}")
-        count = self._count(tokens)
+        count, steps = self._count(tokens), self._steps(effort, 1)
         with torch.inference_mode():
             moved = pixels.to(self.device)
             moved = moved.to(self.dtype) / 255 if pixels.dtype == torch.uint8 else moved.to(self.dtype)
-            return self.model.encode(moved, count)
+            return search(self.model, moved, count, steps) if steps else self.model.encode(moved, count)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens to pixels.
@@ -165,8 +173,8 @@ class Codec:
 
     def compress_batch(
         self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, background: str = "white",
-        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS,
     ) -> list[bytes]:
         """Pictures of any sizes to files. Tiles of all of them share the forward passes.
 
@@ -177,6 +185,8 @@ class Codec:
                 resolution, ``auto`` fits up to about 256 x 256 and tiles above.
             max_side: Scale the picture down first, so that its longer side is at most this.
             target_bytes: Choose scale, layout and tokens so that no file is longer than this.
+            effort: As in ``encode``. None searches for pictures on one tile, unless the architecture is a published
+                one, and not for larger pictures.
             background: What transparent pixels are laid on: any colour name that Pillow knows.
             max_pixels: Refuse pictures larger than this; None for no limit.
 
@@ -189,7 +199,9 @@ class Codec:
         if tokens is not None and target_bytes is not None:
             raise TitokError("give tokens or target_bytes, not both: the target chooses the tokens")
         count = self._count(tokens)
+        self._steps(effort, 1)  # before any picture is read
         jobs: list[_Job] = []
+        wishes: list[tuple[int, int]] = []  # of the tiles that no network has seen yet
 
         def tiles() -> Iterator[np.ndarray]:
             for source in pictures:
@@ -197,11 +209,13 @@ class Codec:
                 choice = self._choose(picture, count, layout, max_side, target_bytes)
                 pixels = images.resize(picture.pixels, (choice.width, choice.height))
                 plan = geometry.plan(choice.width, choice.height, choice.layout)
-                jobs.append(_Job(plan, choice.tokens, picture.grey, target_bytes))
+                steps = self._steps(effort, plan.tiles)
+                jobs.append(_Job(plan, choice.tokens, picture.grey, target_bytes, steps))
+                wishes.extend([jobs[-1].wish(self.weights.config.tokens)] * plan.tiles)
                 for start in range(0, plan.tiles, self.batch_size):
                     yield geometry.cut(pixels, plan, start, min(start + self.batch_size, plan.tiles))
 
-        rows = [self._encode_tiles(batch) for batch in _rebatch(tiles(), self.batch_size)]
+        rows = [self._encode_tiles(batch, wishes) for batch in _rebatch(tiles(), self.batch_size)]
         if not rows:
             return []
         ends = np.cumsum([job.plan.tiles for job in jobs])[:-1]
@@ -249,6 +263,17 @@ class Codec:
         self.weights.config.check_count(count)
         return count
 
+    def _steps(self, effort: int | None, tiles: int) -> int:
+        if effort is None:
+            return default_steps(self.weights.config, tiles)
+        try:
+            steps = operator.index(effort)
+        except TypeError:
+            steps = -1
+        if steps < 0:
+            raise TitokError(f"effort is {effort!r}: give a whole number, 0 for no search")
+        return steps
+
     def _check_tokens(self, tokens: torch.Tensor) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
             raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
@@ -285,9 +310,15 @@ class Codec:
 
         return choose(width, height, layout, target, self.weights.config, size)
 
-    def _encode_tiles(self, tiles: np.ndarray) -> np.ndarray:
+    def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> np.ndarray:
+        """Each tile's tokens, as many as it wishes, and zeros. Takes the tiles' wishes off the list's beginning."""
+        own, wishes[: len(tiles)] = wishes[: len(tiles)], []
         pixels = torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2)
-        return self.encode(pixels).cpu().numpy()
+        rows = np.zeros((len(tiles), self.weights.config.tokens), np.int64)
+        for tokens, effort in set(own):
+            alike = [number for number, wish in enumerate(own) if wish == (tokens, effort)]
+            rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort).cpu().numpy()
+        return rows
 
     def _write(self, job: _Job, rows: np.ndarray) -> bytes:
         """The file of one picture from its (tiles, K) tokens; with a budget, as many of them as fit."""

@@ -7,9 +7,10 @@
 Importing this module changes nothing in Pillow: only ``register_pillow`` does. Opening a file reads its header and
 needs no torch; the network runs when the pixels are asked for.
 
-``save`` takes the options of ``Codec.compress_batch``: ``tokens``, ``layout``, ``max_side``, ``target_bytes`` and
-``background``. ``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and ``thumbnail`` draw a
-fitted picture from its 256x256 tile without enlarging it first, and ``verify`` checks a file without the network.
+``save`` takes the options of ``Codec.compress_batch``: ``tokens``, ``layout``, ``max_side``, ``target_bytes``,
+``effort`` and ``background``. ``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and
+``thumbnail`` draw a fitted picture from its 256x256 tile without enlarging it first, and ``verify`` checks a file
+without the network.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "TITOK"
 MIME = "image/x-titok"
 
-_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "background")
+_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "effort", "background")
 
 
 class _Model:

@@ -30,12 +30,15 @@ if TYPE_CHECKING:
 @click.option("--max-side", type=click.IntRange(1), metavar="N", help="Scale larger pictures down to this side first.")
 @click.option("--target-bytes", type=click.IntRange(1), metavar="N",
               help="Choose scale, layout and tokens so that no file is larger.")  # fmt: skip
+@click.option("--effort", type=click.IntRange(0), metavar="N", show_default="8 for pictures on one tile, else 0",
+              help="Steps of a search for better tokens: slower, and nearer to the picture; 0 for none.")  # fmt: skip
 @click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
               help="What transparent pixels are laid on.")  # fmt: skip
 @options.network
 @options.bulk
 def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_side: int | None,
-             target_bytes: int | None, background: str, max_pixels: int | None, **common: Any) -> None:  # fmt: skip
+             target_bytes: int | None, effort: int | None, background: str, max_pixels: int | None,
+             **common: Any) -> None:  # fmt: skip
     """Make .titok files of pictures.
 
     Takes every format that Pillow reads. A single INPUT is written beside itself, with the suffix .titok; - is
@@ -54,7 +57,7 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
 
     task = Compress({
         "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
-        "background": background, "max_pixels": max_pixels,
+        "effort": effort, "background": background, "max_pixels": max_pixels,
     })  # fmt: skip
     _run("titok-compress", arguments, Kind("pictures", pictures.is_picture, ".titok"), task, tokens=tokens, **common)
 

@@ -1,0 +1,131 @@
+"""The search for better tokens: what it promises of quality, of prefixes, and of what it leaves alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from titokcodec import Codec, TitokError, info, truncate
+from titokcodec.models.config import PRESETS, Tower
+from titokcodec.models.tokenizer import TiTok
+from titokcodec.search import STEPS, default_steps, rungs, search
+
+
+@pytest.fixture(scope="module")
+def pixels(photo) -> torch.Tensor:
+    """(6, 3, 256, 256) float: the photograph whole, its quarters, and noise."""
+    boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (0, 256, 256, 512), (256, 256, 512, 512)]
+    views = [np.asarray(photo.resize((256, 256), box=box)) for box in boxes]
+    views.append(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
+    return torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2) / 255
+
+
+def errors(codec, tokens, pixels):
+    return (codec.decode(tokens) - pixels).square().mean((1, 2, 3))
+
+
+def test_found_tokens_draw_every_picture_no_worse_and_most_of_them_better(codec, pixels):
+    own, found = (errors(codec, codec.encode(pixels, 8, effort=effort), pixels) for effort in (0, 8))
+    assert (found <= own * 1.001).all()
+    assert (found < own * 0.99).sum() >= 3
+
+
+def test_more_effort_finds_more(codec, pixels):
+    means = [errors(codec, codec.encode(pixels, effort=effort), pixels).mean() for effort in (0, 2, 12)]
+    assert means[0] > means[1] > means[2]
+
+
+def test_the_bundled_model_gains_at_every_length(pixels):
+    bundled = Codec.from_pretrained(device="cpu", dtype="fp32")
+    own, found = bundled.encode(pixels[:3]), bundled.encode(pixels[:3], effort=STEPS)
+    for tokens in (32, 64, 128):
+        ratio = errors(bundled, own[:, :tokens], pixels[:3]) / errors(bundled, found[:, :tokens], pixels[:3])
+        assert 10 * ratio.log10().mean() > 0.05
+
+
+@pytest.mark.parametrize("tokens", [8, 9, 13, 15])
+def test_a_shorter_answer_is_a_prefix_of_a_longer_one(codec, pixels, tokens):
+    assert codec.encode(pixels, tokens, effort=3).equal(codec.encode(pixels, effort=3)[:, :tokens])
+
+
+def test_a_truncated_file_is_the_shorter_file(codec, photo):
+    small = photo.resize((250, 256))
+    assert truncate(codec.compress(small), 8, codec.weights.path) == codec.compress(small, tokens=8)
+
+
+def test_rungs_double_from_the_shortest_prefix_to_what_is_asked():
+    default = PRESETS["default"]
+    assert rungs(default, 32) == [32]
+    assert rungs(default, 33) == rungs(default, 64) == [32, 64]
+    assert rungs(default, 65) == rungs(default, 128) == [32, 64, 128]
+    assert rungs(replace(default, min_tokens=48), 128) == [48, 96, 128]
+    assert rungs(PRESETS["titok_s128"], 128) == [128]
+
+
+def test_pictures_on_one_tile_are_searched_for_and_large_ones_only_on_request(codec, photo):
+    small, large = photo.resize((300, 200)), photo.resize((400, 340))
+    assert codec.compress(small) == codec.compress(small, effort=STEPS) != codec.compress(small, effort=0)
+    assert codec.compress(large) == codec.compress(large, effort=0) != codec.compress(large, effort=1)
+    assert codec.compress(large, layout="fit") != codec.compress(large, layout="fit", effort=0)
+
+
+def test_published_architectures_keep_the_tokens_of_their_encoder():
+    assert default_steps(PRESETS["default"], 1) == STEPS
+    assert not any(default_steps(config, 1) for name, config in PRESETS.items() if name != "default")
+
+
+def test_other_heads_can_be_searched_too(pixels):
+    """A one-stage model with codes of any length, not nested."""
+    torch.manual_seed(0)
+    small = Tower(32, 1, 2)
+    sizes = {"encoder": small, "decoder": small, "tokens": 8, "min_tokens": 8, "codes": 64, "code_width": 4}
+    model = TiTok(replace(PRESETS["titok_bl64"], **sizes)).eval()
+    with torch.no_grad():
+        model.quantize.embedding.weight.normal_()
+        own, found = model.encode(pixels), search(model, pixels, 8, 6)
+        far = [(model.decode(tokens) - pixels).square().mean((1, 2, 3)) for tokens in (own, found)]
+    assert (far[1] <= far[0]).all() and (far[1] < far[0]).any()
+
+
+def test_the_model_is_left_as_it_was(codec, pixels):
+    before = {name: value.clone() for name, value in codec.model.state_dict().items()}
+    with torch.inference_mode():
+        found = codec.encode(pixels[:1], effort=2)
+    assert found.equal(codec.encode(pixels[:1], effort=2))
+    assert all(value.equal(before[name]) for name, value in codec.model.state_dict().items())
+    assert all(value.grad is None for value in codec.model.parameters())
+
+
+def test_a_budget_is_kept_and_holds_a_prefix_of_the_whole(codec, photo):
+    small = photo.resize((256, 256))
+    for budget in range(25, len(codec.compress(small)) + 1):
+        data = codec.compress(small, target_bytes=budget)
+        assert len(data) <= budget
+        assert codec.read(data).equal(codec.read(codec.compress(small))[:, : info(data).tokens])
+
+
+@pytest.mark.parametrize("effort", [-1, 0.5, "much", True + 0j])
+def test_an_effort_that_is_no_number_of_steps_is_refused(codec, photo, effort):
+    with pytest.raises(TitokError, match=r"effort is .*: give a whole number, 0 for no search"):
+        codec.compress(photo, effort=effort)
+
+
+def test_pillow_and_the_command_line_pass_it_on(codec, photo, tmp_path, tiny_path):
+    from click.testing import CliRunner
+
+    from titokcodec import cli, register_pillow
+
+    photo.resize((90, 70)).save(tmp_path / "a.png")
+    small = Image.open(tmp_path / "a.png")
+    for effort in (0, 2):
+        expected = codec.compress(small, effort=effort)
+        options = ["-f", "-m", tiny_path, "--dtype", "fp32", "--effort", effort]
+        arguments = [str(word) for word in (tmp_path / "a.png", tmp_path / "a.titok", *options)]
+        assert CliRunner().invoke(cli.compress, arguments).exit_code == 0
+        assert (tmp_path / "a.titok").read_bytes() == expected
+        register_pillow(codec)
+        small.save(tmp_path / "b.titok", effort=effort)
+        assert (tmp_path / "b.titok").read_bytes() == expected
+    register_pillow()

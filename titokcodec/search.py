@@ -1,0 +1,86 @@
+"""Better tokens than the encoder's, found by drawing them: analysis by synthesis.
+
+The encoder guesses the tokens of a picture in one pass. ``search`` draws the guess, asks by backpropagation how each
+code should move to bring the drawing nearer to the picture, moves the latents that way and looks up the nearest codes
+again. It costs time when compressing and nothing else: files, decoder and model stay as they are. Search over the
+tokens of a frozen decoder is known from editing (Beyer et al. 2025, "Highly Compressed Tokenizer Can Generate Without
+Training"); here the aim is the picture itself.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from titokcodec.models.config import TiTokConfig
+from titokcodec.models.tokenizer import TiTok
+
+STEPS = 8
+RATE = 0.1  # of the first step, as a share of a code's typical entry
+
+
+def default_steps(config: TiTokConfig, tiles: int) -> int:
+    """Steps for a picture of so many tiles when nobody says how many.
+
+    None for large pictures, which would take minutes, and none for the published architectures: their tokens stay those
+    that the published encoder gives.
+    """
+    return STEPS if tiles == 1 and config.head == "upsampler" else 0
+
+
+def rungs(config: TiTokConfig, tokens: int) -> list[int]:
+    """Numbers of tokens at which the search stops to settle them, doubling: 32, 64 and 128 for the default model."""
+    found = [config.min_tokens]
+    while found[-1] < tokens:
+        found.append(min(2 * found[-1], config.tokens))
+    return found
+
+
+def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
+    """Tokens whose drawing is nearer to the picture, by squared error, than that of the encoder's own.
+
+    The first tokens are settled before the next are looked for, at every one of ``rungs``: a shorter answer is a prefix
+    of a longer one, as without a search, and no prefix is spoilt for the sake of the whole.
+
+    Args:
+        model: Frozen or not; it is not changed.
+        pixels: (B, 3, H, H) in [0, 1], in the type that the model runs in.
+        tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
+        steps: On every rung; each takes about three times as long as drawing the pictures.
+
+    Returns:
+        (B, tokens) int64.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        pixels = pixels.clone()  # one made in inference mode has no part in backpropagation
+        latents = model.quantize.place(model.latents(pixels).float())
+        found = torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device)
+        for rung in rungs(model.config, tokens):
+            found = _settle(model, pixels, found, latents[:, found.shape[1] : rung], steps)
+        return found[:, :tokens]
+
+
+def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, steps: int) -> Tensor:
+    """The settled tokens (B, s) and the best found to follow them, one for each of (B, n, d) latents: (B, s + n)."""
+    step = RATE * model.quantize.codebook().square().mean().sqrt()
+    best, least = None, None
+    for number in range(steps + 1):
+        tokens = torch.cat([settled, model.quantize.nearest(latents)], 1)
+        errors, slopes = _slopes(model, pixels, tokens)
+        if best is None:
+            best, least = tokens, errors
+        better = errors < least
+        best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
+        if number < steps:
+            slopes = slopes[:, settled.shape[1] :]
+            length = slopes.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
+            latents = model.quantize.place(latents - step * (1 - number / steps) * slopes / length)
+    return best
+
+
+@torch.enable_grad()
+def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """(B,) mean squared errors of what tokens draw, and how they grow with each entry of the codes, (B, K, d)."""
+    codes = model.quantize.lookup(tokens).detach().requires_grad_()
+    errors = (model.draw(codes.to(pixels.dtype)).float() - pixels.float()).square().mean((1, 2, 3))
+    return errors.detach(), torch.autograd.grad(errors.sum(), codes)[0]
