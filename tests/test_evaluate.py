@@ -16,17 +16,18 @@ from bench import thumbnails
 from bench.thumbnails import BUDGETS, FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
+from titokcodec.search import STEPS
 from training import evaluate
 from training.data import Pictures
 from training.evaluate import measure, score
 from training.features import Lite0
 from training.inception import Inception
 from training.metrics import frechet, inception_score, psnr, ssim
-from training.sheet import BLANK, MARGIN, labelled_sheet
+from training.sheet import BLANK, MARGIN, eight_bit, labelled_sheet
 
 RATES = (8, 16)
 PLAIN = {f"{metric}/{k}" for metric in ("psnr", "ssim", "bytes", "mean_bytes") for k in RATES} | {
-    "model", "fingerprint", "pictures", "skipped", "usage", "entropy", "distinct", "usage_by_position",
+    "model", "fingerprint", "pictures", "skipped", "effort", "usage", "entropy", "distinct", "usage_by_position",
     "entropy_by_position", "distinct_by_position",
 }  # fmt: skip
 
@@ -65,7 +66,7 @@ def full(folder, networks, tiny_path, tmp_path_factory):
 def seen(folder, codec):
     """The same pictures, their tokens and what is drawn from them, by the public face."""
     pixels = Pictures([folder], 256).centre_crops(torch.arange(3))
-    tokens = codec.encode(pixels)
+    tokens = torch.cat([codec.read(data) for data in codec.compress_batch(map(eight_bit, pixels))])
     return pixels, tokens, {k: (codec.decode(tokens[:, :k]) * 255).round() / 255 for k in RATES}
 
 
@@ -81,6 +82,13 @@ def test_command_leaves_out_what_it_has_no_weights_for(folder, tiny_path, capsys
     text = capsys.readouterr().out
     assert json.loads(text).keys() == PLAIN
     assert len(text.splitlines()) == len(PLAIN) + 2, "a list lies on one line"
+
+
+def test_effort_is_that_of_compressing_unless_another_is_asked_for(full, folder, tiny_path, capsys):
+    evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--effort", "0"])
+    plain = json.loads(capsys.readouterr().out)
+    assert (full[0]["effort"], plain["effort"]) == (STEPS, 0)
+    assert full[0]["psnr/16"] > plain["psnr/16"]
 
 
 def test_scores_of_pictures(full, seen):

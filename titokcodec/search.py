@@ -44,7 +44,7 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
 
     Args:
         model: Frozen or not; it is not changed.
-        pixels: (B, 3, H, H) in [0, 1], in the type that the model runs in.
+        pixels: (B, 3, H, H) of any float type in [0, 1].
         tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
         steps: On every rung; each takes about three times as long as drawing the pictures.
 
@@ -53,7 +53,7 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
     """
     with torch.inference_mode(False), torch.no_grad():
         pixels = pixels.clone()  # one made in inference mode has no part in backpropagation
-        latents = model.quantize.place(model.latents(pixels).float())
+        latents = model.quantize.place(model.latents(pixels.to(model.latent_tokens.dtype)).float())
         found = torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device)
         for rung in rungs(model.config, tokens):
             found = _settle(model, pixels, found, latents[:, found.shape[1] : rung], steps)
@@ -82,5 +82,6 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
 def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """(B,) mean squared errors of what tokens draw, and how they grow with each entry of the codes, (B, K, d)."""
     codes = model.quantize.lookup(tokens).detach().requires_grad_()
-    errors = (model.draw(codes.to(pixels.dtype)).float() - pixels.float()).square().mean((1, 2, 3))
+    drawn = model.draw(codes.to(model.latent_tokens.dtype)).float()
+    errors = (drawn - pixels.float()).square().mean((1, 2, 3))
     return errors.detach(), torch.autograd.grad(errors.sum(), codes)[0]

@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from bench.thumbnails import best_thumbnail
-from titokcodec import Codec, TitokError, truncate
+from titokcodec import Codec, TitokError
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.search import default_steps
 from training.data import Pictures
 from training.features import Lite0
 from training.inception import Inception
@@ -30,7 +31,7 @@ from training.sheet import contact_sheet, drawn_rows, eight_bit, images, labelle
 
 __all__ = [
     "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "psnr", "rates", "report_sheet",
-    "save_picture", "score",
+    "save_picture", "score", "tokens_of",
 ]  # fmt: skip
 
 Scores = dict[str, float | int | list]
@@ -52,9 +53,12 @@ def score(
 @torch.no_grad()
 def measure(
     model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, lite0: Lite0 | None = None,
-    inception: Inception | None = None, batch: int = 16,
+    inception: Inception | None = None, batch: int = 16, tokens: Tensor | None = None,
 ) -> Scores:  # fmt: skip
     """Every score over the centre crops of ``pictures``, with pixels rounded to 8 bits as a file would hold them.
+
+    Args:
+        tokens: (pictures, K) that stand for them, see ``tokens_of``; by default the encoder's own.
 
     Returns:
         For every K of ``counts``: ``psnr/K`` in dB, ``ssim/K`` and ``lpips/K``, means of each picture's. With Lite0,
@@ -66,17 +70,18 @@ def measure(
     total = len(pictures)
     sums: dict[str, float] = {}
     features: dict[str, list[Tensor]] = {}
-    tokens = []
+    seen_tokens = []
     for which in torch.arange(total).split(batch):
         pixels = pictures.centre_crops(which)
-        tokens.append(model.encode(pixels))
+        rows = model.encode(pixels) if tokens is None else tokens[which]
+        seen_tokens.append(rows)
         seen = lite0.pooled(pixels) if lite0 else None
         if lite0:
             features.setdefault("fd_lite0", []).append(seen.cpu())
         if inception:
             features.setdefault("rfid", []).append(inception.pooled(pixels).cpu())
         for count in counts:
-            drawn = (model.decode(tokens[-1][:, :count]) * 255).round() / 255
+            drawn = (model.decode(rows[:, :count]) * 255).round() / 255
             _add(sums, f"psnr/{count}", psnr(drawn, pixels))
             _add(sums, f"ssim/{count}", ssim(drawn, pixels))
             if lpips:
@@ -95,7 +100,7 @@ def measure(
         if metric == "rfid":
             logits = inception.classify(sets[name].to(inception.fc.weight.device))
             scores[f"inception_score/{count}"] = inception_score(logits, min(10, total))[0]
-    return scores | use_of_codes(torch.cat(tokens).cpu(), model.config.codes)
+    return scores | use_of_codes(torch.cat(seen_tokens).cpu(), model.config.codes)
 
 
 def rates(model: TiTok) -> tuple[int, ...]:
@@ -110,14 +115,20 @@ def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
     return contact_sheet(model, _first(pictures, count), rates(model))
 
 
-def report_sheet(codec: Codec, pictures: Pictures, count: int = 6) -> Image.Image:
+def tokens_of(codec: Codec, pictures: Pictures, effort: int, batch: int = 16) -> Tensor:
+    """(pictures, K) tokens of the centre crops, as files hold them that are made with this effort."""
+    parts = torch.arange(len(pictures)).split(batch)
+    return torch.cat([codec.encode(pictures.centre_crops(which), effort=effort) for which in parts])
+
+
+def report_sheet(codec: Codec, pictures: Pictures, tokens: Tensor, count: int = 6) -> Image.Image:
     """The first pictures, what is left of them at every rate, and the best WebP thumbnail (by PSNR) in as many bytes.
 
     As many as the picture's own file has at the highest rate; where no WebP is that small the place is left grey.
     """
     counts, pixels = rates(codec.model), _first(pictures, count)
-    originals, *drawn = (images(row) for row in drawn_rows(codec.model, pixels, counts))
-    sizes = _sizes(codec, pixels, counts)
+    originals, *drawn = (images(row) for row in (pixels, *drawn_rows(codec.model, tokens[:count], counts)))
+    sizes = file_sizes(codec, tokens[:count], counts)
     rivals = [
         best_thumbnail(picture, budget, "webp", lambda image, truth=truth: _psnr_of(image, truth))
         for picture, truth, budget in zip(originals, pixels, sizes[counts[-1]], strict=True)
@@ -129,20 +140,15 @@ def report_sheet(codec: Codec, pictures: Pictures, count: int = 6) -> Image.Imag
     return labelled_sheet([*rows, (label, [rival and rival.picture for rival in rivals])])
 
 
-def file_sizes(codec: Codec, pictures: Pictures, counts: tuple[int, ...], batch: int = 16) -> dict[str, float]:
-    """``bytes/K``, the longest whole file, and ``mean_bytes/K`` for every K of ``counts``."""
-    sizes: dict[int, list[int]] = {count: [] for count in counts}
-    for which in torch.arange(len(pictures)).split(batch):
-        for count, found in _sizes(codec, pictures.centre_crops(which), counts).items():
-            sizes[count] += found
+def file_sizes(codec: Codec, tokens: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
+    """For every K of ``counts`` the bytes of each picture's whole file."""
+    return {count: [len(codec.write(row[None, :count])) for row in tokens] for count in counts}
+
+
+def summary(sizes: dict[int, list[int]]) -> dict[str, float]:
+    """``bytes/K``, the longest file, and ``mean_bytes/K`` for every K."""
     longest = {f"bytes/{count}": max(found) for count, found in sizes.items()}
     return longest | {f"mean_bytes/{count}": sum(found) / len(found) for count, found in sizes.items()}
-
-
-def _sizes(codec: Codec, pixels: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
-    """For every K the bytes of each picture's file."""
-    full = codec.compress_batch(map(eight_bit, pixels), layout="fit")
-    return {count: [len(truncate(data, count, codec.weights.path)) for data in full] for count in counts}
 
 
 def _first(pictures: Pictures, count: int) -> Tensor:
@@ -185,6 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--inception", type=Path, help="Inception weights: pytorch-fid's .pth, or as safetensors")
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
+    parser.add_argument("--effort", type=int, help="steps of the search for tokens (default: as when compressing)")
     parser.add_argument("--limit", type=int, help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
     parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
@@ -203,15 +210,17 @@ def main(arguments: list[str] | None = None) -> None:
     if len(pictures) < 2 and (lite0 or inception):
         raise SystemExit("a Frechet distance needs two pictures or more")
     counts = rates(codec.model)
+    effort = default_steps(codec.weights.config, 1) if options.effort is None else options.effort
+    tokens = tokens_of(codec, pictures, effort)
     about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
-             "skipped": pictures.skipped}
-    found = measure(codec.model, pictures, counts, lpips, lite0, inception) | file_sizes(codec, pictures, counts)
-    text = _json(about | found)
+             "skipped": pictures.skipped, "effort": effort}
+    found = measure(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
+    text = _json(about | found | summary(file_sizes(codec, tokens, counts)))
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
     if options.sheet:
-        report_sheet(codec, pictures).save(options.sheet)
+        report_sheet(codec, pictures, tokens).save(options.sheet)
 
 
 if __name__ == "__main__":

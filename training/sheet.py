@@ -34,15 +34,15 @@ def save_picture(pixels: Tensor, path: Path) -> None:
 
 
 @torch.no_grad()
-def drawn_rows(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
-    """(B, 3, H, W) pixels, and as many again for each number of tokens: the originals first, then what is drawn."""
-    tokens = model.encode(pixels)
-    return [pixels, *(model.decode(tokens[:, :count]) for count in counts)]
+def drawn_rows(model: TiTok, tokens: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
+    """What (B, K) tokens draw, (B, 3, H, W) for each number of them."""
+    return [model.decode(tokens[:, :count]) for count in counts]
 
 
+@torch.no_grad()
 def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> Tensor:
     """(B, 3, H, W) -> (3, H', W'): one column a picture, the original on top and every rate below."""
-    rows = drawn_rows(model, pixels, counts)
+    rows = [pixels, *drawn_rows(model, model.encode(pixels), counts)]
     return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
 
