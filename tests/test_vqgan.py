@@ -441,3 +441,26 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         proxies.save(path, make(seed=5))
     assert path.read_bytes() == before and os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 4), (5, 3)])
+def test_doubling_is_enlarging_and_then_convolving(rows, columns):
+    torch.manual_seed(4)
+    doubling = vqgan.Doubling(6)
+    x = torch.randn(2, 6, rows, columns, requires_grad=True)
+    given = (x, doubling.weight, doubling.bias)
+    plain = F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), *given[1:], padding=1)
+    assert torch.allclose(doubling(x), plain, atol=1e-5)
+    upstream = torch.randn_like(plain)
+    slopes = (torch.autograd.grad((y * upstream).sum(), given) for y in (doubling(x), plain))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*slopes, strict=True))
+
+
+def test_with_and_without_gradients_the_same_is_drawn():
+    """Without them the decoder works in place and picture by picture."""
+    model, x = make(), pictures()
+    held = x.clone()
+    with torch.no_grad():
+        alone = model.decode(model.encode(x), rows=6)
+    assert x.equal(held)
+    assert torch.allclose(model.decode(model.encode(x), rows=6), alone, atol=1e-4)

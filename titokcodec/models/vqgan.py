@@ -77,6 +77,16 @@ def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(GROUPS, channels, eps=1e-6)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """Of what nothing else needs. In place where nothing is learned: new memory for large maps costs more than SiLU."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def _plus(x: Tensor, y: Tensor) -> Tensor:
+    """``x``, which nothing else needs, plus ``y``; see ``_silu``."""
+    return x + y if torch.is_grad_enabled() else x.add_(y)
+
+
 class ResBlock(nn.Module):
     """Two 3x3 convolutions and a residual.
 
@@ -95,9 +105,9 @@ class ResBlock(nn.Module):
         self.same = inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
-        return h + (x if self.same else self.nin_shortcut(h))
+        h = self.conv1(_silu(self.norm1(x)))
+        h = self.conv2(_silu(self.norm2(h)))
+        return _plus(h, x if self.same else self.nin_shortcut(h))
 
 
 def _blocks(inputs: int, outputs: int, count: int) -> nn.ModuleList:
@@ -118,6 +128,27 @@ class Shrink(nn.Module):
         return x if self.last else F.avg_pool2d(x, 2)
 
 
+class Doubling(nn.Conv2d):
+    """Every pixel becomes 2x2 alike, then a 3x3 convolution runs over them, which has the parameters.
+
+    A pixel of the result sees 2x2 different pixels at most. So both are one transposed convolution of 4x4 with a step
+    of two: four products where the 3x3 kernel takes nine, and the enlarged map never exists.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = _overlaid(_overlaid(self.weight.float(), 2), 3).to(self.weight.dtype).transpose(0, 1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+def _overlaid(kernel: Tensor, axis: int) -> Tensor:
+    """Three entries along an axis as the four of a transposed convolution: those that meet the same pixel add up."""
+    before, here, after = kernel.unbind(axis)
+    return torch.stack([after, here + after, before + here, before], axis)
+
+
 class Level(nn.Module):
     """Residual blocks and, on all but the finest level, a doubling of both sides."""
 
@@ -126,12 +157,12 @@ class Level(nn.Module):
         self.block = _blocks(inputs, outputs, blocks)
         self.last = last
         if not last:
-            self.upsample_conv = nn.Conv2d(outputs, outputs, 3, padding=1)
+            self.upsample_conv = Doubling(outputs)
 
     def forward(self, x: Tensor) -> Tensor:
         for block in self.block:
             x = block(x)
-        return x if self.last else self.upsample_conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return x if self.last else self.upsample_conv(x)
 
 
 class Encoder(nn.Module):
@@ -162,7 +193,7 @@ class Encoder(nn.Module):
             x = level(x)
         for block in self.mid:
             x = block(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(_silu(self.norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -179,12 +210,17 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu and not torch.is_grad_enabled():
+            return torch.cat([self._drawn(one) for one in x.split(1)])  # the memory of one serves the next
+        return self._drawn(x)
+
+    def _drawn(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for block in self.mid:
             x = block(x)
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(_silu(self.norm_out(x)))
 
 
 class VQGAN(nn.Module):
