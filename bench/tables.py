@@ -71,6 +71,21 @@ def seams() -> str:
     return _rows(["tokens a tile", "tiles laid edge to edge", "blended, as decoded"], body) + note
 
 
+def effort() -> str:
+    """What the search for tokens buys and costs."""
+    found = _read("effort.json")
+    counts = (32, 64, 128)
+    body = [
+        [str(row["effort"]), *(f"{row[f'psnr/{k}']:.2f} dB" for k in counts),
+         *(f"{row[f'lpips/{k}']:.3f}" for k in counts), *(_time(row[f"seconds/{size}"]) for size in (1, 16))]
+        for row in found["rows"]
+    ]
+    head = ["effort", *(f"PSNR, {k} tokens" for k in counts), *(f"LPIPS, {k}" for k in counts), "one picture",
+            "each of 16"]
+    note = f"\n{found['pictures']} held-out pictures, {found['threads']} threads of a CPU in {found['dtype']}.\n"
+    return _rows(head, body) + note
+
+
 def speed() -> str:
     """Medians of the speed benchmarks."""
     return _medians("speed.json")
@@ -137,7 +152,7 @@ def training() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "rival": rival, "seams": seams, "speed": speed, "published": published,
+    "scores": scores, "effort": effort, "rival": rival, "seams": seams, "speed": speed, "published": published,
     "generation": generation, "ablation": ablation, "training": training,
 }
 
