@@ -98,6 +98,13 @@ def test_the_model_is_left_as_it_was(codec, pixels):
     assert all(value.grad is None for value in codec.model.parameters())
 
 
+def test_a_codec_loaded_in_inference_mode_can_search(codec, tiny_path, photo):
+    small = photo.resize((256, 256))
+    with torch.inference_mode():
+        own = Codec.from_pretrained(tiny_path, device="cpu", dtype="fp32")
+        assert own.compress(small) == codec.compress(small)
+
+
 def test_a_budget_is_kept_and_holds_a_prefix_of_the_whole(codec, photo):
     small = photo.resize((256, 256))
     for budget in range(25, len(codec.compress(small)) + 1):

@@ -77,8 +77,9 @@ class Codec:
             TitokError: the weights or the device cannot be had.
         """
         chosen = choose_device(device)
-        opened = weights.read(source)
-        return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
+        with torch.inference_mode(False):  # weights loaded in inference mode could never be searched through
+            opened = weights.read(source)
+            return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
 
     def encode(self, pixels: torch.Tensor, tokens: int | None = None, *, effort: int = 0) -> torch.Tensor:
         """Pixels to tokens.
