@@ -1,6 +1,8 @@
 """Training a generator: masks and losses by hand, the set of tokens, and a tiny one that learns what it is shown."""
 
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -8,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.test_stages import ROOT, same
 from tests.test_stages import SMALL as TOKENIZER
-from tests.test_stages import same
 from titokcodec import Generator, weights
 from titokcodec.errors import WeightsError
 from titokcodec.models.maskgit import GeneratorConfig
@@ -29,7 +31,11 @@ def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
     monkeypatch.setitem(GeneratorTraining.presets, "small_uvit", SMALL_UVIT)
-    monkeypatch.setattr(GeneratorTraining, "name_pixels", lambda self, pixels: torch.stack([unlike(p) for p in pixels]))
+    monkeypatch.setattr(GeneratorTraining, "name_pixels", name_pixels)
+
+
+def name_pixels(self, pixels):
+    return torch.stack([unlike(picture) for picture in pixels])
 
 
 def unlike(pixels):
@@ -63,16 +69,19 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def train(photos, tokenizer, tmp_path):
-    def run(*more, steps=150, out="run", preset="small"):
-        words = ["--data", photos, "--labels", photos / "labels.tsv", "--tokenizer", tokenizer, "--tokens", 8,
-                 "--out", tmp_path / out, "--device", "cpu", "--no-bf16", "--no-compile", "--preset", preset,
-                 "--batch", 16, "--steps", steps, "--log-every", 1, "--variants", 1, "--dropout", 0, "--smoothing", 0,
-                 "--label-drop", 0, "--rate", 3e-3, *more]  # fmt: skip
-        run.stage = GeneratorTraining(command.parse(GeneratorTraining, "", [str(word) for word in words]))
+    def words(*more, steps=150, out="run", preset="small"):
+        return ["--data", photos, "--labels", photos / "labels.tsv", "--tokenizer", tokenizer, "--tokens", 8,
+                "--out", tmp_path / out, "--device", "cpu", "--no-bf16", "--no-compile", "--preset", preset,
+                "--batch", 16, "--steps", steps, "--log-every", 1, "--variants", 1, "--dropout", 0, "--smoothing", 0,
+                "--label-drop", 0, "--rate", 3e-3, *more]  # fmt: skip
+
+    def run(*more, out="run", **named):
+        line = [str(word) for word in words(*more, out=out, **named)]
+        run.stage = GeneratorTraining(command.parse(GeneratorTraining, "", line))
         stage.run(run.stage)
         return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
 
-    run.out = tmp_path
+    run.out, run.words = tmp_path, words
     return run
 
 
@@ -205,6 +214,36 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch
     assert train.stage.step == 30
     same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
     assert train.stage.best <= best < float("inf")
+
+
+SCRIPT = """
+import sys
+sys.modules["torch.utils.tensorboard"] = None
+import torch
+torch.set_num_threads(1)
+from tests.test_generator_training import SMALL, name_pixels
+from training import generator
+generator.GeneratorTraining.presets["small"] = SMALL
+generator.GeneratorTraining.name_pixels = name_pixels
+generator.main()
+"""
+
+
+def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
+    """With unequal numbers of masked tokens, dropped labels, scores and the file that one rank writes."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    more = ("--label-drop", 0.3, "--val", photos, "--muon-rate", 0)  # which makes the most of a rounding
+    train(*more, steps=20, out="one")
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "script.py",
+            *train.words(*more, steps=20, out="two")]  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, line)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
+    assert two["step"] == 20
+    same(train.stage.model.state_dict(), two["model"], 2e-3)
+    same(train.stage.ema.model.state_dict(), two["ema"], 2e-3)
+    assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
 
 
 def test_pictures_may_be_named_anew_for_every_batch(train):

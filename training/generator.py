@@ -42,11 +42,18 @@ def draw_masks(shape: tuple[int, int], schedule: str, generator: torch.Generator
     return ranks < masked[:, None]
 
 
-def masked_loss(logits: Tensor, target: Tensor, masked: Tensor, smoothing: float, unmasked: float) -> Tensor:
-    """Mean cross entropy over (B, K) tokens, where what was not masked weighs ``unmasked``."""
+def masked_loss(
+    logits: Tensor, target: Tensor, masks: Tensor, smoothing: float, unmasked: float, mine: slice = slice(None)
+) -> Tensor:
+    """Mean cross entropy over (B, K) tokens, where what was not masked weighs ``unmasked``.
+
+    Args:
+        masks: (B', K) of the batch of all ranks, of which these are the rows ``mine``. Ranks mask unequal numbers of
+            tokens; what each counts is measured by all, so that the mean over ranks is that over all tokens.
+    """
     each = F.cross_entropy(logits.flatten(0, 1), target.flatten(), label_smoothing=smoothing, reduction="none")
-    weight = torch.where(masked, 1.0, unmasked).flatten()
-    return (each * weight).sum() / weight.sum()
+    weights = torch.where(masks, 1.0, unmasked)
+    return (each * weights[mine].flatten()).sum() / (weights.sum() * (len(target) / len(masks)))
 
 
 class GeneratorTraining(Stage):
@@ -164,11 +171,12 @@ class GeneratorTraining(Stage):
         chance = torch.Generator(self.device).manual_seed(mix(self.options.seed, self.step, 2))
         whole = share * parallel.count()  # drawn alike by all ranks, each of which takes its part
         mine = slice(rank * share, (rank + 1) * share)
-        masked = draw_masks((whole, self.config.tokens), self.options.schedule, chance)[mine]
+        masks = draw_masks((whole, self.config.tokens), self.options.schedule, chance)
+        masked = masks[mine]
         dropped = (torch.rand(whole, generator=chance, device=self.device) < self.hyper.label_drop)[mine]
         with self.autocast():
             logits = self.forward(target.masked_fill(masked, self.config.mask_id), labels.masked_fill(dropped, -1))
-        loss = masked_loss(logits.float(), target, masked, self.hyper.smoothing, self.hyper.unmasked)
+        loss = masked_loss(logits.float(), target, masks, self.hyper.smoothing, self.hyper.unmasked, mine)
         with torch.no_grad():
             right = ((logits.argmax(-1) == target) & masked).sum() / masked.sum()
         return Outcome(loss, {"top1": right})

@@ -236,10 +236,12 @@ def run(stage: Stage) -> nn.Module:
     check_finite(measured, stage.step)
     source.close()
     if first:
-        stage.save()
+        stage.save()  # before anything else can fail
+        if val is not None:
+            report(stage, val, log)
         stage.finish()
-    if val is not None:
-        report(stage, val, log)
+        if stage.memory():
+            stage.save()  # with what the last score told
     log.close()
     parallel.finish()
     return stage.ema.model
