@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from titokcodec import bitstream, entropy, geometry, images, weights
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec import geometry, images, weights
+from titokcodec.batches import paint, rebatch
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike
 from titokcodec.budget import Choice, choose, scaled
 from titokcodec.devices import choose_device, choose_dtype
-from titokcodec.errors import CorruptFile, TitokError, WeightsError
-from titokcodec.files import mismatch
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.releases import fingerprint_for
+from titokcodec.packing import Packer
 from titokcodec.search import default_steps, search
 
 
@@ -28,15 +28,15 @@ from titokcodec.search import default_steps, search
 class _Job:
     """A picture on its way through the encoder: everything but its pixels."""
 
-    plan: geometry.Plan
-    tokens: int
+    shape: Choice
+    tiles: int
     grey: bool
     budget: int | None
-    effort: int = 0
+    effort: int
 
     def wish(self, most: int) -> tuple[int, int]:
         """How many tokens of every tile are wanted, and with how much effort: with a budget, all that may fit."""
-        return self.tokens if self.budget is None else most, self.effort
+        return self.shape.tokens if self.budget is None else most, self.effort
 
 
 class Codec:
@@ -57,6 +57,7 @@ class Codec:
         if batch_size < 1:
             raise TitokError(f"batch_size is {batch_size}: give 1 or more")
         self.weights, self.device, self.dtype, self.batch_size = opened, device, dtype, batch_size
+        self._packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.model.quantize.float()
 
@@ -147,8 +148,7 @@ class Codec:
         if len(tokens) != tiles:
             raise TitokError(f"a picture of {width}x{height} in layout {layout} has {tiles} tiles, but here are tokens "
                              f"of {len(tokens)}: give (tiles, K)")
-        job = _Job(geometry.plan(width, height, layout), tokens.shape[1], grey, None)
-        return self._pack(job, tokens.cpu().numpy(), job.tokens)
+        return self._packer.pack(Choice(width, height, layout, tokens.shape[1]), tokens.cpu().numpy(), grey)
 
     def read(
         self, data: BytesLike, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
@@ -166,7 +166,7 @@ class Codec:
         Raises:
             TitokError: as in ``decompress_batch``.
         """
-        return torch.from_numpy(self._read(data, strict, max_pixels)[1]).to(self.device)
+        return torch.from_numpy(self._packer.read(data, strict, max_pixels)[1]).to(self.device)
 
     def compress(self, image: images.Source, **options: object) -> bytes:
         """One picture to the bytes of a ``.titok`` file; see ``compress_batch`` for the options."""
@@ -207,19 +207,18 @@ class Codec:
         def tiles() -> Iterator[np.ndarray]:
             for source in pictures:
                 picture = images.load(source, background=background, max_pixels=max_pixels)
-                choice = self._choose(picture, count, layout, max_side, target_bytes)
-                pixels = images.resize(picture.pixels, (choice.width, choice.height))
-                plan = geometry.plan(choice.width, choice.height, choice.layout)
-                steps = self._steps(effort, plan.tiles)
-                jobs.append(_Job(plan, choice.tokens, picture.grey, target_bytes, steps))
+                shape = self._choose(picture, count, layout, max_side, target_bytes)
+                pixels = images.resize(picture.pixels, (shape.width, shape.height))
+                plan = geometry.plan(shape.width, shape.height, shape.layout)
+                jobs.append(_Job(shape, plan.tiles, picture.grey, target_bytes, self._steps(effort, plan.tiles)))
                 wishes.extend([jobs[-1].wish(self.weights.config.tokens)] * plan.tiles)
                 for start in range(0, plan.tiles, self.batch_size):
                     yield geometry.cut(pixels, plan, start, min(start + self.batch_size, plan.tiles))
 
-        rows = [self._encode_tiles(batch, wishes) for batch in _rebatch(tiles(), self.batch_size)]
+        rows = [self._encode_tiles(batch, wishes) for batch in rebatch(tiles(), self.batch_size)]
         if not rows:
             return []
-        ends = np.cumsum([job.plan.tiles for job in jobs])[:-1]
+        ends = np.cumsum([job.tiles for job in jobs])[:-1]
         return [self._write(job, own) for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)]
 
     def decompress(self, data: BytesLike, **options: object) -> Image.Image:
@@ -242,13 +241,13 @@ class Codec:
         Raises:
             TitokError: a file is not one, damaged, too large, or made with another model.
         """
-        opened = [self._read(data, strict, max_pixels) for data in files]
+        opened = [self._packer.read(data, strict, max_pixels) for data in files]
         sizes = [scaled(header.width, header.height, max_side) for header, _ in opened]
         plans = [
             geometry.plan(*(size if header.layout == "fit" else (header.width, header.height)), header.layout)
             for size, (header, _) in zip(sizes, opened, strict=True)
         ]
-        painted = _paint(plans, self._decode_rows([rows for _, rows in opened]))
+        painted = paint(plans, self._decode_rows([rows for _, rows in opened]))
         return [
             images.to_image(images.resize(pixels, size), header.grey)
             for pixels, size, (header, _) in zip(painted, sizes, opened, strict=True)
@@ -278,22 +277,10 @@ class Codec:
     def _check_tokens(self, tokens: torch.Tensor) -> None:
         if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
             raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
-        self._check_depth(tokens.shape[1])
+        self._packer.check_depth(tokens.shape[1])
         codes = self.weights.config.codes
         if tokens.numel() and (tokens.min() < 0 or tokens.max() >= codes):
             raise TitokError(f"a token is out of range: this model's codes are 0 to {codes - 1}")
-
-    def _check_depth(self, tokens: int) -> None:
-        """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""
-        config = self.weights.config
-        if tokens > config.tokens or not config.nested:
-            config.check_count(tokens)
-
-    def _header(self, width: int, height: int, layout: str, tokens: int, grey: bool, mode: int) -> Header:
-        own, model_id = self.weights.fingerprint, self.weights.model_id
-        return Header(
-            width, height, tokens, layout, grey, self.weights.config.nested, mode, model_id, None if model_id else own
-        )
 
     def _choose(
         self, picture: images.Picture, count: int, layout: str, max_side: int | None, target: int | None
@@ -303,13 +290,9 @@ class Codec:
         if target is None:
             return Choice(width, height, geometry.choose_layout(width, height) if layout == "auto" else layout, count)
 
-        def size(choice: Choice) -> int:
-            header = self._header(choice.width, choice.height, choice.layout, choice.tokens, picture.grey, 0)
-            tiles = geometry.tile_count(choice.width, choice.height, choice.layout)
-            around = len(bitstream.pack(header, b"", self.weights.fingerprint))
-            return around + entropy.packed_size(tiles * choice.tokens, self.weights.config.codes)
-
-        return choose(width, height, layout, target, self.weights.config, size)
+        return choose(
+            width, height, layout, target, self.weights.config, lambda shape: self._packer.most(shape, picture.grey)
+        )
 
     def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> np.ndarray:
         """Each tile's tokens, as many as it wishes, and zeros. Takes the tiles' wishes off the list's beginning."""
@@ -323,76 +306,21 @@ class Codec:
 
     def _write(self, job: _Job, rows: np.ndarray) -> bytes:
         """The file of one picture from its (tiles, K) tokens; with a budget, as many of them as fit."""
-        data = self._pack(job, rows, job.tokens)
+        data = self._packer.pack(job.shape, rows, job.grey)
         if job.budget is not None and self.weights.config.nested:
-            for tokens in range(job.tokens + 1, self.weights.config.tokens + 1):
-                longer = self._pack(job, rows, tokens)
+            for tokens in range(job.shape.tokens + 1, self.weights.config.tokens + 1):
+                longer = self._packer.pack(replace(job.shape, tokens=tokens), rows, job.grey)
                 if len(longer) > job.budget:
                     break
                 data = longer
         return data
 
-    def _pack(self, job: _Job, rows: np.ndarray, tokens: int) -> bytes:
-        mode, payload = entropy.encode(rows[:, :tokens], self.weights.config.codes, self.weights.tables)
-        header = self._header(job.plan.width, job.plan.height, job.plan.layout, tokens, job.grey, mode)
-        return bitstream.pack(header, payload, self.weights.fingerprint)
-
-    def _read(self, data: BytesLike, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
-        """Header and (tiles, K) tokens of a file, every check made before anything large is allocated."""
-        header, offset = bitstream.parse(data)
-        needed, config = fingerprint_for(header), self.weights.config
-        if needed != self.weights.fingerprint:
-            raise mismatch(header, needed, self.weights)
-        bitstream.check_pixels(header, max_pixels)
-        self._check_depth(header.tokens)
-        tiles = geometry.tile_count(header.width, header.height, header.layout)
-        payload = memoryview(data)[offset:]
-        try:
-            bitstream.verify(data, header, offset, needed)
-            return header, entropy.decode(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
-        except CorruptFile:
-            if strict:
-                raise
-        rows = entropy.decode_prefix(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
-        if not rows.shape[1] or (not config.nested and rows.shape[1] < config.tokens):
-            raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
-        return header, rows
-
     def _decode_rows(self, files: list[np.ndarray]) -> Iterator[np.ndarray]:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
         for _, alike in groupby(files, key=lambda rows: rows.shape[1]):
-            for rows in _rebatch(alike, self.batch_size):
+            for rows in rebatch(alike, self.batch_size):
                 pixels = self.decode(torch.from_numpy(rows))
                 yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-
-def _rebatch(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The same rows in arrays of ``size``, the last one maybe shorter; holds no more than it must."""
-    held: list[np.ndarray] = []
-    count = 0
-    for chunk in chunks:
-        held.append(chunk)
-        count += len(chunk)
-        while count >= size:
-            rows = np.concatenate(held) if len(held) > 1 else held[0]
-            yield rows[:size]
-            held, count = [rows[size:]], count - size
-    if count:
-        yield np.concatenate(held)
-
-
-def _paint(plans: list[geometry.Plan], batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Deal tiles out to one canvas after the other; yields finished (H, W, 3) uint8 pictures."""
-    left = np.empty((0, geometry.TILE, geometry.TILE, 3), np.uint8)
-    for plan in plans:
-        canvas, missing = geometry.Canvas(plan), plan.tiles
-        while missing:
-            if not len(left):
-                left = next(batches)
-            canvas.add(left[:missing])
-            taken = min(missing, len(left))
-            left, missing = left[taken:], missing - taken
-        yield canvas.finish()
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,84 @@
+"""Tokens of a picture <-> the bytes of its whole file, for one model. No network runs."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from titokcodec import bitstream, entropy, geometry
+from titokcodec.bitstream import BytesLike, Header
+from titokcodec.budget import Choice
+from titokcodec.errors import CorruptFile
+from titokcodec.files import mismatch
+from titokcodec.releases import fingerprint_for
+from titokcodec.weights import Weights
+
+
+class Packer:
+    """Writes and reads the files of one model.
+
+    Args:
+        weights: Its config, fingerprint and entropy tables.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+
+    def pack(self, shape: Choice, rows: np.ndarray, grey: bool) -> bytes:
+        """The file of a picture.
+
+        Args:
+            shape: Its size, layout and number of tokens a tile.
+            rows: (tiles, K) tokens below the size of the codebook; those beyond ``shape.tokens`` stay out.
+            grey: It is to be drawn without colour.
+        """
+        mode, payload = entropy.encode(rows[:, : shape.tokens], self.weights.config.codes, self.weights.tables)
+        return bitstream.pack(self._header(shape, grey, mode), payload, self.weights.fingerprint)
+
+    def most(self, shape: Choice, grey: bool) -> int:
+        """Bytes that no file of such a picture is longer than: those of a packed one."""
+        around = len(bitstream.pack(self._header(shape, grey, 0), b"", self.weights.fingerprint))
+        tiles = geometry.tile_count(shape.width, shape.height, shape.layout)
+        return around + entropy.packed_size(tiles * shape.tokens, self.weights.config.codes)
+
+    def read(self, data: BytesLike, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
+        """Header and (tiles, K) int64 tokens of a file, every check made before anything large is allocated.
+
+        Args:
+            data: A whole file; without ``strict`` also the beginning of one.
+            strict: Refuse a file that is damaged or cut short. Otherwise take what has arrived of it.
+            max_pixels: Refuse pictures larger than this; None for no limit.
+
+        Raises:
+            TitokError: a file is not one, damaged, too large, or made with another model.
+        """
+        header, offset = bitstream.parse(data)
+        needed, config = fingerprint_for(header), self.weights.config
+        if needed != self.weights.fingerprint:
+            raise mismatch(header, needed, self.weights)
+        bitstream.check_pixels(header, max_pixels)
+        self.check_depth(header.tokens)
+        tiles = geometry.tile_count(header.width, header.height, header.layout)
+        payload = memoryview(data)[offset:]
+        try:
+            bitstream.verify(data, header, offset, needed)
+            return header, entropy.decode(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
+        except CorruptFile:
+            if strict:
+                raise
+        rows = entropy.decode_prefix(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
+        if not rows.shape[1] or (not config.nested and rows.shape[1] < config.tokens):
+            raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
+        return header, rows
+
+    def check_depth(self, tokens: int) -> None:
+        """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""
+        config = self.weights.config
+        if tokens > config.tokens or not config.nested:
+            config.check_count(tokens)
+
+    def _header(self, shape: Choice, grey: bool, mode: int) -> Header:
+        own, model_id = self.weights.fingerprint, self.weights.model_id
+        return Header(
+            shape.width, shape.height, shape.tokens, shape.layout, grey, self.weights.config.nested, mode, model_id,
+            None if model_id else own,
+        )  # fmt: skip
