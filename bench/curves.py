@@ -1,7 +1,8 @@
 """Rate-distortion curves, read from the JSONs that ``bench.rate_distortion`` leaves, and compared at equal bytes.
 
 A file holds one method in CompressAI's schema (``name``, ``description``, ``results`` of equally long lists) and may
-add ``kind`` and ``points``; metrics and single values may be missing.
+add ``kind`` and ``points``; metrics and single values may be missing. ``wins.json`` tells which budget of the rivals
+belongs to which point of titok's.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import json
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 RATES = ("bpp", "bytes", "payload_bytes")  # what a list of results may be besides a metric
 KINDS = ("titok", "thumbnail", "native")
+Pairs = Mapping[tuple[str, str], str]  # from titok's method and label to the label of the rivals' budget
 ABOUT = ("protocol.json", "wins.json", "gallery.json")  # beside the methods, not one of them
 EQUAL = 0.02  # bytes that differ by less of themselves count as equal
 LEVEL = 0.01  # and so do values of a metric
@@ -38,7 +40,8 @@ class Metric:
 
 _METRICS = {
     "psnr-rgb": ("PSNR", "dB", 2), "ssim-rgb": ("SSIM",), "ms-ssim-rgb": ("MS-SSIM",),
-    "ssimulacra2": ("SSIMULACRA2", "", 1), "top1-agreement": ("Top-1 agreement",),
+    "ssimulacra2": ("SSIMULACRA2", "", 1), "fd-lite0": ("FD (Lite0)", "", 1, True),
+    "top1-agreement": ("top-1 agreement",),
 }  # fmt: skip
 
 
@@ -54,7 +57,10 @@ def metric_of(key: str) -> Metric:
 
 @dataclass(frozen=True)
 class Point:
-    """One setting of a method: means over ``pictures`` pictures; what is not known is not in the mappings."""
+    """One setting of a method: means over ``pictures`` pictures; what is not known is not in the mappings.
+
+    Where each metric has its own best files, ``sizes`` has their bytes by metric.
+    """
 
     label: str
     bytes: float
@@ -63,12 +69,14 @@ class Point:
     pictures: int | None
     values: dict[str, float]
     intervals: dict[str, list[float]]
+    sizes: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A codec and the way it is used, with its points from few bytes to many."""
+    """A codec and the way it is used, with its points from few bytes to many; ``slug`` is its file's name."""
 
+    slug: str
     name: str
     description: str
     kind: str
@@ -80,7 +88,8 @@ class Method:
 
         None where the method has no files so small.
         """
-        known = [(point.bytes, point.values[metric]) for point in self.points if metric in point.values]
+        known = sorted((point.sizes.get(metric, point.bytes), point.values[metric])
+                       for point in self.points if metric in point.values)  # fmt: skip
         if not known or size < known[0][0] * (1 - EQUAL):
             return None
         below = max((pair for pair in known if pair[0] <= size), default=known[0])
@@ -89,6 +98,10 @@ class Method:
             return below[1]
         share = max(0.0, math.log(size / below[0]) / math.log(above[0] / below[0]))
         return below[1] + share * (above[1] - below[1])
+
+    def labelled(self, label: str | None) -> Point | None:
+        """The point of that label, if there is one."""
+        return next((point for point in self.points if point.label == label), None)
 
 
 @dataclass(frozen=True)
@@ -114,17 +127,29 @@ class Verdict:
         return "ahead" if (self.ours < self.theirs) == self.metric.lower else "behind"
 
 
-def compare(ours: Method, methods: Sequence[Method], metric: Metric) -> list[Verdict]:
-    """A verdict for each point of ours that has the metric; every method that is not titok is a rival."""
+def compare(ours: Method, methods: Sequence[Method], metric: Metric, pairs: Pairs = {}) -> list[Verdict]:  # noqa: B006
+    """A verdict for each point of ours that has the metric; every method that is not titok is a rival.
+
+    A rival is taken at the budget that belongs to the point, and where it has none, at the point's bytes.
+    """
     found = []
     for point in ours.points:
         if metric.key not in point.values:
             continue
-        there = [(value, rival.name) for rival in methods
-                 if rival.kind != "titok" and (value := rival.at(point.bytes, metric.key)) is not None]  # fmt: skip
+        there = []
+        for rival in (method for method in methods if method.kind != "titok"):
+            paired = rival.labelled(pairs.get((ours.slug, point.label)))
+            value = paired.values.get(metric.key) if paired else rival.at(point.bytes, metric.key)
+            there += [] if value is None else [(value, rival.name)]
         value, name = (min if metric.lower else max)(there, default=(None, ""))
         found.append(Verdict(point, metric, name, value))
     return found
+
+
+def paired(wins: object) -> Pairs:
+    """Which budget belongs to which point, from the rows of ``wins.json``."""
+    rows = [row for row in wins if isinstance(row, dict)] if isinstance(wins, list) else []
+    return {(str(row.get("titok")), str(row.get("label"))): str(row["budget"]) for row in rows if "budget" in row}
 
 
 def metrics_of(methods: Sequence[Method]) -> list[Metric]:
@@ -153,7 +178,7 @@ def read_methods(folder: Path) -> list[Method]:
 def read_json(path: Path) -> object:
     """The file's content; SystemExit in one line where it is no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SystemExit(f"{path} cannot be read: {error}") from None
 
@@ -185,7 +210,8 @@ def _method(path: Path) -> Method | None:
     kind = found.get("kind") if found.get("kind") in KINDS else _guess(path.stem)
     family = re.sub(r"-(native|thumbnails?)\b", "", path.stem)
     name, description = (str(found.get(key) or "") for key in ("name", "description"))
-    return Method(name or path.stem, description, kind, family, sorted(points, key=lambda point: point.bytes))
+    points.sort(key=lambda point: point.bytes)
+    return Method(path.stem, name or path.stem, description, kind, family, points)
 
 
 def _point(column: dict, about: dict) -> Point:
@@ -195,9 +221,11 @@ def _point(column: dict, about: dict) -> Point:
     intervals = {key: pair for key, pair in bounds.items()
                  if key in values and isinstance(pair, list) and len(pair) == 2
                  and None not in map(number, pair)}  # fmt: skip
+    sizes = about.get("mean_bytes") if isinstance(about.get("mean_bytes"), dict) else {}
+    sizes = {key: size for key, size in sizes.items() if key in values and (number(size) or 0) > 0}
     rates = [number(column.get(key)) for key in RATES]
     return Point(str(about.get("label", "")), rates[1], rates[2], rates[0], number(about.get("pictures")), values,
-                 intervals)  # fmt: skip
+                 intervals, sizes)  # fmt: skip
 
 
 def _guess(stem: str) -> str:

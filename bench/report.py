@@ -9,22 +9,21 @@ from __future__ import annotations
 import argparse
 import base64
 import hashlib
-import json
-import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from string import Template
 
-from bench.curves import Method, Metric, Verdict, compare, metric_of, metrics_of, number, read_json, read_methods
-from bench.tables import duration
+from bench import curves
+from bench.curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
+from bench.markup import Cell, embedded, outline, plain, section, table
 
 PAGE = Path(__file__).parent / "page"
+PARTS = ("page.html", "style.css", "common.js", "plots.js", "gallery.js")
 TYPES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 HEAVY = 30e6  # bytes of a page that a phone may not want
-Cell = str | tuple[str, str]  # text, or text and the class of its cell
 
 _PHRASES = {
     "ahead": "ahead of the best rival", "level": "level with the best rival", "behind": "behind the best rival",
@@ -34,19 +33,22 @@ _PHRASES = {
 
 def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
     """The whole page for a folder of results."""
-    methods = read_methods(folder)
-    metrics = metrics_of(methods)
-    gallery, pictures = read_gallery(folder)
+    methods = curves.read_methods(folder)
+    metrics = curves.metrics_of(methods)
+    wins = read_wins(folder)
+    pairs = curves.paired(wins)
+    gallery, pictures = read_gallery(folder, methods)
     data = {
         "methods": [asdict(method) for method in methods], "metrics": [asdict(metric) for metric in metrics],
         "gallery": gallery, "pictures": pictures,
     }  # fmt: skip
-    style = (PAGE / "style.css").read_text()
-    script = "".join((PAGE / name).read_text() for name in ("common.js", "plots.js", "gallery.js"))
+    template, style, *scripts = ((PAGE / name).read_text(encoding="utf-8") for name in PARTS)
+    script = "".join(scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
-    return Template((PAGE / "page.html").read_text()).substitute(
-        style=style, script=script, digest=digest, data=embedded(data), headline=headline(methods, metrics),
-        equal=equal_bytes(methods, metrics), wins=wins(folder), points=point_table(methods, metrics),
+    return Template(template).substitute(
+        style=style, script=script, digest=digest, data=embedded(data),
+        headline=headline(methods, metrics, pairs), equal=equal_bytes(methods, metrics, pairs),
+        wins=win_table(wins, methods), points=point_table(methods, metrics),
         speed=section("speed", "Speed", "".join(map(speed_table, speeds))), protocol=protocol(folder),
     )  # fmt: skip
 
@@ -54,56 +56,57 @@ def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
 # ---- what comes out of the curves -------------------------------------------------------------------------------
 
 
-def headline(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
+def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
     """Where each titok model is ahead of the best rival at equal bytes and where it is not, in words."""
-    ours = [method for method in methods if method.kind == "titok"]
-    texts = [_summary(method, [compare(method, methods, metric) for metric in metrics]) for method in ours]
+    ours = [method for method in methods if method.kind == "titok" and any(point.values for point in method.points)]
+    texts = [_summary(method, [compare(method, methods, metric, pairs) for metric in metrics]) for method in ours]
     counts = [point.pictures for method in methods for point in method.points if point.pictures]
     if counts and min(counts) < max(counts):
         texts.append(
             f"Some methods cannot make every picture so small: hollow marks are means over fewer than the "
             f"{max(counts)} pictures, those that fitted, which are the easier ones."
         )
-    return "".join(f'<p class="headline">{escape(text)}</p>\n' for text in texts if text)
+    return "".join(f'<p class="headline">{escape(text)}</p>\n' for text in texts)
 
 
 def _summary(method: Method, rows: Sequence[list[Verdict]]) -> str:
     """One sentence; metrics with the same fate at the same sizes share a clause."""
+    sizes = [f"{point.bytes:.0f}" for point in method.points]
     fates: dict[tuple, list[str]] = {}
     for row in filter(None, rows):
-        fate = tuple((verdict.word, round(verdict.point.bytes)) for verdict in row)
+        fate = tuple((verdict.word, f"{verdict.point.bytes:.0f}") for verdict in row)
         fates.setdefault(fate, []).append(row[0].metric.name)
-    clauses = [f"{_fate(fate)} on {_and(names)}" for fate, names in fates.items()]
-    sizes = [round(point.bytes) for point in method.points]
-    return f"In {min(sizes)} to {max(sizes)} bytes a picture, {method.name} is {'; '.join(clauses)}." if clauses else ""
+    clauses = [f"on {_and(names)} {_fate(fate, len(sizes))}" for fate, names in fates.items()]
+    first, rival, rest = "; ".join(clauses).partition("the best rival")
+    told = first + rival + rest.replace("the best rival", "it")
+    return f"{method.name}, in {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} bytes a picture: {told}."
 
 
-def _fate(fate: tuple[tuple[str, int], ...]) -> str:
+def _fate(fate: tuple[tuple[str, str], ...], points: int) -> str:
     words = list(dict.fromkeys(word for word, _ in fate))
-    if len(words) == 1:
-        return f"{_PHRASES[words[0]]} at every size"
-    parts = [f"{_PHRASES[word]} at {_and([str(size) for other, size in fate if other == word])} bytes"
-             for word in words]  # fmt: skip
-    return ", ".join(parts)
+    if len(words) == 1 and len(fate) == points:
+        return _PHRASES[words[0]] + " at every size" * (points > 1)
+    sizes = [_and([size for other, size in fate if other == word]) for word in words]
+    return ", ".join(f"{_PHRASES[word]} at {size} bytes" for word, size in zip(words, sizes, strict=True))
 
 
 def _and(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
+def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
     """A table for each titok model: every point beside the best rival of as many bytes."""
     tables = []
     for method in (method for method in methods if method.kind == "titok"):
-        verdicts = {(id(v.point), m.key): v for m in metrics for v in compare(method, methods, m)}
+        verdicts = {(id(v.point), m.key): v for m in metrics for v in compare(method, methods, m, pairs)}
         body = [
             [f"{point.bytes:.4g}", *(_verdict(verdicts.get((id(point), metric.key))) for metric in metrics)]
             for point in method.points
         ]
         tables.append(table(["bytes", *map(_direction, metrics)], body, method.name))
     note = (
-        "<p>Each cell: titok, against the best rival at as many bytes (interpolated between its points over log "
-        "bytes). Differences under one per cent count as level.</p>"
+        "<p>Each cell: titok, and below it the best rival at as many bytes: under the same budget, or where it has "
+        "none, between its points over log bytes. Differences under one per cent count as level.</p>"
     )
     return section("equal", "At equal bytes", "".join(tables), note)
 
@@ -117,8 +120,8 @@ def _verdict(verdict: Verdict | None) -> Cell:
         return "-"
     ours = verdict.metric.text(verdict.ours)
     if verdict.theirs is None:
-        return f"{ours}, no rival so small", "alone"
-    return f"{verdict.word}: {ours} against {verdict.metric.text(verdict.theirs)}, {verdict.rival}", verdict.word
+        return f"{ours}, alone\nno rival so small", "alone"
+    return f"{ours}, {verdict.word}\n{verdict.metric.text(verdict.theirs)} {verdict.rival}", verdict.word
 
 
 def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
@@ -134,10 +137,10 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
                 between = " to ".join(f"{bound:.{metric.digits}f}" for bound in bounds)
                 cells.append("-" if value is None else metric.text(value) + f" ({between})" * bool(bounds))
             body.append([method.name, point.label, *cells])
-    notes = "".join(
-        f"<dt>{escape(method.name)}</dt><dd>{escape(method.description)}</dd>"
-        for method in methods if method.description
-    )  # fmt: skip
+    told: dict[str, list[str]] = {}
+    for method in methods:
+        told.setdefault(method.description, []).append(method.name)
+    notes = "".join(f"<dt>{escape(_and(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
     return section("points", "All points", table(head, body, "Means over the pictures, 95 % intervals"),
                    f"<dl>{notes}</dl>" if notes else "")  # fmt: skip
 
@@ -145,58 +148,73 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
 # ---- what lies beside the curves --------------------------------------------------------------------------------
 
 
-def wins(folder: Path) -> str:
-    """How often titok beats each rival, picture by picture."""
+def read_wins(folder: Path) -> list[dict]:
+    """The rows of ``wins.json``; none without the file."""
     path = folder / "wins.json"
-    rows = list(_win_rows(read_json(path))) if path.is_file() else []
-    keys = list(dict.fromkeys(row["metric"] for row in rows))
-    places = list(dict.fromkeys((row["ours"], row["rival"], row["budget"]) for row in rows))
-    cells = {(row["ours"], row["rival"], row["budget"], row["metric"]): row["cell"] for row in rows}
-    body = [[*place, *(cells.get((*place, key), "-") for key in keys)] for place in places]
-    head = ["method", "rival", "bytes at most", *(metric_of(key).name for key in keys)]
-    note = "<p>Share of pictures on which titok is better, with its interval; half is level.</p>"
-    return section("wins", "Wins, picture by picture", table(head, body, "titok against each rival") if rows else "",
-                   note)  # fmt: skip
-
-
-def _win_rows(found: object) -> Iterable[dict]:
-    """Rows of a list anywhere in the file that name a metric and a rate."""
-    rate = number(_first(found, "rate", "win_rate")) if isinstance(found, dict) and "metric" in found else None
-    if rate is not None:
-        low, high = (number(bound) for bound in _pair(found.get("interval")))
-        bounds = "" if low is None or high is None else f" ({low:.0%} to {high:.0%})"
-        fate = "level" if not bounds or low <= 0.5 <= high else "ahead" if rate > 0.5 else "behind"
-        yield {
-            "ours": str(_first(found, "method", "ours", "titok")), "rival": str(found.get("rival", "")),
-            "budget": str(_first(found, "budget", "bytes")), "metric": str(found["metric"]),
-            "cell": (f"{rate:.0%}{bounds}", fate),
-        }  # fmt: skip
-    elif isinstance(found, (dict, list)):
-        for part in found.values() if isinstance(found, dict) else found:
-            yield from _win_rows(part)
-
-
-def _first(found: dict, *keys: str) -> object:
-    return next((found[key] for key in keys if key in found), "")
-
-
-def _pair(value: object) -> tuple[object, object]:
-    return tuple(value) if isinstance(value, list) and len(value) == 2 else (None, None)
-
-
-def read_gallery(folder: Path) -> tuple[list[dict], dict[str, str]]:
-    """The gallery's entries, and its pictures as data URIs by the names that entries use; each picture once."""
-    path = folder / "gallery.json"
     found = read_json(path) if path.is_file() else []
-    entries, pictures = [], {}
-    for entry in found if isinstance(found, list) else []:
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> str:
+    """How often titok beats each rival, picture by picture."""
+    names = {method.slug: method.name for method in methods}
+    lines: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for row in rows:
+        ours, rival = (str(row.get(key, "")) for key in ("titok", "rival"))
+        pictures, without = (number(row.get(key)) for key in ("pictures", "without"))
+        seen = "-" if pictures is None else f"{pictures:g} of {pictures + (without or 0):g}"
+        place = (names.get(ours, ours), str(row.get("label", "")), names.get(rival, rival),
+                 str(row.get("budget", "")), seen)  # fmt: skip
+        lines.setdefault(place, {})[str(row.get("metric"))] = _win(row)
+    keys = [key for key in dict.fromkeys(key for line in lines.values() for key in line) if key != "None"]
+    body = [[*place, *(line.get(key, "-") for key in keys)] for place, line in lines.items()]
+    head = ["method", "setting", "rival", "its bytes", "pictures", *(metric_of(key).name for key in keys)]
+    note = (
+        "<p>Share of pictures on which titok is better, a tie being half a win, with 95 % intervals; of the pictures "
+        "that the rival can make so small.</p>"
+    )
+    content = table(head, body, "titok against each rival in as many bytes") if lines else ""
+    return section("wins", "Wins, picture by picture", content, note)
+
+
+def _win(row: dict) -> Cell:
+    rate, bounds = number(row.get("rate")), row.get("interval")
+    if rate is None:
+        return "-"
+    if not isinstance(bounds, list) or len(bounds) != 2 or None in map(number, bounds):
+        return f"{rate:.0%}"
+    fate = "level" if bounds[0] <= 0.5 <= bounds[1] else "ahead" if rate > 0.5 else "behind"
+    return f"{rate:.0%} ({bounds[0]:.0%} to {bounds[1]:.0%})", fate
+
+
+def read_gallery(folder: Path, methods: Sequence[Method] = ()) -> tuple[list[dict], dict[str, str]]:
+    """The gallery's entries, and its pictures as data URIs by the names that entries use; each picture once.
+
+    An entry that is there for several reasons comes once, with the places that it has among the pictures of each.
+    """
+    path = folder / "gallery" / "gallery.json"
+    found = read_json(path) if path.is_file() else []
+    known = {method.slug: method for method in methods} | {method.name: method for method in methods}
+    entries: dict[tuple[str, str], dict] = {}
+    pictures: dict[str, str] = {}
+    for place, entry in enumerate(entry for entry in found if isinstance(entry, dict)):
         original = _picture(folder, entry.get("original"), pictures)
-        shown = [{**version, "file": name} for version in entry.get("shown", [])
+        shown = [_version(version, known, name) for version in entry.get("shown", [])
                  if (name := _picture(folder, version.get("file"), pictures))]  # fmt: skip
         if original and shown:
-            entries.append({"name": str(entry.get("name", "")), "why": str(entry.get("why", "")), "original": original,
-                            "shown": shown})  # fmt: skip
-    return entries, pictures
+            name = str(entry.get("name", ""))
+            fresh = {"name": name, "original": original, "shown": shown, "why": {}}
+            entries.setdefault((name, original), fresh)["why"][str(entry.get("why", ""))] = place
+    return list(entries.values()), pictures
+
+
+def _version(version: dict, known: dict[str, Method], name: str) -> dict:
+    """What is shown of a method, under the name and with the kind that the curves have."""
+    method = str(version.get("method", ""))
+    kind = "titok" if method.startswith("titok") else "thumbnail"
+    if method in known:
+        method, kind = known[method].name, known[method].kind
+    return {**version, "method": method, "label": str(version.get("label", "")), "kind": kind, "file": name}
 
 
 def _picture(folder: Path, name: object, pictures: dict[str, str]) -> str | None:
@@ -219,9 +237,9 @@ def speed_table(path: Path) -> str:
     rows = [_timing(row) for row in next(iter(lists), []) if isinstance(row, dict)]
     if not rows:
         raise SystemExit(f"{path} holds no timings")
-    about = [f"{key}: {_plain(key, value)}" for key, value in found.items() if not isinstance(value, (list, dict))]
+    about = [f"{key}: {plain(key, value)}" for key, value in found.items() if not isinstance(value, (list, dict))]
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    body = [[_plain(key, row.get(key)) for key in keys] for row in rows]
+    body = [[plain(key, row.get(key)) for key in keys] for row in rows]
     return table([key.replace("_", " ") for key in keys], body, ", ".join([path.stem.replace("-", " "), *about]))
 
 
@@ -232,70 +250,13 @@ def _timing(row: dict) -> dict:
     return {key: value for key, value in row.items() if not isinstance(value, (list, dict))}
 
 
-def _plain(key: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if number(value) is None:
-        return "-" if value is None else str(value)
-    if key in ("median", "seconds", "latency", "mean"):
-        return duration(value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def protocol(folder: Path) -> str:
     """Everything that ``protocol.json`` says, to be unfolded."""
     path = folder / "protocol.json"
     if not path.is_file():
         return ""
-    outline = _outline(read_json(path))
-    return section("protocol", "Protocol", f"<details><summary>How this was measured</summary>{outline}</details>")
-
-
-def _outline(value: object) -> str:
-    if isinstance(value, dict):
-        parts = (f"<dt>{escape(str(key))}</dt><dd>{_outline(part)}</dd>" for key, part in value.items())
-        return f"<dl>{''.join(parts)}</dl>"
-    if isinstance(value, list):
-        return f"<ul>{''.join(f'<li>{_outline(part)}</li>' for part in value)}</ul>"
-    return escape(_plain("", value))
-
-
-# ---- HTML -------------------------------------------------------------------------------------------------------
-
-
-def section(name: str, title: str, content: str, note: str = "") -> str:
-    """A section of the page; nothing at all without content."""
-    return f'<section id="{name}"><h2>{title}</h2>\n{note}\n{content}</section>\n' if content else ""
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[Cell]], caption: str) -> str:
-    """A table that scrolls on its own where it is too wide."""
-    rows = ["".join(f'<th scope="col">{escape(text)}</th>' for text in head)]
-    rows += ["".join(map(_cell, row)) for row in body]
-    inside = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f"<table><caption>{escape(caption)}</caption>\n{inside}</table></div>\n"
-    )
-
-
-def _cell(cell: Cell) -> str:
-    text, kind = cell if isinstance(cell, tuple) else (cell, "")
-    return f'<td class="{kind}">{escape(text)}</td>' if kind else f"<td>{escape(text)}</td>"
-
-
-def embedded(data: object) -> str:
-    """JSON that can stand inside a script element, whatever its texts say."""
-    return re.sub("[<>&]", lambda found: f"\\u{ord(found[0]):04x}", json.dumps(_finite(data), separators=(",", ":")))
-
-
-def _finite(data: object) -> object:
-    """The same without NaN and infinity, which browsers do not read."""
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_finite(value) for value in data]
-    return number(data) if isinstance(data, float) else data
+    content = outline(read_json(path))
+    return section("protocol", "Protocol", f"<details><summary>How this was measured</summary>{content}</details>")
 
 
 def main() -> None:

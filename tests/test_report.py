@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bench import report
-from bench.curves import Method, Point, compare, metric_of, read_methods
+from bench.curves import Method, Point, compare, metric_of, paired, read_methods
 
 METRICS = ("psnr-rgb", "ms-ssim-rgb", "lpips-squeeze", "fd-lite0", "top1-agreement")
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -43,17 +43,17 @@ def picture(path, colour, side=64):
     Image.fromarray(ramp.astype(np.uint8)).save(path, lossless=True)
 
 
-def entry(folder, number, why):
+def entry(folder, number):
     """A picture with three versions of titok's and of a rival's."""
     shown = []
-    for method, colour in (("titok default-1", (0.5, 1, 1)), ("WebP thumbnail", (1, 1, 0.4))):
+    for method, colour in (("titok-default-1", (0.5, 1, 1)), ("webp-thumbnail", (1, 1, 0.4))):
         for size in SIZES:
             name = f"{number}-{method[:2]}-{size}.webp"
             picture(folder / name, np.array(colour) * (0.6 + number / 10) * (1 - 9 / size))
             shown.append({"method": method, "label": f"{size} at most", "bytes": size - number, "file": name,
-                          "psnr-rgb": 17.0 + number, "lpips-squeeze": 0.6 - number / 20})  # fmt: skip
+                          "psnr-rgb": 17.0 - number, "lpips-squeeze": 0.6 + number / 20})  # fmt: skip
     picture(folder / f"{number}.webp", (1, 1, 1))
-    return {"name": f"picture {number}", "why": why, "original": f"gallery/{number}.webp", "shown": shown}
+    return {"name": f"picture {number}", "original": f"gallery/{number}.webp", "shown": shown}
 
 
 @pytest.fixture
@@ -69,12 +69,14 @@ def folder(tmp_path):
     keep("jpeg-native.json", curve("JPEG", "native", (900, 1400, 2500), 3))
     keep("webp-native.json", curve("WebP", "native", (700, 1100), 2))
     keep("protocol.json", {"pictures": [{"name": "a.png", "sha256": "0f" * 32}], "commit": "abc1234", "skipped": []})
+    about = {"titok": "titok-default-1", "rival": "webp-thumbnail", "rate": 0.75, "interval": [0.6, 0.9]}
     keep("wins.json", [
-        {"method": "titok default-1", "rival": "WebP thumbnail", "budget": size, "metric": metric, "rate": 0.75,
-         "interval": [0.6, 0.9]} for size in SIZES for metric in METRICS[:3]
+        {**about, "label": f"{size} bytes", "budget": f"budget {size}", "metric": metric, "pictures": 7, "without": 5}
+        for size in SIZES for metric in METRICS[:3]
     ])  # fmt: skip
-    whys = ("first", "best", "worst", "worst")
-    keep("gallery.json", [entry(where / "gallery", number, why) for number, why in enumerate(whys)])
+    shown = [entry(where / "gallery", number) for number in range(4)]
+    whys = [(0, "first"), (1, "first"), (3, "worst"), (2, "worst"), (1, "best")]
+    keep("gallery/gallery.json", [shown[number] | {"why": why} for number, why in whys])
     return where
 
 
@@ -112,8 +114,8 @@ def main(monkeypatch, *arguments):
 
 
 def method(kind, *points, name=""):
-    made = [Point("", size, None, None, None, {"psnr-rgb": value}, {}) for size, value in points]
-    return Method(name or kind, "", kind, kind, made)
+    made = [Point(f"budget {size}", size, None, None, None, {"psnr-rgb": value}, {}, {}) for size, value in points]
+    return Method(kind, name or kind, "", kind, kind, made)
 
 
 def test_equal_bytes_by_hand():
@@ -134,13 +136,32 @@ def test_verdicts():
     ]  # fmt: skip
 
 
+def test_a_rival_counts_at_the_budget_that_belongs_to_the_point():
+    """Also where its files are a little larger, as under a budget they may be."""
+    rival, ours = method("thumbnail", (100, 20.0), (400, 22.0)), method("titok", (90, 19.0), (200, 30))
+    pairs = paired([{"titok": "titok", "label": "budget 90", "rival": "any", "budget": "budget 100", "metric": None}])
+    assert [v.theirs for v in compare(ours, [rival], metric_of("psnr-rgb"))] == [None, pytest.approx(21)]
+    assert [v.theirs for v in compare(ours, [rival], metric_of("psnr-rgb"), pairs)] == [20, pytest.approx(21)]
+
+
+def test_thumbnails_have_other_bytes_for_each_metric(folder):
+    change(folder / "raw-thumbnail.json", points=[{"mean_bytes": {"psnr-rgb": 50, "new": 1}}])
+    raw = next(found for found in read_methods(folder) if found.slug == "raw-thumbnail")
+    assert [point.sizes for point in raw.points] == [{"psnr-rgb": 50}, {}, {}]
+    assert raw.at(50, "psnr-rgb") == raw.points[0].values["psnr-rgb"] and raw.at(50, "lpips-squeeze") is None
+
+
 def test_the_headline_says_where_it_loses(folder):
     methods = read_methods(folder)
-    text = report.headline(methods, [metric_of("psnr-rgb"), metric_of("lpips-squeeze")])
-    assert "In 58 to 203 bytes a picture, titok default-1 is behind the best rival at every size on PSNR" in text
+    text = report.headline(methods, [metric_of("psnr-rgb"), metric_of("fd-lite0"), metric_of("ms-ssim-rgb")], {})
+    assert text.splitlines()[0] == (
+        '<p class="headline">titok default-1, in 58 to 203 bytes a picture: on PSNR, FD (Lite0) and MS-SSIM '
+        "behind the best rival at every size.</p>"
+    )
     change(folder / "jpeg-xl-thumbnail.json", results={"bytes": [100, 203], "psnr-rgb": [10, 30]})
-    text = report.headline(read_methods(folder), [metric_of("psnr-rgb")])
-    assert "ahead of the best rival at 58 and 106 bytes, behind the best rival at 203 bytes on PSNR" in text
+    text = report.headline(read_methods(folder), [metric_of("psnr-rgb"), metric_of("lpips-squeeze")], {})
+    assert "on PSNR ahead of the best rival at 58 and 106 bytes, behind it at 203 bytes; " in text
+    assert "on LPIPS (squeeze) ahead of it at every size." in text
     assert "fewer than the 12 pictures" in text
 
 
@@ -159,25 +180,30 @@ def test_the_page_asks_for_nothing(folder, speed):
     assert "@import" not in text and not re.search(r"url\(", text)
     assert "default-src 'none'" in text
     assert 20_000 < len(text) < 200_000
-    for word in ("12.3 ms", "75% (60% to 90%)", "0f" * 32, "made-up JPEG", "level", "batch 1"):
+    for word in ("12.3 ms", "75% (60% to 90%)", "0f" * 32, "made-up JPEG", "7 of 12", "batch 1"):
         assert word in text, word
 
 
 def test_each_picture_is_there_once(folder):
-    found = json.loads((folder / "gallery.json").read_text())
-    (folder / "gallery.json").write_text(json.dumps(found + found))
+    found = json.loads((folder / "gallery/gallery.json").read_text())
+    (folder / "gallery/gallery.json").write_text(json.dumps(found + found))
     assert report.page(folder).count("data:image/webp") == 4 * 7 - 3, "the four originals are the same"
+    entries, _ = report.read_gallery(folder, read_methods(folder))
+    assert [list(entry["why"]) for entry in entries] == [["first"], ["first", "best"], ["worst"], ["worst"]]
+    assert {version["method"] for entry in entries for version in entry["shown"]} == {
+        "titok default-1", "WebP thumbnail"
+    }  # fmt: skip
 
 
 def test_hostile_names_stay_text(folder, speed):
     change(folder / "webp-thumbnail.json", name=HOSTILE, description=HOSTILE)
     change(folder / "protocol.json", **{HOSTILE: [HOSTILE, {HOSTILE: HOSTILE}]})
     change(speed, machine=HOSTILE, benchmarks=[{HOSTILE: HOSTILE}])
-    gallery = json.loads((folder / "gallery.json").read_text())
+    gallery = json.loads((folder / "gallery/gallery.json").read_text())
     gallery[0] |= {"name": HOSTILE, "why": HOSTILE}
     gallery[0]["shown"][0] |= {"method": HOSTILE, "label": HOSTILE}
-    (folder / "gallery.json").write_text(json.dumps(gallery))
-    wins = [{"rival": HOSTILE, "budget": HOSTILE, "metric": HOSTILE, "rate": 0.5}]
+    (folder / "gallery/gallery.json").write_text(json.dumps(gallery))
+    wins = [dict.fromkeys(("titok", "label", "rival", "budget", "metric"), HOSTILE) | {"rate": 0.5}]
     (folder / "wins.json").write_text(json.dumps(wins))
     text = report.page(folder, [speed])
     assert "<img src=x" not in text and References(text).tags.count("script") == 2
@@ -187,15 +213,15 @@ def test_hostile_names_stay_text(folder, speed):
 
 def test_pictures_of_other_folders_stay_there(folder, tmp_path, capsys):
     picture(tmp_path / "secret.webp", (1, 1, 1))
-    gallery = json.loads((folder / "gallery.json").read_text())
+    gallery = json.loads((folder / "gallery/gallery.json").read_text())
     gallery[0]["original"] = "../secret.webp"
-    (folder / "gallery.json").write_text(json.dumps(gallery))
+    (folder / "gallery/gallery.json").write_text(json.dumps(gallery))
     assert len(report.read_gallery(folder)[0]) == 3
     assert "there is no picture ../secret.webp" in capsys.readouterr().err
 
 
 def test_what_is_missing_is_left_out(folder):
-    for name in ("wins.json", "gallery.json", "protocol.json"):
+    for name in ("wins.json", "gallery/gallery.json", "protocol.json"):
         (folder / name).unlink()
     for path in folder.glob("*.json"):
         results = json.loads(path.read_text())["results"]
@@ -357,9 +383,22 @@ def test_methods_are_hidden_and_shown(opened):
     assert find(opened, '[data-metric="psnr-rgb"] polyline').get_attribute("points") == before
     press(opened, "ENTER")
     assert count(opened, lines) == 0
-    for button in opened.find_elements("css selector", '#legend [aria-pressed="true"]'):
-        button.click()
+    while count(opened, '#legend [aria-pressed="true"]'):
+        find(opened, '#legend [aria-pressed="true"]').click()
     assert count(opened, "#charts polyline") == 0 and "nothing is chosen" in find(opened, ".chart svg").text
+
+
+def test_a_kind_is_hidden_and_shown_at_once(opened):
+    pressed = lambda: count(opened, '#legend [aria-pressed="true"]')  # noqa: E731
+    native = '#legend [data-kind="native"]'
+    assert pressed() == 6 + 2
+    find(opened, '#legend [data-method="WebP"]').click()
+    assert pressed() == 8 - 2, "neither it nor all natives"
+    find(opened, native).click()
+    assert pressed() == 8
+    find(opened, native).click()
+    assert pressed() == 8 - 3
+    assert count(opened, '[data-metric="psnr-rgb"] polyline') == 4
 
 
 def test_methods_can_be_told_apart(opened):
@@ -411,17 +450,17 @@ def test_pictures_change(opened):
     find(opened, "#strip button").click()
     names.append(find(opened, "#where").text)
     assert names == [
-        "2 of 4: picture 1, one of the best", "3 of 4: picture 2, one of the worst",
-        "4 of 4: picture 3, one of the worst", "1 of 4: picture 0",
+        "2 of 4: picture 1, one of the best", "3 of 4: picture 3, one of the worst",
+        "4 of 4: picture 2, one of the worst", "1 of 4: picture 0",
     ]  # fmt: skip
-    assert "picture 0: titok default-1, 106 at most" in find(opened, "#under").get_attribute("alt")
+    assert "picture 0: titok default-1, 203 at most (203 bytes)" in find(opened, "#under").get_attribute("alt")
 
 
 def test_the_worst_come_first_when_asked(opened):
     find(opened, '[data-order="worst"]').click()
     order = [image.get_attribute("alt") for image in opened.find_elements("css selector", "#strip img")]
-    assert order == ["picture 2", "picture 3", "picture 0", "picture 1"]
-    assert find(opened, "#where").text == "1 of 4: picture 2, one of the worst"
+    assert order == ["picture 3", "picture 2", "picture 1", "picture 0"]
+    assert find(opened, "#where").text == "1 of 4: picture 3, one of the worst"
     focus(opened, '[data-order="best"]')
     press(opened, "ENTER")
     assert find(opened, "#where").text == "1 of 4: picture 1, one of the best"
@@ -433,8 +472,8 @@ def test_versions_keep_to_equal_bytes(opened):
     choose = lambda side, text: next(  # noqa: E731
         option for option in find(opened, f"#{side}").find_elements("css selector", "option") if option.text == text
     ).click()
-    assert caption("left").startswith("titok default-1, 106 at most\n106 bytes\nPSNR 17.00 dB\nLPIPS (squeeze) 0.600")
-    assert caption("right").startswith("WebP thumbnail, 106 at most\n106 bytes")
+    assert caption("left").startswith("titok default-1, 203 at most\n203 bytes\nPSNR 17.00 dB\nLPIPS (squeeze) 0.600")
+    assert caption("right").startswith("WebP thumbnail, 203 at most\n203 bytes")
     choose("left", "titok default-1, 58 at most (58 bytes)")
     assert caption("right").startswith("WebP thumbnail, 58 at most\n58 bytes")
     find(opened, "#equal-bytes").click()
@@ -454,7 +493,7 @@ def test_nothing_is_wider_than_the_window(opened, width, height):
     for selector in ("h1", ".headline", "#legend button", ".chart h3", "#stage", "#caption-right", "#equal td"):
         assert find(opened, selector).is_displayed(), selector
     box = find(opened, "#stage").rect
-    assert box["width"] > 0.9 * min(width, 600) - 40 and box["height"] == pytest.approx(box["width"], abs=1)
+    assert box["width"] > min(0.9 * width, 380) and box["height"] == pytest.approx(box["width"], abs=1)
     size = opened.execute_script("return getComputedStyle(document.querySelector('.chart text')).fontSize")
     assert size == "12px" and find(opened, ".chart svg").rect["width"] <= width
 
@@ -484,10 +523,10 @@ def contrast(a, b):
 
 def test_hostile_names_do_nothing_in_a_browser(browser, folder, tmp_path):
     change(folder / "webp-thumbnail.json", name=HOSTILE, description=HOSTILE)
-    gallery = json.loads((folder / "gallery.json").read_text())
+    gallery = json.loads((folder / "gallery/gallery.json").read_text())
     gallery[0] |= {"name": HOSTILE}
     gallery[0]["shown"][1] |= {"method": HOSTILE, "label": HOSTILE}
-    (folder / "gallery.json").write_text(json.dumps(gallery))
+    (folder / "gallery/gallery.json").write_text(json.dumps(gallery))
     path = tmp_path / "hostile.html"
     path.write_text(report.page(folder))
     resize(browser, 360, 740)
@@ -499,7 +538,7 @@ def test_hostile_names_do_nothing_in_a_browser(browser, folder, tmp_path):
 
 
 def test_a_page_of_little(browser, folder, tmp_path):
-    for path in folder.glob("*.json"):
+    for path in folder.rglob("*.json"):
         if path.name != "webp-native.json":
             path.unlink()
     change(folder / "webp-native.json", results={"bytes": [700], "psnr-rgb": [20.0]}, points=[])

@@ -1,6 +1,5 @@
 // The gallery: a picture, two versions of it, and a slider between them.
 
-const RANKS = {worst: ["worst", "first", "best"], best: ["best", "first", "worst"]};
 const ORIGINAL = {method: "Original", label: "", bytes: null};
 
 const state = {entries: data.gallery, at: 0, left: null, right: ORIGINAL};
@@ -8,7 +7,6 @@ const state = {entries: data.gallery, at: 0, left: null, right: ORIGINAL};
 const same = (a, b) => a.method === b.method && a.label === b.label && a.bytes === b.bytes;
 const title = version => [version.method, version.label].filter(Boolean).join(", ");
 const longTitle = version => title(version) + (version.bytes === null ? "" : ` (${bytes(version.bytes)})`);
-const kindOf = name => data.methods.find(method => method.name === name)?.kind ?? (/^titok/i.test(name) ? "titok" : "rival");
 
 const current = () => state.entries[state.at];
 const versions = entry => [{...ORIGINAL, file: entry.original}, ...entry.shown];
@@ -32,14 +30,14 @@ function choose(side, version) {
   show();
 }
 
+// To start with: titok at the highest rate at which there are rivals, and the best of these.
 function start(entry) {
-  const ours = entry.shown.filter(version => kindOf(version.method) === "titok");
-  const among = ours.length ? ours : entry.shown;
-  state.left = among[Math.floor((among.length - 1) / 2)];
-  const rivals = entry.shown.filter(version => kindOf(version.method) === "thumbnail");
-  const names = [...new Set(rivals.map(version => version.method))];
-  const close = names.map(name => nearest(entry, {method: name}, state.left.bytes));
-  state.right = close.sort((a, b) => quality(a) - quality(b)).at(-1) ?? {...ORIGINAL, file: entry.original};
+  const alike = (a, b) => Math.abs(Math.log(a.bytes / b.bytes)) < 0.1;
+  const ours = entry.shown.filter(version => version.kind === "titok");
+  const rivals = entry.shown.filter(version => version.kind !== "titok");
+  state.left = ours.filter(version => rivals.some(rival => alike(version, rival))).at(-1) ?? ours.at(-1) ?? rivals[0];
+  const close = rivals.filter(rival => alike(state.left, rival)).sort((a, b) => quality(a) - quality(b));
+  state.right = close.at(-1) ?? versions(entry)[0];
 }
 
 // Higher is better, by the first of these metrics that the version has.
@@ -51,15 +49,17 @@ function quality(version) {
 // ---- order
 
 function entryQuality(entry) {
-  const ours = entry.shown.filter(version => kindOf(version.method) === "titok").map(quality);
+  const ours = entry.shown.filter(version => version.kind === "titok").map(quality);
   return ours.reduce((sum, value) => sum + value, 0) / (ours.length || 1);
 }
 
+// Those that were picked for it as they were picked, then the others by their quality.
 function ordered(order) {
   if (order === "given") return data.gallery;
-  const rank = entry => (RANKS[order].indexOf(entry.why) + 3) % 3; // what is none of them comes last
+  const picked = data.gallery.filter(entry => order in entry.why).sort((a, b) => a.why[order] - b.why[order]);
+  const others = data.gallery.filter(entry => !(order in entry.why));
   const sign = order === "worst" ? 1 : -1;
-  return [...data.gallery].sort((a, b) => rank(a) - rank(b) || sign * (entryQuality(a) - entryQuality(b)));
+  return [...picked, ...others.sort((a, b) => sign * (entryQuality(a) - entryQuality(b)))];
 }
 
 function reorder(button) {
@@ -84,7 +84,7 @@ function show() {
   [...by("strip").children].forEach((button, number) => press(button, number === state.at));
 }
 
-const reason = entry => ["worst", "best"].includes(entry.why) ? `, one of the ${entry.why}` : "";
+const reason = entry => ["worst", "best"].filter(why => why in entry.why).map(why => `, one of the ${why}`).join("");
 
 function caption(version) {
   const keys = Object.keys(version).filter(key => key !== "bytes" && isNumber(version[key]));
@@ -108,7 +108,7 @@ function strip() {
   state.entries.forEach((entry, number) => {
     const button = html(by("strip"), "button", {type: "button", "aria-pressed": "false"});
     html(button, "img", {src: data.pictures[entry.original], alt: entry.name});
-    if (entry.why) html(button, "span", {}, entry.why);
+    html(button, "span", {}, Object.keys(entry.why).join(", "));
     button.addEventListener("click", () => go(number));
   });
 }
@@ -134,13 +134,26 @@ function drag(event) {
   splitAt(100 * (event.clientX - box.left) / box.width);
 }
 
-function listen() {
-  const stage = by("stage");
-  stage.addEventListener("pointerdown", event => {
-    stage.setPointerCapture(event.pointerId);
-    drag(event);
+// The whole window listens while the button is down, so that a drag may leave the picture.
+function draggable() {
+  let held = false;
+  by("stage").addEventListener("pointerdown", event => {
+    held = event.isPrimary && event.button === 0;
+    if (held) drag(event);
   });
-  stage.addEventListener("pointermove", event => stage.hasPointerCapture(event.pointerId) && drag(event));
+  window.addEventListener("pointermove", event => held && event.isPrimary && drag(event));
+  for (const kind of ["pointerup", "pointercancel"]) window.addEventListener(kind, () => { held = false; });
+}
+
+// Small pictures are shown at twice their size, large ones at their own.
+function fit() {
+  const wide = by("under").naturalWidth;
+  by("stage").closest(".viewer").style.setProperty("--wide", `${clamp(wide < 512 ? 2 * wide : wide, 384, 800)}px`);
+}
+
+function listen() {
+  by("under").addEventListener("load", fit);
+  draggable();
   by("split").addEventListener("input", event => splitAt(event.target.valueAsNumber));
   by("previous").addEventListener("click", () => go(state.at - 1));
   by("next").addEventListener("click", () => go(state.at + 1));

@@ -41,10 +41,11 @@ const stroke = curve => ({
 function steps(low, high, wanted) {
   const rough = (high - low) / wanted;
   const unit = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map(factor => factor * unit).find(size => size >= rough);
+  const factor = [1, 2, 2.5, 5, 10].find(factor => factor * unit >= rough);
+  const step = factor * unit;
   const found = [];
   for (let number = Math.ceil(low / step); number * step <= high; number++) found.push(number * step);
-  return {found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9))};
+  return {found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (factor === 2.5))};
 }
 
 // Round numbers on a log axis: the densest of three choices that still has room.
@@ -100,7 +101,7 @@ class Chart {
       this.places = [];
       return;
     }
-    this.wide = range(points.map(point => Math.log(point.bytes)), 0.04);
+    this.wide = range(points.map(point => Math.log(this.size(point))), 0.04);
     this.high = range(points.flatMap(point => [point.values[key], ...(point.intervals[key] ?? [])]), 0.05);
     this.axes();
     this.lines.forEach(line => this.line(line));
@@ -118,8 +119,13 @@ class Chart {
     return HEIGHT - MARGIN.bottom - share * (HEIGHT - MARGIN.top - MARGIN.bottom);
   }
 
+  // Bytes behind this metric: thumbnails are other files for each.
+  size(point) {
+    return point.sizes[this.metric.key] ?? point.bytes;
+  }
+
   place(point) {
-    return {x: this.across(point.bytes), y: this.down(point.values[this.metric.key])};
+    return {x: this.across(this.size(point)), y: this.down(point.values[this.metric.key])};
   }
 
   axes() {
@@ -162,7 +168,7 @@ class Chart {
   interval(group, curve, point) {
     const bounds = point.intervals[this.metric.key];
     if (!bounds) return;
-    const x = this.across(point.bytes), [low, high] = bounds.map(value => this.down(value));
+    const x = this.across(this.size(point)), [low, high] = bounds.map(value => this.down(value));
     const d = `M${x} ${low}V${high}M${x - 3} ${low}h6M${x - 3} ${high}h6`;
     svg(group, "path", {d, stroke: curve.colour, opacity: 0.55, class: "interval"});
   }
@@ -201,8 +207,9 @@ class Chart {
 
   words({curve, point}) {
     const key = this.metric.key, bounds = point.intervals[key];
-    const lines = [curve.name + (point.label && `, ${point.label}`), bytes(point.bytes)];
-    if (isNumber(point.bpp)) lines[1] += `, ${Number(point.bpp.toPrecision(3))} bpp`;
+    const size = this.size(point);
+    const lines = [curve.name + (point.label && `, ${point.label}`), bytes(size)];
+    if (isNumber(point.bpp)) lines[1] += `, ${Number((point.bpp * size / point.bytes).toPrecision(3))} bpp`;
     lines.push(`${this.metric.name} ${written(key, point.values[key])}`);
     if (bounds) lines.push(`interval ${written(key, bounds[0])} to ${written(key, bounds[1])}`);
     if (isNumber(point.pictures)) lines.push(`${point.pictures} pictures`);
@@ -212,18 +219,33 @@ class Chart {
 
 // ---- all of them, and the legend
 
+const KINDS = {thumbnail: "all thumbnails", native: "all in native size"};
+
+function toggle(attributes, members, charts) {
+  const button = html(by("legend"), "button", {type: "button", "aria-pressed": "true", ...attributes});
+  button.addEventListener("click", () => {
+    const shown = !members.every(curve => curve.shown);
+    members.forEach(curve => { curve.shown = shown; });
+    toggles.forEach(([other, theirs]) => press(other, theirs.every(curve => curve.shown)));
+    charts.forEach(chart => chart.draw());
+  });
+  toggles.push([button, members]);
+  return button;
+}
+
+const toggles = []; // buttons, and the curves that each of them is about
+
 function legend(charts) {
   for (const curve of curves) {
-    const button = html(by("legend"), "button", {type: "button", "aria-pressed": "true", "data-method": curve.name});
+    const button = toggle({"data-method": curve.name}, [curve], charts);
     const swatch = svg(button, "svg", {width: 34, height: 14, "aria-hidden": "true"});
     svg(swatch, "path", {d: "M1 7H33", ...stroke(curve)});
     mark(swatch, curve, 17, 7, false);
     html(button, "span", {}, curve.name);
-    button.addEventListener("click", () => {
-      curve.shown = !curve.shown;
-      press(button, curve.shown);
-      charts.forEach(chart => chart.draw());
-    });
+  }
+  for (const [kind, name] of Object.entries(KINDS)) {
+    const members = curves.filter(curve => curve.kind === kind);
+    if (members.length > 1) toggle({"data-kind": kind}, members, charts).textContent = name;
   }
 }
 
