@@ -360,6 +360,24 @@ def test_the_slider_follows_the_mouse(opened):
     assert split(opened) == pytest.approx([100, 100], abs=0.5), "let go"
 
 
+def test_the_slider_follows_a_finger(opened):
+    resize(opened, 360, 740)
+    opened.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    opened.execute_script("document.getElementById('stage').scrollIntoView({block: 'center'})")
+    box = opened.execute_script("return document.getElementById('stage').getBoundingClientRect()")
+    touch = lambda kind, share: opened.execute_cdp_cmd("Input.dispatchTouchEvent", {  # noqa: E731
+        "type": kind, "touchPoints": [] if kind == "touchEnd" else [
+            {"x": box["left"] + share * box["width"], "y": box["top"] + box["height"] / 2}
+        ],
+    })  # fmt: skip
+    touch("touchStart", 0.5)
+    for share in (0.4, 0.3, 0.2):
+        touch("touchMove", share)
+    touch("touchEnd", 0.2)
+    opened.execute_cdp_cmd("Emulation.setTouchEmulationEnabled", {"enabled": False})
+    assert split(opened) == pytest.approx([20, 20], abs=1)
+
+
 def test_the_slider_follows_the_keyboard(opened):
     focus(opened, "#split")
     press(opened, *["ARROW_LEFT"] * 5)
@@ -436,7 +454,7 @@ def test_marks_tell_their_values(opened):
 def test_axes_are_of_round_numbers(opened):
     texts = opened.execute_script("""return [...document.querySelectorAll('[data-metric="psnr-rgb"] svg > text')]
         .map(text => text.textContent)""")
-    assert {"100", "1000", "bytes per picture", "bpp", "0.1"} <= set(texts)
+    assert {"100", "1000", "bytes per picture", "bits per pixel", "0.1"} <= set(texts)
 
 
 def test_pictures_change(opened):

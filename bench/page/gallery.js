@@ -30,13 +30,14 @@ function choose(side, version) {
   show();
 }
 
-// To start with: titok at the highest rate at which there are rivals, and the best of these.
+// To start with: titok at the highest rate at which there are rivals, and the best of these by PSNR, which is kind to them.
 function start(entry) {
   const alike = (a, b) => Math.abs(Math.log(a.bytes / b.bytes)) < 0.1;
   const ours = entry.shown.filter(version => version.kind === "titok");
   const rivals = entry.shown.filter(version => version.kind !== "titok");
   state.left = ours.filter(version => rivals.some(rival => alike(version, rival))).at(-1) ?? ours.at(-1) ?? rivals[0];
-  const close = rivals.filter(rival => alike(state.left, rival)).sort((a, b) => quality(a) - quality(b));
+  const psnr = version => version["psnr-rgb"] ?? 0;
+  const close = rivals.filter(rival => alike(state.left, rival)).sort((a, b) => psnr(a) - psnr(b));
   state.right = close.at(-1) ?? versions(entry)[0];
 }
 

@@ -1,7 +1,7 @@
 // One plot for each metric, in SVG: every method a line over log bytes, with a legend of buttons that hide and show.
 
-const MARGIN = {left: 52, right: 14, top: 34, bottom: 42};
-const HEIGHT = 330;
+const MARGIN = {left: 52, right: 14, top: 44, bottom: 42};
+const HEIGHT = 340;
 const NEAR = 40; // pixels from a mark that still point at it
 
 const families = [...new Set(data.methods.map(method => method.family))];
@@ -82,7 +82,8 @@ class Chart {
     });
     this.tip = html(this.figure, "div", {class: "tip", role: "status", hidden: ""});
     for (const kind of ["pointermove", "pointerdown"]) this.svg.addEventListener(kind, event => this.pointAt(event));
-    for (const kind of ["pointerleave", "blur"]) this.svg.addEventListener(kind, () => this.tell(null));
+    this.svg.addEventListener("pointerleave", event => event.pointerType !== "touch" && this.tell(null)); // a finger is lifted
+    this.svg.addEventListener("blur", () => this.tell(null));
     this.svg.addEventListener("keydown", event => this.walk(event));
   }
 
@@ -142,13 +143,13 @@ class Chart {
     if (!ratio) return;
     svg(this.svg, "line", {x1: left, x2: end, y1: top, y2: top, class: "axis"});
     this.ticks(ratio, top - 6, x => svg(this.svg, "line", {x1: x, x2: x, y1: top, y2: top + 4, class: "axis"}));
-    svg(this.svg, "text", {x: left - 6, y: top - 6, "text-anchor": "end"}, "bpp");
+    svg(this.svg, "text", {x: (left + end) / 2, y: top - 26, "text-anchor": "middle"}, "bits per pixel");
   }
 
   // Numbers along the x axis, each byte worth `scale` of them.
   ticks(scale, y, draw) {
     const [low, high] = this.wide.map(Math.exp);
-    for (const number of logSteps(low * scale, high * scale, this.width / 50)) {
+    for (const number of logSteps(low * scale, high * scale, this.width / 45)) {
       const x = this.across(number / scale);
       draw(x);
       svg(this.svg, "text", {x, y, "text-anchor": "middle"}, Number(number.toPrecision(2)));
