@@ -127,7 +127,7 @@ class Verdict:
         return "ahead" if (self.ours < self.theirs) == self.metric.lower else "behind"
 
 
-def compare(ours: Method, methods: Sequence[Method], metric: Metric, pairs: Pairs = {}) -> list[Verdict]:  # noqa: B006
+def compare(ours: Method, methods: Sequence[Method], metric: Metric, pairs: Pairs) -> list[Verdict]:
     """A verdict for each point of ours that has the metric; every method that is not titok is a rival.
 
     A rival is taken at the budget that belongs to the point, and where it has none, at the point's bytes.

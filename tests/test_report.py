@@ -130,7 +130,7 @@ def test_equal_bytes_by_hand():
 def test_verdicts():
     rivals = [method("thumbnail", (100, 20.0), (400, 22.0)), method("native", (400, 26.0), name="large")]
     ours = method("titok", (50, 30.0), (100, 25.0), (200, 21.1), (400, 25.0))
-    found = compare(ours, [ours, *rivals], metric_of("psnr-rgb"))
+    found = compare(ours, [ours, *rivals], metric_of("psnr-rgb"), {})
     assert [(v.word, v.rival) for v in found] == [
         ("alone", ""), ("ahead", "thumbnail"), ("level", "thumbnail"), ("behind", "large")
     ]  # fmt: skip
@@ -140,7 +140,7 @@ def test_a_rival_counts_at_the_budget_that_belongs_to_the_point():
     """Also where its files are a little larger, as under a budget they may be."""
     rival, ours = method("thumbnail", (100, 20.0), (400, 22.0)), method("titok", (90, 19.0), (200, 30))
     pairs = paired([{"titok": "titok", "label": "budget 90", "rival": "any", "budget": "budget 100", "metric": None}])
-    assert [v.theirs for v in compare(ours, [rival], metric_of("psnr-rgb"))] == [None, pytest.approx(21)]
+    assert [v.theirs for v in compare(ours, [rival], metric_of("psnr-rgb"), {})] == [None, pytest.approx(21)]
     assert [v.theirs for v in compare(ours, [rival], metric_of("psnr-rgb"), pairs)] == [20, pytest.approx(21)]
 
 
@@ -455,6 +455,23 @@ def test_axes_are_of_round_numbers(opened):
     texts = opened.execute_script("""return [...document.querySelectorAll('[data-metric="psnr-rgb"] svg > text')]
         .map(text => text.textContent)""")
     assert {"100", "1000", "bytes per picture", "bits per pixel", "0.1"} <= set(texts)
+
+
+@pytest.mark.parametrize("width", [360, 500, 794, 1280])
+def test_numbers_on_the_axes_do_not_touch(opened, width):
+    resize(opened, width, 900)
+    opened.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    texts = opened.execute_script("""
+        return [...document.querySelectorAll(".chart:first-child svg > text")].map(text => {
+            const {left, right, top, bottom} = text.getBoundingClientRect();
+            return {left, right, top, bottom};
+        });
+    """)
+    assert len(texts) > 10
+    for number, a in enumerate(texts):
+        for b in texts[:number]:
+            beside = a["left"] > b["right"] + 2 or b["left"] > a["right"] + 2
+            assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3
 
 
 def test_pictures_change(opened):

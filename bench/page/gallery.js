@@ -30,7 +30,8 @@ function choose(side, version) {
   show();
 }
 
-// To start with: titok at the highest rate at which there are rivals, and the best of these by PSNR, which is kind to them.
+// To start with: titok at the highest rate at which there are rivals, and the best of these
+// by PSNR, which is kind to them.
 function start(entry) {
   const alike = (a, b) => Math.abs(Math.log(a.bytes / b.bytes)) < 0.1;
   const ours = entry.shown.filter(version => version.kind === "titok");
@@ -119,8 +120,8 @@ function go(number) {
   state.at = (number + count) % count;
   for (const side of ["left", "right"]) state[side] = nearest(current(), state[side]);
   show();
-  const button = by("strip").children[state.at];
-  by("strip").scrollLeft = button.offsetLeft - by("strip").offsetLeft - (by("strip").clientWidth - button.clientWidth) / 2;
+  const row = by("strip"), button = row.children[state.at];
+  row.scrollLeft = button.offsetLeft - row.offsetLeft - (row.clientWidth - button.clientWidth) / 2;
 }
 
 // ---- the slider, and keys
@@ -168,7 +169,8 @@ function listen() {
 // Left and right change the picture, unless something with arrow keys of its own has the focus.
 function arrows(event) {
   const step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
-  const free = event.target === document.body || (by("gallery").contains(event.target) && !event.target.matches("input, select"));
+  const own = event.target.matches("input, select");
+  const free = event.target === document.body || (by("gallery").contains(event.target) && !own);
   if (!step || !free || event.altKey || event.ctrlKey || event.metaKey) return;
   event.preventDefault();
   go(state.at + step);

@@ -2,6 +2,7 @@
 
 const MARGIN = {left: 52, right: 14, top: 44, bottom: 42};
 const HEIGHT = 340;
+const DIGITS = 36; // pixels from the middle of a number on the x axis to that of the next
 const NEAR = 40; // pixels from a mark that still point at it
 
 const families = [...new Set(data.methods.map(method => method.family))];
@@ -48,13 +49,15 @@ function steps(low, high, wanted) {
   return {found, digits: Math.max(0, -Math.floor(Math.log10(step) + 1e-9) + (factor === 2.5))};
 }
 
-// Round numbers on a log axis: the densest of three choices that still has room.
-function logSteps(low, high, most) {
+// Round numbers on a log axis of so many pixels: the densest of three choices that leaves room for their digits.
+function logSteps(low, high, pixels) {
   const choices = [[1, 1.5, 2, 3, 4, 6, 8], [1, 2, 5], [1]].map(factors => {
     const decades = Array.from({length: 14}, (_, number) => 10 ** (number - 6));
     return decades.flatMap(unit => factors.map(factor => factor * unit)).filter(at => at >= low && at <= high);
   });
-  return choices.find(found => found.length <= most) ?? choices[2];
+  const apart = (a, b) => pixels * Math.log(b / a) / Math.log(high / low);
+  const roomy = found => found.every((at, number) => !number || apart(found[number - 1], at) >= DIGITS);
+  return choices.find(found => roomy(found)) ?? choices[2];
 }
 
 // Bits per pixel for a byte, where that is the same for all methods (one size of pictures).
@@ -77,12 +80,12 @@ class Chart {
     this.figure = html(parent, "figure", {class: "chart", "data-metric": metric.key});
     const title = html(this.figure, "h3", {}, `${metric.name}${metric.unit && `, ${metric.unit}`} `);
     html(title, "span", {class: "way"}, metric.lower ? "↓ lower is better" : "↑ higher is better");
-    this.svg = svg(this.figure, "svg", {
-      role: "img", tabindex: 0, height: HEIGHT, "aria-label": `${metric.name} over bytes; the values are in the table of all points`,
-    });
+    const label = `${metric.name} over bytes; the values are in the table of all points`;
+    this.svg = svg(this.figure, "svg", {role: "img", tabindex: 0, height: HEIGHT, "aria-label": label});
     this.tip = html(this.figure, "div", {class: "tip", role: "status", hidden: ""});
     for (const kind of ["pointermove", "pointerdown"]) this.svg.addEventListener(kind, event => this.pointAt(event));
-    this.svg.addEventListener("pointerleave", event => event.pointerType !== "touch" && this.tell(null)); // a finger is lifted
+    // A finger that is lifted leaves as well, but has yet to read.
+    this.svg.addEventListener("pointerleave", event => event.pointerType !== "touch" && this.tell(null));
     this.svg.addEventListener("blur", () => this.tell(null));
     this.svg.addEventListener("keydown", event => this.walk(event));
   }
@@ -98,7 +101,8 @@ class Chart {
       .filter(line => line.points.length);
     const points = this.lines.flatMap(line => line.points);
     if (!points.length) {
-      svg(this.svg, "text", {x: this.width / 2, y: HEIGHT / 2, "text-anchor": "middle"}, "nothing is chosen to be shown");
+      const middle = {x: this.width / 2, y: HEIGHT / 2, "text-anchor": "middle"};
+      svg(this.svg, "text", middle, "nothing is chosen to be shown");
       this.places = [];
       return;
     }
@@ -107,7 +111,7 @@ class Chart {
     this.axes();
     this.lines.forEach(line => this.line(line));
     this.places = this.lines.flatMap(({curve, points}) => points.map(point => ({curve, point, ...this.place(point)})));
-    this.ring = svg(this.svg, "circle", {r: 9, fill: "none", stroke: "var(--ink)", "stroke-width": 2, visibility: "hidden"});
+    this.ring = svg(this.svg, "circle", {r: 9, class: "ring", visibility: "hidden"});
   }
 
   across(size) {
@@ -149,7 +153,7 @@ class Chart {
   // Numbers along the x axis, each byte worth `scale` of them.
   ticks(scale, y, draw) {
     const [low, high] = this.wide.map(Math.exp);
-    for (const number of logSteps(low * scale, high * scale, this.width / 45)) {
+    for (const number of logSteps(low * scale, high * scale, this.width - MARGIN.left - MARGIN.right)) {
       const x = this.across(number / scale);
       draw(x);
       svg(this.svg, "text", {x, y, "text-anchor": "middle"}, Number(number.toPrecision(2)));
@@ -160,7 +164,8 @@ class Chart {
     const group = svg(this.svg, "g", {"data-method": curve.name});
     for (const point of points) this.interval(group, curve, point);
     const places = points.map(point => this.place(point));
-    svg(group, "polyline", {points: places.map(({x, y}) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" "), ...stroke(curve)});
+    const path = places.map(({x, y}) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ");
+    svg(group, "polyline", {points: path, ...stroke(curve)});
     const most = Math.max(...data.methods.flatMap(method => method.points.map(point => point.pictures ?? 0)));
     points.forEach((point, number) =>
       mark(group, curve, places[number].x, places[number].y, point.pictures !== null && point.pictures < most));
