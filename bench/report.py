@@ -64,7 +64,7 @@ def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs)
     if counts and min(counts) < max(counts):
         texts.append(
             f"Some methods cannot make every picture so small: hollow marks are means over fewer than the "
-            f"{max(counts)} pictures, those that fitted, which are the easier ones."
+            f"{max(counts)} pictures: those that fitted."
         )
     return "".join(f'<p class="headline">{escape(text)}</p>\n' for text in texts)
 
@@ -130,8 +130,8 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
     body = []
     for method in methods:
         for point in method.points:
-            plain = (point.bytes, point.payload, point.bpp, point.pictures)
-            cells = ["-" if value is None else f"{value:.4g}" for value in plain]
+            counts = (point.bytes, point.payload, point.bpp, point.pictures)
+            cells = ["-" if value is None else f"{value:.4g}" for value in counts]
             for metric in metrics:
                 value, bounds = point.values.get(metric.key), point.intervals.get(metric.key, [])
                 between = " to ".join(f"{bound:.{metric.digits}f}" for bound in bounds)
