@@ -12,6 +12,7 @@ train = ["torch>=2.9", "tensorboard>=2.15"]  # torch.optim.Muon came with 2.9
 bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3"]
 convert = ["pyyaml>=6"]  # published configs are YAML; a checkpoint whose shapes tell all needs none
 hub = ["huggingface_hub>=0.24"]
+browser = ["selenium>=4.20"]  # the report in a real Chromium, which must be there with its chromedriver
 test = ["click>=8.2", "pytest>=8", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8"]
 
 setup(
@@ -33,7 +34,7 @@ setup(
         "click>=8.1",
         "safetensors>=0.4.3",
     ],
-    extras_require={"train": train, "bench": bench, "test": test, "hub": hub, "convert": convert},
+    extras_require={"train": train, "bench": bench, "test": test, "hub": hub, "convert": convert, "browser": browser},
     entry_points={
         "console_scripts": [
             "titok-compress=titokcodec.cli:compress",

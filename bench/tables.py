@@ -142,7 +142,7 @@ def _setting(row: dict) -> str:
 
 def _medians(name: str) -> str:
     found = _read(name)
-    body = [[row["group"], row["name"], _time(row["median"])] for row in found["benchmarks"]]
+    body = [[row["group"], row["name"], duration(row["median"])] for row in found["benchmarks"]]
     return _rows(["what", "case", "median"], body) + f"\n{found['machine']}.\n"
 
 
@@ -177,7 +177,8 @@ def keep_medians(name: str, raw: list[Path]) -> None:
     (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in a unit that leaves one to three digits before the point."""
     for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
         if seconds * factor >= 1:
             return f"{seconds * factor:.3g} {unit}"

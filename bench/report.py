@@ -1,0 +1,277 @@
+"""The report: one HTML page with the results of ``bench.rate_distortion``, that needs no network and no server.
+
+    python -m bench.rate_distortion --images DIR --out RESULTS
+    python -m bench.report RESULTS --speed bench/results/speed.json --out report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from html import escape
+from pathlib import Path
+from string import Template
+
+from bench import curves
+from bench.curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
+from bench.markup import Cell, embedded, outline, plain, section, table
+
+PAGE = Path(__file__).parent / "page"
+PARTS = ("page.html", "style.css", "common.js", "plots.js", "gallery.js")
+TYPES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+HEAVY = 30e6  # bytes of a page that a phone may not want
+
+_PHRASES = {
+    "ahead": "ahead of the best rival", "level": "level with the best rival", "behind": "behind the best rival",
+    "alone": "without a rival of so few bytes",
+}  # fmt: skip
+
+
+def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
+    """The whole page for a folder of results."""
+    methods = curves.read_methods(folder)
+    metrics = curves.metrics_of(methods)
+    wins = read_wins(folder)
+    pairs = curves.paired(wins)
+    gallery, pictures = read_gallery(folder, methods)
+    data = {
+        "methods": [asdict(method) for method in methods], "metrics": [asdict(metric) for metric in metrics],
+        "gallery": gallery, "pictures": pictures,
+    }  # fmt: skip
+    template, style, *scripts = ((PAGE / name).read_text(encoding="utf-8") for name in PARTS)
+    script = "".join(scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
+    return Template(template).substitute(
+        style=style, script=script, digest=digest, data=embedded(data),
+        headline=headline(methods, metrics, pairs), equal=equal_bytes(methods, metrics, pairs),
+        wins=win_table(wins, methods), points=point_table(methods, metrics),
+        speed=section("speed", "Speed", "".join(map(speed_table, speeds))), protocol=protocol(folder),
+    )  # fmt: skip
+
+
+# ---- what comes out of the curves -------------------------------------------------------------------------------
+
+
+def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
+    """Where each titok model is ahead of the best rival at equal bytes and where it is not, in words."""
+    ours = [method for method in methods if method.kind == "titok" and any(point.values for point in method.points)]
+    texts = [_summary(method, [compare(method, methods, metric, pairs) for metric in metrics]) for method in ours]
+    counts = [point.pictures for method in methods for point in method.points if point.pictures]
+    if counts and min(counts) < max(counts):
+        texts.append(
+            f"Some methods cannot make every picture so small: hollow marks are means over fewer than the "
+            f"{max(counts)} pictures: those that fitted."
+        )
+    return "".join(f'<p class="headline">{escape(text)}</p>\n' for text in texts)
+
+
+def _summary(method: Method, rows: Sequence[list[Verdict]]) -> str:
+    """One sentence; metrics with the same fate at the same sizes share a clause."""
+    sizes = [f"{point.bytes:.0f}" for point in method.points]
+    fates: dict[tuple, list[str]] = {}
+    for row in filter(None, rows):
+        fate = tuple((verdict.word, f"{verdict.point.bytes:.0f}") for verdict in row)
+        fates.setdefault(fate, []).append(row[0].metric.name)
+    clauses = [f"on {_and(names)} {_fate(fate, len(sizes))}" for fate, names in fates.items()]
+    first, rival, rest = "; ".join(clauses).partition("the best rival")
+    told = first + rival + rest.replace("the best rival", "it")
+    return f"{method.name}, in {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} bytes a picture: {told}."
+
+
+def _fate(fate: tuple[tuple[str, str], ...], points: int) -> str:
+    words = list(dict.fromkeys(word for word, _ in fate))
+    if len(words) == 1 and len(fate) == points:
+        return _PHRASES[words[0]] + " at every size" * (points > 1)
+    sizes = [_and([size for other, size in fate if other == word]) for word in words]
+    return ", ".join(f"{_PHRASES[word]} at {size} bytes" for word, size in zip(words, sizes, strict=True))
+
+
+def _and(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
+    """A table for each titok model: every point beside the best rival of as many bytes."""
+    tables = []
+    for method in (method for method in methods if method.kind == "titok"):
+        verdicts = {(id(v.point), m.key): v for m in metrics for v in compare(method, methods, m, pairs)}
+        body = [
+            [f"{point.bytes:.4g}", *(_verdict(verdicts.get((id(point), metric.key))) for metric in metrics)]
+            for point in method.points
+        ]
+        tables.append(table(["bytes", *map(_direction, metrics)], body, method.name))
+    note = (
+        "<p>Each cell: titok, and below it the best rival at as many bytes: under the same budget, or where it has "
+        "none, between its points over log bytes. Differences under one per cent count as level.</p>"
+    )
+    return section("equal", "At equal bytes", "".join(tables), note)
+
+
+def _direction(metric: Metric) -> str:
+    return f"{metric.name} {'↓' if metric.lower else '↑'}"
+
+
+def _verdict(verdict: Verdict | None) -> Cell:
+    if verdict is None:
+        return "-"
+    ours = verdict.metric.text(verdict.ours)
+    if verdict.theirs is None:
+        return f"{ours}, alone\nno rival so small", "alone"
+    return f"{ours}, {verdict.word}\n{verdict.metric.text(verdict.theirs)} {verdict.rival}", verdict.word
+
+
+def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
+    """Every point of every method."""
+    head = ["method", "setting", "bytes", "payload", "bpp", "pictures", *map(_direction, metrics)]
+    body = []
+    for method in methods:
+        for point in method.points:
+            counts = (point.bytes, point.payload, point.bpp, point.pictures)
+            cells = ["-" if value is None else f"{value:.4g}" for value in counts]
+            for metric in metrics:
+                value, bounds = point.values.get(metric.key), point.intervals.get(metric.key, [])
+                between = " to ".join(f"{bound:.{metric.digits}f}" for bound in bounds)
+                cells.append("-" if value is None else metric.text(value) + f" ({between})" * bool(bounds))
+            body.append([method.name, point.label, *cells])
+    told: dict[str, list[str]] = {}
+    for method in methods:
+        told.setdefault(method.description, []).append(method.name)
+    notes = "".join(f"<dt>{escape(_and(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
+    return section("points", "All points", table(head, body, "Means over the pictures, 95 % intervals"),
+                   f"<dl>{notes}</dl>" if notes else "")  # fmt: skip
+
+
+# ---- what lies beside the curves --------------------------------------------------------------------------------
+
+
+def read_wins(folder: Path) -> list[dict]:
+    """The rows of ``wins.json``; none without the file."""
+    path = folder / "wins.json"
+    found = read_json(path) if path.is_file() else []
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+
+
+def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> str:
+    """How often titok beats each rival, picture by picture."""
+    names = {method.slug: method.name for method in methods}
+    lines: dict[tuple[str, ...], dict[str, Cell]] = {}
+    for row in rows:
+        ours, rival = (str(row.get(key, "")) for key in ("titok", "rival"))
+        pictures, without = (number(row.get(key)) for key in ("pictures", "without"))
+        seen = "-" if pictures is None else f"{pictures:g} of {pictures + (without or 0):g}"
+        place = (names.get(ours, ours), str(row.get("label", "")), names.get(rival, rival),
+                 str(row.get("budget", "")), seen)  # fmt: skip
+        lines.setdefault(place, {})[str(row.get("metric"))] = _win(row)
+    keys = [key for key in dict.fromkeys(key for line in lines.values() for key in line) if key != "None"]
+    body = [[*place, *(line.get(key, "-") for key in keys)] for place, line in lines.items()]
+    head = ["method", "setting", "rival", "its bytes", "pictures", *(metric_of(key).name for key in keys)]
+    note = (
+        "<p>Share of pictures on which titok is better, a tie being half a win, with 95 % intervals; of the pictures "
+        "that the rival can make so small.</p>"
+    )
+    content = table(head, body, "titok against each rival in as many bytes") if lines else ""
+    return section("wins", "Wins, picture by picture", content, note)
+
+
+def _win(row: dict) -> Cell:
+    rate, bounds = number(row.get("rate")), row.get("interval")
+    if rate is None:
+        return "-"
+    if not isinstance(bounds, list) or len(bounds) != 2 or None in map(number, bounds):
+        return f"{rate:.0%}"
+    fate = "level" if bounds[0] <= 0.5 <= bounds[1] else "ahead" if rate > 0.5 else "behind"
+    return f"{rate:.0%} ({bounds[0]:.0%} to {bounds[1]:.0%})", fate
+
+
+def read_gallery(folder: Path, methods: Sequence[Method] = ()) -> tuple[list[dict], dict[str, str]]:
+    """The gallery's entries, and its pictures as data URIs by the names that entries use; each picture once.
+
+    An entry that is there for several reasons comes once, with the places that it has among the pictures of each.
+    """
+    path = folder / "gallery" / "gallery.json"
+    found = read_json(path) if path.is_file() else []
+    known = {method.slug: method for method in methods} | {method.name: method for method in methods}
+    entries: dict[tuple[str, str], dict] = {}
+    pictures: dict[str, str] = {}
+    for place, entry in enumerate(entry for entry in found if isinstance(entry, dict)):
+        original = _picture(folder, entry.get("original"), pictures)
+        shown = [_version(version, known, name) for version in entry.get("shown", [])
+                 if (name := _picture(folder, version.get("file"), pictures))]  # fmt: skip
+        if original and shown:
+            name = str(entry.get("name", ""))
+            fresh = {"name": name, "original": original, "shown": shown, "why": {}}
+            entries.setdefault((name, original), fresh)["why"][str(entry.get("why", ""))] = place
+    return list(entries.values()), pictures
+
+
+def _version(version: dict, known: dict[str, Method], name: str) -> dict:
+    """What is shown of a method, under the name and with the kind that the curves have."""
+    method = str(version.get("method", ""))
+    kind = "titok" if method.startswith("titok") else "thumbnail"
+    if method in known:
+        method, kind = known[method].name, known[method].kind
+    return {**version, "method": method, "label": str(version.get("label", "")), "kind": kind, "file": name}
+
+
+def _picture(folder: Path, name: object, pictures: dict[str, str]) -> str | None:
+    """The name under which the file is among the pictures now; None where there is no such picture in the folder."""
+    for path in (folder / str(name), folder / "gallery" / str(name)):
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if inside and path.is_file() and path.suffix.lower() in TYPES:
+            content = path.read_bytes()
+            key = hashlib.sha256(content).hexdigest()[:16]
+            pictures[key] = f"data:{TYPES[path.suffix.lower()]};base64,{base64.b64encode(content).decode()}"
+            return key
+    print(f"gallery: there is no picture {name}", file=sys.stderr)
+    return None
+
+
+def speed_table(path: Path) -> str:
+    """A table of timings: pytest-benchmark's, condensed or not, or any list of rows under a name."""
+    found = read_json(path)
+    lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else []
+    rows = [_timing(row) for row in next(iter(lists), []) if isinstance(row, dict)]
+    if not rows:
+        raise SystemExit(f"{path} holds no timings")
+    about = [f"{key}: {plain(key, value)}" for key, value in found.items() if not isinstance(value, (list, dict))]
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    body = [[plain(key, row.get(key)) for key in keys] for row in rows]
+    return table([key.replace("_", " ") for key in keys], body, ", ".join([path.stem.replace("-", " "), *about]))
+
+
+def _timing(row: dict) -> dict:
+    stats = row.get("stats")
+    if isinstance(stats, dict):  # as pytest-benchmark writes it, with much that nobody reads
+        return {key: (row | stats).get(key) for key in ("group", "name", "median", "rounds")}
+    return {key: value for key, value in row.items() if not isinstance(value, (list, dict))}
+
+
+def protocol(folder: Path) -> str:
+    """Everything that ``protocol.json`` says, to be unfolded."""
+    path = folder / "protocol.json"
+    if not path.is_file():
+        return ""
+    content = outline(read_json(path))
+    return section("protocol", "Protocol", f"<details><summary>How this was measured</summary>{content}</details>")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
+    parser.add_argument("--speed", type=Path, nargs="+", default=[], metavar="JSON", help="timings to show as well")
+    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    options = parser.parse_args()
+    text = page(options.folder, options.speed)
+    options.out.write_text(text, encoding="utf-8")
+    size = options.out.stat().st_size
+    print(f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
+          file=sys.stderr)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
