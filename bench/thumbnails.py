@@ -15,11 +15,11 @@ import argparse
 import importlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -31,8 +31,9 @@ from training.metrics import psnr
 from training.sheet import eight_bit
 
 BUDGETS = (60, 108, 156, 204)
-SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)
+SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)  # pixels of the longer side
 LOSSLESS_SIDES = (2, 3, 4, 5, 6, 8)  # JPEG XL's best below 100 bytes
+HOPELESS = 2  # times the budget: where a side's smallest file is longer, no larger side has one that fits
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,53 @@ class Format:
     Attributes:
         name: Pillow's name of it.
         options: What ``Image.save`` takes besides the quality.
+        variants: Further options, each tried for every file; the shortest is taken.
         best: The highest quality; 0 is the lowest.
+        lossless: Pillow can write it without loss.
+        fixed: Bytes that every file spends on its container: signatures, boxes, headers and tables.
         plugin: Module to import first, if any.
     """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    variants: tuple[Mapping[str, Any], ...] = ({},)
     best: int = 100
+    lossless: bool = True
+    fixed: int = 0
     plugin: str | None = None
 
     def encode(self, image: Image.Image, quality: int | None) -> bytes:
         """The file at this quality; None is lossless."""
-        buffer = io.BytesIO()
         kind = {"lossless": True} if quality is None else {"quality": quality}
-        image.save(buffer, self.name, **kind, **self.options)
+        return min((self._saved(image, {**kind, **self.options, **variant}) for variant in self.variants), key=len)
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image:
+        """The RGB picture in a file; ``size``, in pixels, is for those formats whose files do not tell."""
+        return Image.open(io.BytesIO(data)).convert("RGB")
+
+    def settings(self) -> dict[str, Any]:
+        """What a protocol says of it."""
+        tried = {"shortest_of": list(self.variants)} if len(self.variants) > 1 else {}
+        return {"format": self.name, **self.options, **tried}
+
+    def _saved(self, image: Image.Image, options: dict[str, Any]) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, self.name, **options)
         return buffer.getvalue()
 
 
+# Containers as measured: JPEG up to the first scan byte of a flat grey picture, whose Huffman tables are the shortest;
+# WebP's RIFF, chunk and frame headers; AVIF but for the content of its box mdat; JPEG XL's signature.
 FORMATS = MappingProxyType({
-    "webp": Format("WEBP", {"method": 6}),
+    "webp": Format("WEBP", {"method": 6}, fixed=30),
     # A bare codestream, and effort 9: at these sizes 10 takes longer and is no smaller. The plugin fails at 100.
-    "jxl": Format("JXL", {"effort": 9, "use_container": False, "num_threads": 0}, best=99, plugin="pillow_jxl"),
-})
+    "jxl": Format("JXL", {"effort": 9, "use_container": False, "num_threads": 0}, best=99, fixed=2,
+                  plugin="pillow_jxl"),
+    # The scans of progressive files have a table each, which small pictures do not pay back.
+    "jpeg": Format("JPEG", {"optimize": True, "subsampling": "4:2:0"}, lossless=False, fixed=279,
+                   variants=({"progressive": False}, {"progressive": True})),
+    "avif": Format("AVIF", {"speed": 0, "subsampling": "4:2:0", "max_threads": 1}, lossless=False, fixed=275),
+})  # fmt: skip
 
 
 def installed(kind: str) -> bool:
@@ -75,13 +101,24 @@ def installed(kind: str) -> bool:
         return False
 
 
+class Coder(Protocol):
+    """What a format must be able to do; ``Format`` tells of the members."""
+
+    best: int
+    lossless: bool
+
+    def encode(self, image: Image.Image, quality: int | None) -> bytes: ...
+
+    def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image: ...
+
+
 @dataclass(frozen=True)
 class Thumbnail:
     """A picture that went through a small file.
 
     Attributes:
         data: The file.
-        side: Its pixels, in each direction.
+        side: Its pixels, in the longer direction.
         quality: The encoder's, None if lossless.
         picture: What it shows, enlarged to the size of the original.
     """
@@ -93,19 +130,40 @@ class Thumbnail:
 
 
 class Thumbnails:
-    """One picture's thumbnails of one format, no file made twice."""
+    """One picture's thumbnails of one format, no file made twice.
 
-    def __init__(self, picture: Image.Image, kind: str = "webp") -> None:
-        self.picture, self.format = picture, FORMATS[kind]
+    Args:
+        picture: RGB.
+        kind: A format, or its name in ``FORMATS``.
+        sides: Pixels of the longer sides to try, rising. Thumbnails keep the picture's aspect.
+    """
+
+    def __init__(self, picture: Image.Image, kind: str | Coder = "webp", sides: Sequence[int] = SIDES) -> None:
+        self.picture, self.sides = picture, sides
+        self.format: Coder = FORMATS[kind] if isinstance(kind, str) else kind
         self._small: dict[int, Image.Image] = {}
         self._files: dict[tuple[int, int | None], bytes] = {}
 
     def fitting(self, budget: int) -> list[Thumbnail]:
         """Of each side the thumbnail of the highest quality in ``budget`` bytes, and the lossless ones, where any."""
-        lossy = [(side, self._best_quality(side, budget)) for side in SIDES]
-        kept = [(side, quality) for side, quality in lossy if quality is not None]
-        kept += [(side, None) for side in LOSSLESS_SIDES if len(self._file(side, None)) <= budget]
-        return [self._thumbnail(side, quality) for side, quality in kept]
+        return [self.thumbnail(*choice) for choice in self.choices(budget)]
+
+    def choices(self, budget: int) -> list[tuple[int, int | None]]:
+        """Their sides and qualities."""
+        kept: list[tuple[int, int | None]] = []
+        for side in self.sides:
+            if len(self._file(side, 0)) > HOPELESS * budget:
+                break
+            quality = self._best_quality(side, budget)
+            kept += [] if quality is None else [(side, quality)]
+        tiny = LOSSLESS_SIDES if self.format.lossless else ()
+        return kept + [(side, None) for side in tiny if len(self._file(side, None)) <= budget]
+
+    def thumbnail(self, side: int, quality: int | None) -> Thumbnail:
+        """The file of this side and quality, and what it shows."""
+        data = self._file(side, quality)
+        small = self.format.decode(data, self._small[side].size)
+        return Thumbnail(data, side, quality, small.resize(self.picture.size, Image.Resampling.BICUBIC))
 
     def _best_quality(self, side: int, budget: int) -> int | None:
         """By bisection; None if even quality 0 is too long."""
@@ -120,15 +178,17 @@ class Thumbnails:
 
     def _file(self, side: int, quality: int | None) -> bytes:
         if side not in self._small:
-            self._small[side] = self.picture.resize((side, side), Image.Resampling.LANCZOS)
+            self._small[side] = reduced(self.picture, side)
         if (side, quality) not in self._files:
             self._files[side, quality] = self.format.encode(self._small[side], quality)
         return self._files[side, quality]
 
-    def _thumbnail(self, side: int, quality: int | None) -> Thumbnail:
-        data = self._file(side, quality)
-        small = Image.open(io.BytesIO(data)).convert("RGB")
-        return Thumbnail(data, side, quality, small.resize(self.picture.size, Image.Resampling.BICUBIC))
+
+def reduced(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its longer side at ``side`` pixels, by Lanczos."""
+    scale = side / max(picture.size)
+    width, height = (max(1, round(length * scale)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def best_thumbnail(
