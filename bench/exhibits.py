@@ -84,7 +84,7 @@ def _shown(
 
 
 def _figures(entry: Entry, file: str) -> dict[str, Any]:
-    return {"bytes": entry.bytes, "file": file, **{name: round(value, 4) for name, value in entry.shown.items()}}
+    return {"bytes": len(entry.data), "file": file, **{name: round(value, 4) for name, value in entry.shown.items()}}
 
 
 def _setting(rival: str, quality: int | None) -> str:

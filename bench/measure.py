@@ -56,7 +56,7 @@ class Entry:
 
     Attributes:
         data: The file; of thumbnails the one that is best by ``Judge.chooser``.
-        payload: Bytes of it without its container.
+        fixed: Bytes of it that are not payload.
         scores: By metric; of thumbnails each from the one that is best by it.
         chosen: Of thumbnails side and quality of that one, by metric.
         sizes: Of thumbnails the bytes of that one, by metric.
@@ -65,7 +65,7 @@ class Entry:
     """
 
     data: bytes
-    payload: int
+    fixed: int
     scores: dict[str, float]
     look: Look | None
     shown: dict[str, float]
@@ -74,8 +74,8 @@ class Entry:
 
     @property
     def bytes(self) -> int:
-        """Of the whole file."""
-        return len(self.data)
+        """Of the whole file; of thumbnails that are best by different metrics, those of the longest."""
+        return max(self.sizes.values(), default=len(self.data))
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def measure(case: Case, methods: Sequence[str], judge: Judge) -> Finding:
     comparison = judge.against(case.original)
     entries = {}
     for key, drawn in case.titok.items():
-        entries[key] = _entry(drawn.data, drawn.payload, drawn.picture, comparison)
+        entries[key] = _entry(drawn.data, len(drawn.data) - drawn.payload, drawn.picture, comparison)
     for method in methods:
         if method.endswith("native"):
             entries |= _natives(case, method, comparison)
@@ -118,14 +118,13 @@ def measure(case: Case, methods: Sequence[str], judge: Judge) -> Finding:
 def _natives(case: Case, method: str, comparison: Comparison) -> dict[Key, Entry]:
     found = {}
     for file in rivals.natives(case.original, method):
-        payload = len(file.data) - rivals.fixed(method)
-        found[method, f"quality {file.quality}"] = _entry(file.data, payload, file.picture, comparison)
+        found[method, f"quality {file.quality}"] = _entry(file.data, rivals.fixed(method), file.picture, comparison)
     return found
 
 
-def _entry(data: bytes, payload: int, picture: Image.Image, comparison: Comparison) -> Entry:
+def _entry(data: bytes, fixed: int, picture: Image.Image, comparison: Comparison) -> Entry:
     scores = comparison.scores(picture)
-    return Entry(data, payload, scores, comparison.judge.look(picture), scores)
+    return Entry(data, fixed, scores, comparison.judge.look(picture), scores)
 
 
 def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, Entry]:
@@ -147,8 +146,8 @@ def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, En
         look = _kept(looks, file, comparison.judge)
         scores = {metric: judged[choice][0][metric] for metric, choice in best.items()}
         sizes = {metric: judged[choice][1] for metric, choice in best.items()}
-        payload = len(file.data) - rivals.fixed(method)
-        found[method, label] = Entry(file.data, payload, scores, look, judged[taken][0], best, sizes)
+        fixed = rivals.fixed(method)
+        found[method, label] = Entry(file.data, fixed, scores, look, judged[taken][0], best, sizes)
     return found
 
 

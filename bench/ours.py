@@ -16,6 +16,7 @@ from titokcodec import Codec, entropy
 from titokcodec.geometry import TILE
 
 TOKENS = (32, 48, 64, 96, 128)
+WORD = 4  # bytes
 BATCH = 16  # pictures compressed together
 
 
@@ -53,10 +54,10 @@ class Entrant:
         return [(self.method(layout), label(count)) for layout in self.layouts for count in self.counts]
 
     def ceiling(self, count: int) -> int:
-        """Bytes that no file of one tile exceeds, entropy coding or not."""
+        """Bytes that no file of one tile exceeds, entropy coding or not, rounded up to words in the rivals' favour."""
         data = self.codec.write(torch.zeros(1, count, dtype=torch.long), TILE, TILE)
         around = len(data) - titokcodec.info(data).payload
-        return around + entropy.packed_size(count, self.codec.weights.config.codes)
+        return -(-(around + entropy.packed_size(count, self.codec.weights.config.codes)) // WORD) * WORD
 
     def draw(self, pictures: Sequence[Image.Image]) -> Iterator[dict[Key, Drawn]]:
         """For each picture its files and what they decode to, compressed in batches."""

@@ -101,7 +101,8 @@ def protocol(pictures: Sequence[Original], entrants: Sequence[Entrant], methods:
         "formats": rivals.settings(methods), "methods": list(methods),
         "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
                       "picture, budget and metric the best side",
-        "chooser": f"bytes and set metrics of thumbnails, and the gallery, take those that are best by {judge.chooser}",
+        "chooser": f"set metrics and gallery take the thumbnails that are best by {judge.chooser}; the bytes of a "
+                   "thumbnail's point are those of the longest file that is best by any metric",
         "payload": "whole files less the format's fixed_bytes; of titok's less their header",
         "metrics": {name: {"higher_is_better": metric.higher, "about": metric.about}
                     for name, metric in measured.items()},

@@ -36,16 +36,16 @@ def record(method: str, name: str, findings: Sequence[Finding], pixels: Sequence
         name: As plots show it.
         findings: Of all pictures.
         pixels: Number of each picture's.
-        chooser: The metric whose best thumbnail gives bytes and set metrics.
+        chooser: The metric whose best thumbnail the set metrics take.
     """
     labels = dict.fromkeys(label for found in findings for own, label in found.entries if own == method)
     points = [_point((method, label), findings, pixels) for label in labels]
     points.sort(key=lambda point: point[0]["bpp"])
     columns = [column for column, _ in points]
-    thumbnails = f"; bytes and set metrics are those of the best by {chooser}" if kind_of(method) == "thumbnail" else ""
+    thumbnails = f"; bytes are those of the longest of them, set metrics those of the best by {chooser}"
     return {
         "name": name,
-        "description": f"{KINDS[kind_of(method)]}; whole files counted{thumbnails}",
+        "description": KINDS[kind_of(method)] + thumbnails * (kind_of(method) == "thumbnail"),
         "results": {key: [column[key] for column in columns] for key in columns[0]} if columns else {"bpp": []},
         "kind": kind_of(method),
         "points": [about for _, about in points],
@@ -73,7 +73,7 @@ def _values(entries: Sequence[Entry | None], findings: Sequence[Finding]) -> dic
     some = next(entry for entry in entries if entry)
     columns: dict[str, list[float | None]] = {
         "bytes": [entry and entry.bytes for entry in entries],
-        "payload_bytes": [entry and entry.payload for entry in entries],
+        "payload_bytes": [entry and entry.bytes - entry.fixed for entry in entries],
     }
     for metric in some.scores:
         columns[metric] = [entry and round(entry.scores[metric], 4) for entry in entries]

@@ -21,9 +21,9 @@ from PIL import Image
 
 from bench.thumbnails import FORMATS, SIDES, Coder, Thumbnail, Thumbnails, installed, reduced
 
-QUALITIES = (0, 2, 5, 10, 15, 20)  # of native files
+QUALITIES = (0, 5, 10, 15, 20, 30)  # of native files
 LARGER_SIDES = (192, 256, 384, 512, 768, 1024, 1536, 2048)  # for large pictures and budgets
-DEPTHS = range(1, 9)  # bits a channel of raw thumbnails
+DEPTHS = range(1, 7)  # bits a channel of raw thumbnails
 WORST_QP = 51  # of BPG; VVC goes on to 63
 
 
@@ -45,6 +45,7 @@ class Command:
     best: int
     lossless: bool = False
     fixed: int = 0
+    trial: None = None
 
     def encode(self, image: Image.Image, quality: int | None) -> bytes:
         """The file at this quality."""
@@ -58,6 +59,10 @@ class Command:
             size = f"{image.width}x{image.height}"
             self._run(self.encoder, source=source, target=target, qp=self.best - (quality or 0), size=size)
             return target.read_bytes()
+
+    def estimate(self, image: Image.Image, quality: int) -> int:
+        """How many bytes ``encode`` makes."""
+        return len(self.encode(image, quality))
 
     def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image:
         """The RGB picture of ``size`` pixels in a file."""

@@ -44,6 +44,7 @@ class Format:
         name: Pillow's name of it.
         options: What ``Image.save`` takes besides the quality.
         variants: Further options, each tried for every file; the shortest is taken.
+        trial: Further options that make it quick, for a first guess at the quality that fits a budget.
         best: The highest quality; 0 is the lowest.
         lossless: Pillow can write it without loss.
         fixed: Bytes that every file spends on its container: signatures, boxes, headers and tables.
@@ -53,6 +54,7 @@ class Format:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     variants: tuple[Mapping[str, Any], ...] = ({},)
+    trial: Mapping[str, Any] | None = None
     best: int = 100
     lossless: bool = True
     fixed: int = 0
@@ -62,6 +64,12 @@ class Format:
         """The file at this quality; None is lossless."""
         kind = {"lossless": True} if quality is None else {"quality": quality}
         return min((self._saved(image, {**kind, **self.options, **variant}) for variant in self.variants), key=len)
+
+    def estimate(self, image: Image.Image, quality: int) -> int:
+        """About how many bytes ``encode`` makes, in less time where there is a trial."""
+        if self.trial is None:
+            return len(self.encode(image, quality))
+        return len(self._saved(image, {"quality": quality, **self.options, **self.trial}))
 
     def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image:
         """The RGB picture in a file; ``size``, in pixels, is for those formats whose files do not tell."""
@@ -88,7 +96,8 @@ FORMATS = MappingProxyType({
     # The scans of progressive files have a table each, which small pictures do not pay back.
     "jpeg": Format("JPEG", {"optimize": True, "subsampling": "4:2:0"}, lossless=False, fixed=279,
                    variants=({"progressive": False}, {"progressive": True})),
-    "avif": Format("AVIF", {"speed": 0, "subsampling": "4:2:0", "max_threads": 1}, lossless=False, fixed=275),
+    "avif": Format("AVIF", {"speed": 0, "subsampling": "4:2:0", "max_threads": 1}, lossless=False, fixed=275,
+                   trial={"speed": 6}),
 })  # fmt: skip
 
 
@@ -106,8 +115,11 @@ class Coder(Protocol):
 
     best: int
     lossless: bool
+    trial: Mapping[str, Any] | None
 
     def encode(self, image: Image.Image, quality: int | None) -> bytes: ...
+
+    def estimate(self, image: Image.Image, quality: int) -> int: ...
 
     def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image: ...
 
@@ -143,6 +155,7 @@ class Thumbnails:
         self.format: Coder = FORMATS[kind] if isinstance(kind, str) else kind
         self._small: dict[int, Image.Image] = {}
         self._files: dict[tuple[int, int | None], bytes] = {}
+        self._estimates: dict[tuple[int, int], int] = {}
 
     def fitting(self, budget: int) -> list[Thumbnail]:
         """Of each side the thumbnail of the highest quality in ``budget`` bytes, and the lossless ones, where any."""
@@ -166,15 +179,30 @@ class Thumbnails:
         return Thumbnail(data, side, quality, small.resize(self.picture.size, Image.Resampling.BICUBIC))
 
     def _best_quality(self, side: int, budget: int) -> int | None:
-        """By bisection; None if even quality 0 is too long."""
-        low, high, found = 0, self.format.best, None
-        while low <= high and len(self._file(side, 0)) <= budget:
-            middle = (low + high) // 2
-            if len(self._file(side, middle)) <= budget:
-                low, found = middle + 1, middle
-            else:
-                high = middle - 1
-        return found
+        """The highest that fits, and the next does not; None if even quality 0 is too long."""
+        best = self.format.best
+
+        def fits(quality: int) -> bool:
+            return len(self._file(side, quality)) <= budget
+
+        if not fits(0):
+            return None
+        if self.format.trial is None:
+            return last(fits, 0, best)
+        guess = last(lambda quality: self._estimate(side, quality) <= budget, 0, best)
+        step = 1
+        if fits(guess):
+            while guess + step <= best and fits(guess + step):
+                step *= 2
+            return last(fits, guess + step // 2, min(guess + step, best + 1) - 1)
+        while guess - step > 0 and not fits(guess - step):
+            step *= 2
+        return last(fits, max(guess - step, 0), guess - step // 2 - 1)
+
+    def _estimate(self, side: int, quality: int) -> int:
+        if (side, quality) not in self._estimates:
+            self._estimates[side, quality] = self.format.estimate(self._small[side], quality)
+        return self._estimates[side, quality]
 
     def _file(self, side: int, quality: int | None) -> bytes:
         if side not in self._small:
@@ -182,6 +210,18 @@ class Thumbnails:
         if (side, quality) not in self._files:
             self._files[side, quality] = self.format.encode(self._small[side], quality)
         return self._files[side, quality]
+
+
+def last(holds: Callable[[int], bool], low: int, high: int) -> int:
+    """The largest number from ``low``, where it holds, to ``high`` before it holds no more, by bisection."""
+    found = low
+    while low <= high:
+        middle = (low + high) // 2
+        if holds(middle):
+            low, found = middle + 1, middle
+        else:
+            high = middle - 1
+    return found
 
 
 def reduced(picture: Image.Image, side: int) -> Image.Image:
