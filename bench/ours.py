@@ -26,11 +26,13 @@ class Entrant:
 
     Attributes:
         codec: The model at work.
+        name: Of the model; no two that take part have the same.
         layouts: How pictures are laid on tiles; of several each is a method by itself.
         effort: Steps of the search for tokens; None as when compressing.
     """
 
     codec: Codec
+    name: str
     layouts: tuple[str, ...] = ("auto",)
     effort: int | None = None
 
@@ -45,7 +47,7 @@ class Entrant:
 
     def method(self, layout: str) -> str:
         """Name of a method's files."""
-        stem = f"titok-{slug(self.codec.weights.name)}"
+        stem = f"titok-{slug(self.name)}"
         return stem if layout == "auto" else f"{stem}-{layout}"
 
     @property
@@ -78,6 +80,15 @@ class Entrant:
         if count == self.codec.weights.config.tokens:
             return data
         return titokcodec.truncate(data, count, model=self.codec.weights.path)
+
+
+def entrants(codecs: Sequence[Codec], layouts: tuple[str, ...] = ("auto",), effort: int | None = None) -> list[Entrant]:
+    """Models of one name are told apart by their fingerprints."""
+    names = [codec.weights.name for codec in codecs]
+    slugs = list(map(slug, names))
+    told = [f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
+            for name, own, codec in zip(names, slugs, codecs, strict=True)]  # fmt: skip
+    return [Entrant(codec, name, layouts, effort) for codec, name in zip(codecs, told, strict=True)]
 
 
 def label(count: int) -> str:

@@ -35,7 +35,7 @@ from PIL import features
 from bench import exhibits, intervals, originals, records, rivals
 from bench.measure import Case, Finding, Key, Plan, measure_all
 from bench.originals import CROPS, Original
-from bench.ours import Entrant
+from bench.ours import Entrant, entrants
 from bench.scores import METRICS, Judge
 from titokcodec import Codec, TitokError
 from titokcodec.search import default_steps
@@ -45,42 +45,42 @@ PACKAGES = ("titokcodec", "torch", "numpy", "pillow", "pillow-jxl-plugin", "ssim
 LIBRARIES = ("libjpeg_turbo", "webp", "avif")  # of Pillow's
 
 
-def budgets_for(entrants: Sequence[Entrant], size: str) -> dict[Key, str]:
+def budgets_for(models: Sequence[Entrant], size: str) -> dict[Key, str]:
     """For each of titok's points the label of the budget that rivals have beside it."""
     if size == "256":
-        return {key: f"budget {entrant.ceiling(count)}" for entrant in entrants
+        return {key: f"budget {entrant.ceiling(count)}" for entrant in models
                 for key, count in zip(entrant.keys, entrant.counts, strict=True)}  # fmt: skip
-    return {key: f"bytes of {key[0]} at {key[1]}" for entrant in entrants for key in entrant.keys}
+    return {key: f"bytes of {key[0]} at {key[1]}" for entrant in models for key in entrant.keys}
 
 
-def cases(pictures: Sequence[Original], entrants: Sequence[Entrant], equal: dict[Key, str], size: str,
+def cases(pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str], size: str,
           budgets: Sequence[int]) -> Iterator[Case]:
     """Every picture with what titok makes of it."""
-    batches = zip(*(entrant.draw([original.picture for original in pictures]) for entrant in entrants), strict=True)
+    batches = zip(*(entrant.draw([original.picture for original in pictures]) for entrant in models), strict=True)
     for original, parts in zip(pictures, batches, strict=True):
         titok = {key: drawn for part in parts for key, drawn in part.items()}
         own = {label: int(label.split()[1]) if size == "256" else len(titok[key].data) for key, label in equal.items()}
         yield Case(original.name, original.picture, titok, own | {f"budget {most}": most for most in budgets})
 
 
-def benchmark(pictures: Sequence[Original], entrants: Sequence[Entrant], plan: Plan, size: str,
+def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Plan, size: str,
               budgets: Sequence[int], workers: int) -> list[Finding]:
     """Everything measured, in the order of the pictures; progress goes to stderr."""
     start, found = time.perf_counter(), []
-    for finding in measure_all(cases(pictures, entrants, budgets_for(entrants, size), size, budgets), plan, workers):
+    for finding in measure_all(cases(pictures, models, budgets_for(models, size), size, budgets), plan, workers):
         found.append(finding)
         seconds = time.perf_counter() - start
         print(f"{len(found)}/{len(pictures)} {finding.name} ({seconds:.0f} s)", file=sys.stderr, flush=True)
     return found
 
 
-def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], entrants: Sequence[Entrant],
+def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
           methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
     """The methods' files and the win rates."""
     out.mkdir(parents=True, exist_ok=True)
     pixels = [original.picture.width * original.picture.height for original in pictures]
-    names = {entrant.method(layout): " ".join(["titok", entrant.codec.weights.name, *([layout] * (layout != "auto"))])
-             for entrant in entrants for layout in entrant.layouts}  # fmt: skip
+    names = {entrant.method(layout): " ".join(["titok", entrant.name, *([layout] * (layout != "auto"))])
+             for entrant in models for layout in entrant.layouts}  # fmt: skip
     names |= {method: f"{rivals.NAMES[rivals.family(method)]} {method.rsplit('-', 1)[1]}" for method in methods}
     for method, name in names.items():
         records.write(out / f"{method}.json", records.record(method, name, findings, pixels, chooser))
@@ -88,7 +88,7 @@ def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], 
     records.write(out / "wins.json", records.wins(findings, equal, thumbnails))
 
 
-def protocol(pictures: Sequence[Original], entrants: Sequence[Entrant], methods: Sequence[str], judge: Judge,
+def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: Sequence[str], judge: Judge,
              skipped: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
     """What one must know to repeat it."""
     measured = {name: metric for name, metric in METRICS.items() if name not in skipped}
@@ -96,7 +96,7 @@ def protocol(pictures: Sequence[Original], entrants: Sequence[Entrant], methods:
         "pictures": [{"name": original.name, "sha256": original.sha256, "width": original.picture.width,
                       "height": original.picture.height} for original in pictures],
         "size": options.size, "crop": CROPS[options.size], "budgets": sorted(set(options.budgets)),
-        "models": [_model(entrant) for entrant in entrants],
+        "models": [_model(entrant) for entrant in models],
         "weights": "a model's weights are not part of the rate",
         "formats": rivals.settings(methods), "methods": list(methods),
         "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
@@ -192,15 +192,18 @@ def main(arguments: list[str] | None = None) -> None:
         codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     except (TitokError, OSError) as error:
         raise SystemExit(str(error)) from None
-    entrants = [Entrant(codec, layouts, options.effort) for codec in codecs]
+    models = entrants(codecs, layouts, options.effort)
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
-    findings = benchmark(pictures, entrants, plan, options.size, options.budgets, options.workers)
-    equal = budgets_for(entrants, options.size)
-    write(options.out, pictures, findings, entrants, methods, equal, judge.chooser)
-    records.write(options.out / "protocol.json", protocol(pictures, entrants, methods, judge, skipped, options))
-    exhibits.gallery(options.out / "gallery", entrants[0], pictures, findings, equal, judge.chooser, options.gallery,
+    findings = benchmark(pictures, models, plan, options.size, options.budgets, options.workers)
+    equal = budgets_for(models, options.size)
+    reached = {method for found in findings for method, _ in found.entries}
+    skipped |= {method: "none of its files fits any budget" for method in methods if method not in reached}
+    methods = [method for method in methods if method in reached]
+    write(options.out, pictures, findings, models, methods, equal, judge.chooser)
+    records.write(options.out / "protocol.json", protocol(pictures, models, methods, judge, skipped, options))
+    exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge.chooser, options.gallery,
                      options.extremes)
 
 

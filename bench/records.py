@@ -22,6 +22,8 @@ KINDS = {
     "thumbnail": "The best thumbnail under each budget of bytes, for each picture and metric by itself, enlarged again",
 }
 
+SHORT = 240  # characters
+
 
 def kind_of(method: str) -> str:
     """``titok``, ``native`` or ``thumbnail``."""
@@ -134,15 +136,17 @@ def wins(findings: Sequence[Finding], equal: Mapping[Key, str], methods: Sequenc
 
 
 def write(path: Path, found: Any) -> None:
-    """Indented, but with lists of numbers on one line, and rows of a list of flat mappings as well."""
+    """Indented, but with what is short, and lists of numbers however long, on one line."""
     path.write_text(_text(found, "") + "\n", encoding="utf-8")
 
 
 def _text(value: Any, margin: str) -> str:
-    deeper = margin + "  "
-    if isinstance(value, Mapping) and any(isinstance(item, list | dict) for item in value.values()):
+    deeper, line = margin + "  ", json.dumps(value)
+    if len(line) <= SHORT:
+        return line
+    if isinstance(value, dict):
         lines = [f"{deeper}{json.dumps(name)}: {_text(item, deeper)}" for name, item in value.items()]
         return "{\n" + ",\n".join(lines) + f"\n{margin}}}"
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         return "[\n" + ",\n".join(f"{deeper}{_text(item, deeper)}" for item in value) + f"\n{margin}]"
-    return json.dumps(value)
+    return line

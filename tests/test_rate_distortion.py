@@ -17,7 +17,7 @@ from bench import rate_distortion, rivals
 from bench.intervals import bootstrap, wilson, win_rate
 from bench.measure import Case, measure, measure_all
 from bench.originals import cropped, read
-from bench.ours import Entrant, slug
+from bench.ours import Entrant, entrants, slug
 from bench.records import write
 from bench.rivals import COMMANDS, RawThumbnails, _from_planes, _planes, pack, unpack
 from bench.scores import METRICS, Judge
@@ -143,7 +143,7 @@ def test_points_are_means_of_their_pictures(result):
 
 
 def test_no_file_is_over_its_budget(result, codec):
-    ceilings = {Entrant(codec).ceiling(count) for count in (8, 16)}
+    ceilings = {Entrant(codec, "tiny").ceiling(count) for count in (8, 16)}
     seen = set()
     for method in methods(result).values():
         for point in method["points"]:
@@ -223,6 +223,12 @@ def test_whole_pictures_at_their_own_size(command):
     assert (area["width"], area["height"]) == (300, 200)
     assert "ms-ssim-rgb" not in protocol(out)["skipped"]
     assert json.loads((out / "gallery" / "gallery.json").read_text())[0]["shown"][0]["label"] == "8 tokens, fit"
+
+
+def test_a_method_without_any_file_is_named(command):
+    out = command("--limit", "2", "--methods", "jpeg-thumbnail", "--budgets")
+    assert methods(out).keys() == {"titok-tiny"}
+    assert "none of its files fits" in protocol(out)["skipped"]["jpeg-thumbnail"]
 
 
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
@@ -412,9 +418,19 @@ def test_originals_are_cropped_and_hashed(folder, tmp_path):
         read([tmp_path])
 
 
+def test_models_of_one_name_are_told_apart(codec):
+    assert [entrant.method("fit") for entrant in entrants([codec])] == ["titok-tiny-fit"]
+    stem = f"titok-tiny-{codec.weights.fingerprint.hex()[:6]}"
+    assert [entrant.method("auto") for entrant in entrants([codec, codec])] == [stem, stem]
+
+
 def test_json_is_compact_and_plain(tmp_path):
     rows = [{"a": 1, "b": None}, {"a": [1, 2], "b": {"c": [[1, 2], None]}}]
     write(tmp_path / "x.json", rows)
     text = (tmp_path / "x.json").read_text()
-    assert json.loads(text) == rows and '"c": [[1, 2], null]' in text
+    assert json.loads(text) == rows and len(text.splitlines()) == 1
+    long = {"a": [0.25] * 100, "b": [{"c": number, "d": [1, None]} for number in range(20)]}
+    write(tmp_path / "x.json", long)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == long and len(text.splitlines()) == 5 + 20
     assert slug("Hub/My Model_2.safetensors") == "my-model-2"
