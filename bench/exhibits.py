@@ -12,7 +12,7 @@ from bench import records, rivals
 from bench.measure import Entry, Finding, Key
 from bench.originals import Original
 from bench.ours import Entrant, label, slug
-from bench.scores import better
+from bench.scores import Judge, better
 
 QUALITY = 90  # of the WebP files that are shown
 
@@ -30,7 +30,7 @@ def picked(findings: Sequence[Finding], key: Key, metric: str, first: int, extre
 
 def gallery(
     folder: Path, entrant: Entrant, originals: Sequence[Original], findings: Sequence[Finding], equal: dict[Key, str],
-    metric: str, first: int = 12, extremes: int = 3,
+    judge: Judge, first: int = 12, extremes: int = 3,
 ) -> None:  # fmt: skip
     """Write ``gallery.json`` and the pictures that it lists.
 
@@ -38,15 +38,15 @@ def gallery(
         folder: Made if it is not there.
         entrant: The model that is shown.
         equal: For its points the labels of the budgets that are as large.
-        metric: By which pictures are the worst and best, and thumbnails the best.
+        judge: Says by which metrics pictures are the worst and best, and thumbnails the best to look at.
         first, extremes: How many pictures of each sort.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, done = [], {}
     worst_at = entrant.method(entrant.layouts[0]), label(entrant.counts[-1])
-    for number, why in picked(findings, worst_at, metric, first, extremes):
+    for number, why in picked(findings, worst_at, judge.chooser, first, extremes):
         if number not in done:
-            done[number] = _shown(folder, number, entrant, originals[number], findings[number], equal, metric)
+            done[number] = _shown(folder, number, entrant, originals[number], findings[number], equal, judge.eye)
         rows.append({"name": originals[number].name, "why": why, **done[number]})
     records.write(folder / "gallery.json", rows)
 

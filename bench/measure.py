@@ -18,7 +18,6 @@ from PIL import Image
 
 from bench import rivals
 from bench.scores import Comparison, Judge, Look, better
-from bench.thumbnails import Thumbnail
 
 Key = tuple[str, str]  # a method, and the label of one of its points
 Choice = tuple[int, "int | None"]  # side and quality of a thumbnail
@@ -55,13 +54,13 @@ class Entry:
     """One picture at one point of a method.
 
     Attributes:
-        data: The file; of thumbnails the one that is best by ``Judge.chooser``.
+        data: The file; of thumbnails the one that is best by ``Judge.eye``.
         fixed: Bytes of it that are not payload.
         scores: By metric; of thumbnails each from the one that is best by it.
         chosen: Of thumbnails side and quality of that one, by metric.
         sizes: Of thumbnails the bytes of that one, by metric.
-        look: What Lite0 makes of the file's picture.
-        shown: Scores of that picture by itself.
+        look: What Lite0 makes of the picture; of thumbnails of the one that is best by ``Judge.chooser``.
+        shown: Scores of the file ``data`` by itself.
     """
 
     data: bytes
@@ -141,13 +140,13 @@ def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, En
         if not candidates:
             continue
         best = {metric: _best(metric, candidates, judged) for metric in comparison.judge.metrics}
-        taken = best[comparison.judge.chooser]
-        file = source.thumbnail(*taken)
-        look = _kept(looks, file, comparison.judge)
+        taken, shown = best[comparison.judge.chooser], best[comparison.judge.eye]
+        if taken not in looks:
+            looks[taken] = comparison.judge.look(source.thumbnail(*taken).picture)
         scores = {metric: judged[choice][0][metric] for metric, choice in best.items()}
         sizes = {metric: judged[choice][1] for metric, choice in best.items()}
-        fixed = rivals.fixed(method)
-        found[method, label] = Entry(file.data, fixed, scores, look, judged[taken][0], best, sizes)
+        data, fixed = source.thumbnail(*shown).data, rivals.fixed(method)
+        found[method, label] = Entry(data, fixed, scores, looks[taken], judged[shown][0], best, sizes)
     return found
 
 
@@ -160,13 +159,6 @@ def _best(metric: str, candidates: Iterable[Choice], judged: dict[Choice, tuple[
         if better(metric, scores[metric], held[metric]) or (equal and length < size):
             first = other
     return first
-
-
-def _kept(looks: dict[Choice, Look | None], file: Thumbnail, judge: Judge) -> Look | None:
-    choice = file.side, file.quality
-    if choice not in looks:
-        looks[choice] = judge.look(file.picture)
-    return looks[choice]
 
 
 # ---- processes ----------------------------------------------------------------------------------------------------

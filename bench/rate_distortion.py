@@ -101,8 +101,9 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
         "formats": rivals.settings(methods), "methods": list(methods),
         "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
                       "picture, budget and metric the best side",
-        "chooser": f"set metrics and gallery take the thumbnails that are best by {judge.chooser}; the bytes of a "
-                   "thumbnail's point are those of the longest file that is best by any metric",
+        "chooser": f"set metrics take the thumbnails that are best by {judge.chooser}, the gallery those that are best "
+                   f"by {judge.eye}; its worst and best pictures are those of titok by {judge.chooser}",
+        "bytes": "of a thumbnail's point those of the longest file that is best by any metric; mean_bytes has each",
         "payload": "whole files less the format's fixed_bytes; of titok's less their header",
         "metrics": {name: {"higher_is_better": metric.higher, "about": metric.about}
                     for name, metric in measured.items()},
@@ -203,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
     methods = [method for method in methods if method in reached]
     write(options.out, pictures, findings, models, methods, equal, judge.chooser)
     records.write(options.out / "protocol.json", protocol(pictures, models, methods, judge, skipped, options))
-    exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge.chooser, options.gallery,
+    exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge, options.gallery,
                      options.extremes)
 
 

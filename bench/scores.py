@@ -80,8 +80,13 @@ class Judge:
 
     @property
     def chooser(self) -> str:
-        """The metric whose best thumbnails stand for a method where one must be taken for all: sets and galleries."""
+        """The metric whose best thumbnails stand for a method in the metrics of sets."""
         return "lpips-squeeze" if self.lpips else "psnr-rgb"
+
+    @property
+    def eye(self) -> str:
+        """The metric whose best thumbnails are shown: LPIPS likes few blurred pixels better than people do."""
+        return "ssimulacra2" if "ssimulacra2" in self.metrics else "psnr-rgb"
 
     def against(self, original: Image.Image) -> Comparison:
         """Everything that is compared with this original."""
