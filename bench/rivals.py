@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -121,11 +121,12 @@ def fixed(method: str) -> int:
     return getattr(CODERS.get(family(method)), "fixed", 0)
 
 
-def unusable(names: Iterable[str]) -> dict[str, str]:
+def unusable(names: Collection[str]) -> dict[str, str]:
     """Those of the formats that cannot be written here, each with the reason."""
     reasons = {name: COMMANDS[name].missing() for name in names if name in COMMANDS}
-    reasons |= {name: f"it needs the module {FORMATS[name].plugin}, which is not installed"
-                for name in names if name in FORMATS and not installed(name)}  # fmt: skip
+    for name in (name for name in names if name in FORMATS and not installed(name)):
+        plugin = FORMATS[name].plugin
+        reasons[name] = f"it needs the module {plugin}, which is not installed" if plugin else "Pillow here has it not"
     return {name: reason for name, reason in reasons.items() if reason}
 
 

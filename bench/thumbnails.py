@@ -105,9 +105,12 @@ def installed(kind: str) -> bool:
     """Whether the format can be written here; registers its plugin."""
     plugin = FORMATS[kind].plugin
     try:
-        return not plugin or bool(importlib.import_module(plugin))
+        if plugin:
+            importlib.import_module(plugin)
     except ImportError:
         return False
+    Image.init()
+    return FORMATS[kind].name in Image.SAVE
 
 
 class Coder(Protocol):

@@ -337,6 +337,11 @@ def tools(tmp_path, monkeypatch):
     return tmp_path
 
 
+def test_formats_that_pillow_lacks_are_named(monkeypatch):
+    monkeypatch.delitem(Image.SAVE, "WEBP")
+    assert rivals.unusable(["jpeg", "webp"]) == {"webp": "Pillow here has it not"}
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_programs_are_used_where_they_are(tools, name, photo):
     assert COMMANDS[name].missing() is None
