@@ -77,7 +77,7 @@ def effort() -> str:
     counts = (32, 64, 128)
     body = [
         [str(row["effort"]), *(f"{row[f'psnr/{k}']:.2f} dB" for k in counts),
-         *(f"{row[f'lpips/{k}']:.3f}" for k in counts), *(_time(row[f"seconds/{size}"]) for size in (1, 16))]
+         *(f"{row[f'lpips/{k}']:.3f}" for k in counts), *(duration(row[f"seconds/{size}"]) for size in (1, 16))]
         for row in found["rows"]
     ]
     head = ["effort", *(f"PSNR, {k} tokens" for k in counts), *(f"LPIPS, {k}" for k in counts), "one picture",

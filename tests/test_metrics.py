@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.metrics import frechet, inception_score, psnr, ssim, use_of_codes
+from training.metrics import frechet, inception_score, ms_ssim, psnr, ssim, use_of_codes
 
 # ---- pictures -------------------------------------------------------------------------------------------------
 
@@ -52,6 +52,55 @@ def test_ssim_of_equal_flat_and_small_pictures():
     assert ssim(dark, light).item() == pytest.approx((2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4), abs=5e-5)
     with pytest.raises(ValueError, match="11 x 11 pixels, these are 12 x 10"):
         ssim(torch.zeros(1, 3, 10, 12), torch.zeros(1, 3, 10, 12))
+
+
+def plain_ms_ssim(a, b):
+    """Wang, Simoncelli and Bovik 2003, equation 7, for two (H, W) arrays: every window cut out, in float64."""
+    line = np.exp(-((np.arange(11) - 5.0) ** 2) / (2 * 1.5**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    product = 1.0
+    for scale, power in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            a, b = (x[: len(x) // 2 * 2, : x.shape[1] // 2 * 2] for x in (a, b))
+            a, b = ((x[0::2, 0::2] + x[1::2, 0::2] + x[0::2, 1::2] + x[1::2, 1::2]) / 4 for x in (a, b))
+        p, q = (np.lib.stride_tricks.sliding_window_view(x, (11, 11)) for x in (a, b))
+        mp, mq = ((x * window).sum((2, 3)) for x in (p, q))
+        vp, vq = (((x - m[..., None, None]) ** 2 * window).sum((2, 3)) for x, m in ((p, mp), (q, mq)))
+        cov = ((p - mp[..., None, None]) * (q - mq[..., None, None]) * window).sum((2, 3))
+        term = (2 * cov + 9e-4) / (vp + vq + 9e-4)
+        if scale == 4:
+            term = term * (2 * mp * mq + 1e-4) / (mp**2 + mq**2 + 1e-4)
+        product *= max(term.mean(), 0) ** power
+    return product
+
+
+def test_ms_ssim_equals_the_plain_formula():
+    random = np.random.default_rng(1)
+    a = np.kron(random.random((3, 22, 23)), np.ones((8, 8)))  # 176 x 184: the smallest height
+    b = (0.8 * a + random.normal(0.1, 0.1, a.shape)).clip(0, 1)
+    found = ms_ssim(*(torch.from_numpy(x[None]).float() for x in (a, b))).item()
+    assert found == pytest.approx(np.mean([plain_ms_ssim(p, q) for p, q in zip(a, b, strict=True)]), abs=1e-5)
+    assert 0.5 < found < 0.99
+
+
+def test_ms_ssim_is_one_for_equal_pictures_and_falls_with_noise():
+    torch.manual_seed(0)
+    a = torch.nn.functional.interpolate(torch.rand(2, 3, 16, 16), (192, 192), mode="bicubic").clamp(0, 1)
+    noise = torch.randn_like(a)
+    assert ms_ssim(a, a).tolist() == pytest.approx([1, 1], abs=1e-5)
+    found = [ms_ssim(a, (a + level * noise).clamp(0, 1)) for level in (0.01, 0.05, 0.2)]
+    assert (found[0] < 1).all() and (found[0] > found[1]).all() and (found[1] > found[2]).all()
+
+
+def test_ms_ssim_of_flat_negative_and_small_pictures():
+    dark, light = torch.full((1, 3, 176, 176), 0.25), torch.full((1, 3, 176, 176), 0.75)
+    luminance = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)  # the rest is 1 where nothing varies
+    assert ms_ssim(dark, light).item() == pytest.approx(luminance**0.1333, abs=1e-4)
+    torch.manual_seed(0)
+    a = torch.rand(1, 3, 176, 176)
+    assert ms_ssim(a, 1 - a).item() == 0, "a negative has contrary structure, which counts as none"
+    with pytest.raises(ValueError, match="176 x 176 pixels, these are 180 x 175"):
+        ms_ssim(torch.zeros(1, 3, 175, 180), torch.zeros(1, 3, 175, 180))
 
 
 # ---- sets -----------------------------------------------------------------------------------------------------

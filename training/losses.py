@@ -38,11 +38,18 @@ class LPIPS(nn.Module):
         """(B, 3, H, W) twice, RGB in [0, 1] (not [-1, 1]) -> (B,) distances. Raises ``ValueError`` far out of range."""
         if not a.requires_grad and (a.amin() < -1 or a.amax() > 2):  # in training it would wait for the device
             raise ValueError("LPIPS takes pictures in [0, 1]")
-        total = torch.zeros(len(a), device=a.device)
-        for tap, (f, g) in enumerate(zip(self.taps(a), self.taps(b), strict=True)):
-            difference = (F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1)).square()
-            total = total + (difference * getattr(self, f"lin_{tap}")).sum(1).mean((1, 2))
+        return self.distance(self.directions(a), self.directions(b))
+
+    def distance(self, a: list[Tensor], b: list[Tensor]) -> Tensor:
+        """(B,) distances of pictures whose ``directions`` are known: one against many needs its own only once."""
+        total = torch.zeros(max(len(a[0]), len(b[0])), device=a[0].device)
+        for tap, (f, g) in enumerate(zip(a, b, strict=True)):
+            total = total + ((f - g).square() * getattr(self, f"lin_{tap}")).sum(1).mean((1, 2))
         return total
+
+    def directions(self, pixels: Tensor) -> list[Tensor]:
+        """The feature maps with each place's vector scaled to length 1."""
+        return [F.normalize(features.float(), dim=1) for features in self.taps(pixels)]
 
     def taps(self, pixels: Tensor) -> list[Tensor]:
         """The seven feature maps of (B, 3, H, W) pixels in [0, 1]."""

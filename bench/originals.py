@@ -1,0 +1,66 @@
+"""The pictures of a benchmark: read from folders and tar shards, cut to size, told by their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from training.data import Rejects, find, read_files, read_picture
+
+SIDE = 256
+CROPS = {
+    "256": "shorter side scaled to 256 pixels with Lanczos, centre crop of 256 x 256; pictures of that size left alone",
+    "full": "whole pictures at their own size",
+}
+
+
+@dataclass(frozen=True)
+class Original:
+    """A picture to compress.
+
+    Attributes:
+        name: Of its file.
+        sha256: Of its file, in hexadecimal digits.
+        picture: RGB, as the codecs get it.
+    """
+
+    name: str
+    sha256: str
+    picture: Image.Image
+
+
+def read(sources: list[Path], size: str = "256", limit: int | None = None) -> list[Original]:
+    """The first ``limit`` pictures of folders, files and tar shards, in order, cut as ``CROPS`` has it.
+
+    Raises:
+        SystemExit: a source does not exist, or there is no readable picture in any.
+    """
+    rejects = Rejects(tell=True)
+    found = []
+    for where, name, data in islice(read_files(find(sources, rejects.add), rejects.add), limit):
+        pixels = read_picture(data)
+        if pixels is None:
+            rejects.add(where, name, "cannot be read as a picture")
+            continue
+        picture = Image.fromarray(pixels)
+        found.append(Original(name, hashlib.sha256(data).hexdigest(), cropped(picture) if size == "256" else picture))
+    if not found:
+        raise rejects.nothing_in(sources)
+    if rejects.skipped:
+        print(f"{rejects.skipped} pictures could not be read", file=sys.stderr)
+    return found
+
+
+def cropped(picture: Image.Image) -> Image.Image:
+    """The middle of the picture, its shorter side scaled to 256 pixels."""
+    if picture.size == (SIDE, SIDE):
+        return picture
+    scale = SIDE / min(picture.size)
+    width, height = (max(SIDE, round(length * scale)) for length in picture.size)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    return picture.resize((width, height), Image.Resampling.LANCZOS).crop((left, top, left + SIDE, top + SIDE))

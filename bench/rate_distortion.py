@@ -1,0 +1,212 @@
+"""Rate and distortion: titok beside what people use, at equal bytes.
+
+    python -m bench.rate_distortion --images DIR|TAR ... --out DIR [--model M ...] [--lpips FILE] [--lite0 FILE]
+
+titok at several numbers of tokens, by any models; JPEG, WebP, AVIF and JPEG XL (and BPG and VVC where their programs
+are installed), each as files of the picture at its own size and as the best thumbnail under each budget of bytes, for
+every picture and metric by itself; and thumbnails of bare pixels. Whole files count, payloads stand beside them. The
+model's weights are not part of the rate.
+
+With ``--size 256`` all pictures are 256 x 256 crops and the budgets are the most that titok's files can take, besides
+those of ``--budgets``. With ``--size full`` they keep their size, titok lays them on one tile (``fit``) and on many
+(``tile``), and thumbnails may have, picture by picture, as many bytes as titok took.
+
+The folder then holds a file a method in CompressAI's schema (``titok-default-1.json``, ``webp-thumbnail.json``,
+``jpeg-native.json``, ..), ``wins.json``, ``protocol.json`` and ``gallery/`` with ``gallery.json`` and the pictures that
+it lists: the report reads just that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from PIL import features
+
+from bench import exhibits, intervals, originals, records, rivals
+from bench.measure import Case, Finding, Key, Plan, measure_all
+from bench.originals import CROPS, Original
+from bench.ours import Entrant, entrants
+from bench.scores import METRICS, Judge
+from titokcodec import Codec, TitokError
+from titokcodec.search import default_steps
+
+BUDGETS = (300, 500, 1000)  # bytes, besides titok's: JPEG and AVIF have no smaller files
+PACKAGES = ("titokcodec", "torch", "numpy", "pillow", "pillow-jxl-plugin", "ssimulacra2", "scipy")
+LIBRARIES = ("libjpeg_turbo", "webp", "avif")  # of Pillow's
+
+
+def budgets_for(models: Sequence[Entrant], size: str) -> dict[Key, str]:
+    """For each of titok's points the label of the budget that rivals have beside it."""
+    if size == "256":
+        return {key: f"budget {entrant.ceiling(count)}" for entrant in models
+                for key, count in zip(entrant.keys, entrant.counts, strict=True)}  # fmt: skip
+    return {key: f"bytes of {key[0]} at {key[1]}" for entrant in models for key in entrant.keys}
+
+
+def cases(pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str], size: str,
+          budgets: Sequence[int]) -> Iterator[Case]:
+    """Every picture with what titok makes of it."""
+    batches = zip(*(entrant.draw([original.picture for original in pictures]) for entrant in models), strict=True)
+    for original, parts in zip(pictures, batches, strict=True):
+        titok = {key: drawn for part in parts for key, drawn in part.items()}
+        own = {label: int(label.split()[1]) if size == "256" else len(titok[key].data) for key, label in equal.items()}
+        yield Case(original.name, original.picture, titok, own | {f"budget {most}": most for most in budgets})
+
+
+def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Plan, size: str,
+              budgets: Sequence[int], workers: int) -> list[Finding]:
+    """Everything measured, in the order of the pictures; progress goes to stderr."""
+    start, found = time.perf_counter(), []
+    for finding in measure_all(cases(pictures, models, budgets_for(models, size), size, budgets), plan, workers):
+        found.append(finding)
+        seconds = time.perf_counter() - start
+        print(f"{len(found)}/{len(pictures)} {finding.name} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+    return found
+
+
+def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
+          methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
+    """The methods' files and the win rates."""
+    out.mkdir(parents=True, exist_ok=True)
+    pixels = [original.picture.width * original.picture.height for original in pictures]
+    names = {entrant.method(layout): " ".join(["titok", entrant.name, *([layout] * (layout != "auto"))])
+             for entrant in models for layout in entrant.layouts}  # fmt: skip
+    names |= {method: f"{rivals.NAMES[rivals.family(method)]} {method.rsplit('-', 1)[1]}" for method in methods}
+    for method, name in names.items():
+        records.write(out / f"{method}.json", records.record(method, name, findings, pixels, chooser))
+    thumbnails = [method for method in methods if method.endswith("thumbnail")]
+    records.write(out / "wins.json", records.wins(findings, equal, thumbnails))
+
+
+def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: Sequence[str], judge: Judge,
+             skipped: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
+    """What one must know to repeat it."""
+    measured = {name: metric for name, metric in METRICS.items() if name not in skipped}
+    return {
+        "pictures": [{"name": original.name, "sha256": original.sha256, "width": original.picture.width,
+                      "height": original.picture.height} for original in pictures],
+        "size": options.size, "crop": CROPS[options.size], "budgets": sorted(set(options.budgets)),
+        "models": [_model(entrant) for entrant in models],
+        "weights": "a model's weights are not part of the rate",
+        "formats": rivals.settings(methods), "methods": list(methods),
+        "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
+                      "picture, budget and metric the best side",
+        "chooser": f"set metrics take the thumbnails that are best by {judge.chooser}, the gallery those that are best "
+                   f"by {judge.eye}; its worst and best pictures are those of titok by {judge.chooser}",
+        "bytes": "of a thumbnail's point those of the longest file that is best by any metric; mean_bytes has each",
+        "payload": "whole files less the format's fixed_bytes; of titok's less their header",
+        "metrics": {name: {"higher_is_better": metric.higher, "about": metric.about}
+                    for name, metric in measured.items()},
+        "intervals": f"95 %: of means by bootstrap over pictures ({intervals.RESAMPLES} resamples, seed "
+                     f"{intervals.SEED}), of win rates by Wilson's score",
+        "skipped": skipped, "versions": versions(), "commit": commit(), "machine": platform.machine(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }  # fmt: skip
+
+
+def _model(entrant: Entrant) -> dict[str, Any]:
+    codec = entrant.codec
+    opened = codec.weights
+    effort = dict.fromkeys(entrant.layouts, entrant.effort)
+    if entrant.effort is None:
+        effort = {layout: default_steps(opened.config, 2 if layout == "tile" else 1) for layout in entrant.layouts}
+    return {
+        "name": opened.name, "fingerprint": opened.fingerprint.hex(), "weights_bytes": opened.path.stat().st_size,
+        "methods": [entrant.method(layout) for layout in entrant.layouts], "tokens": list(entrant.counts),
+        "effort": effort, "device": str(codec.device), "dtype": str(codec.dtype).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Of Python, packages, and the libraries inside Pillow."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found | {name: str(features.version(name)) for name in LIBRARIES if features.version(name)}
+
+
+def commit() -> str:
+    """Of the repository that this file lies in, with ``-dirty`` where something is not committed."""
+    line = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(line, cwd=Path(__file__).parent, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def wanted(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
+    """The rivals' methods that are asked for and can be had, and the formats that cannot, with the reasons."""
+    chosen = [method for method in rivals.METHODS if not names or {method, rivals.family(method)} & {*names}]
+    missing = rivals.unusable(dict.fromkeys(map(rivals.family, chosen)))
+    return [method for method in chosen if rivals.family(method) not in missing], missing
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--images", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
+    add("--out", type=Path, required=True, help="folder for the results")
+    add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
+    add("--lpips", type=Path, help="LPIPS weights (safetensors)")
+    add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
+    add("--limit", type=int, help="the first pictures only")
+    add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
+    add("--budgets", type=int, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
+        f"{' '.join(map(str, BUDGETS))}; none with --size full)")
+    known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
+    add("--methods", nargs="*", choices=known, metavar="METHOD", help=f"rivals (default: all): {', '.join(known)}")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
+    add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
+    add("--effort", type=int, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--gallery", type=int, default=12, help="pictures to show from the first on (default: %(default)s)")
+    add("--extremes", type=int, default=3, help="and of the worst and of the best (default: %(default)s)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = _arguments().parse_args(arguments)
+    if options.budgets is None:
+        options.budgets = BUDGETS if options.size == "256" else ()
+    pictures = originals.read(options.images, options.size, options.limit)
+    smallest = min(min(original.picture.size) for original in pictures)
+    layouts = ("auto",) if options.size == "256" else ("fit", "tile")
+    methods, missing = wanted(options.methods)
+    plan = Plan(methods, options.lpips, options.lite0, smallest)
+    try:
+        judge = plan.judge()
+        codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
+    except (TitokError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    models = entrants(codecs, layouts, options.effort)
+    skipped = missing | judge.skipped
+    for name, reason in skipped.items():
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    findings = benchmark(pictures, models, plan, options.size, options.budgets, options.workers)
+    equal = budgets_for(models, options.size)
+    reached = {method for found in findings for method, _ in found.entries}
+    skipped |= {method: "none of its files fits any budget" for method in methods if method not in reached}
+    methods = [method for method in methods if method in reached]
+    write(options.out, pictures, findings, models, methods, equal, judge.chooser)
+    records.write(options.out / "protocol.json", protocol(pictures, models, methods, judge, skipped, options))
+    exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge, options.gallery,
+                     options.extremes)
+
+
+if __name__ == "__main__":
+    main()

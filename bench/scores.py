@@ -1,0 +1,166 @@
+"""How like its original a picture is: every metric of the rate-distortion benchmark.
+
+Metrics of pictures give a number for each; those of sets (Frechet distance, agreement of classes) compare all pictures
+of a method with all originals by the features of EfficientNet-Lite0. Feature networks need weight files and
+SSIMULACRA2 the package ``ssimulacra2``: a metric without them is left out, and ``skipped`` says why.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from training.features import Lite0
+from training.losses import LPIPS
+from training.metrics import MS_SSIM_SIDE, WINDOW, frechet, ms_ssim_after, psnr, similarities
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Which way it gets better, what it is, and whether it is one of sets."""
+
+    higher: bool
+    about: str
+    of_sets: bool = False
+
+
+METRICS = {
+    "psnr-rgb": Metric(True, "dB; mean of each picture's"),
+    "ssim-rgb": Metric(True, "mean over the channels, windows of 11 x 11"),
+    "ms-ssim-rgb": Metric(True, "five scales, mean over the channels"),
+    "ssimulacra2": Metric(True, "100 for equal pictures; below 0 it only orders"),
+    "lpips-squeeze": Metric(False, "LPIPS 0.1, SqueezeNet 1.1"),
+    "fd-lite0": Metric(False, "Frechet distance of EfficientNet-Lite0 features", of_sets=True),
+    "top1-agreement": Metric(True, "share that EfficientNet-Lite0 takes for the original's class", of_sets=True),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What Lite0 makes of a picture: (1280,) float32 features, and the number of the class."""
+
+    features: np.ndarray
+    label: int
+
+
+class Judge:
+    """The metrics that can be had, with their networks on the CPU.
+
+    Args:
+        lpips, lite0: Weight files, or None.
+        smallest: Pixels of the shortest side of any picture.
+
+    Attributes:
+        metrics: Names of what can be measured of a picture.
+        skipped: Names of what cannot, each with the reason.
+    """
+
+    def __init__(self, lpips: Path | None = None, lite0: Path | None = None, smallest: int = 1 << 30) -> None:
+        self.lpips = LPIPS(lpips) if lpips else None
+        self.lite0 = Lite0(lite0) if lite0 else None
+        reasons = {
+            "ssim-rgb": f"a picture is smaller than {WINDOW} x {WINDOW}" if smallest < WINDOW else None,
+            "ms-ssim-rgb": f"a picture is smaller than {MS_SSIM_SIDE} x {MS_SSIM_SIDE}"
+            if smallest < MS_SSIM_SIDE else None,
+            "ssimulacra2": None if _has("ssimulacra2") else "the package ssimulacra2 is not installed",
+            "lpips-squeeze": None if lpips else "no weights (--lpips)",
+            **dict.fromkeys(("fd-lite0", "top1-agreement"), None if lite0 else "no weights (--lite0)"),
+        }  # fmt: skip
+        self.skipped = {name: reason for name, reason in reasons.items() if reason}
+        self.metrics = [name for name in METRICS if name not in self.skipped and not METRICS[name].of_sets]
+
+    @property
+    def chooser(self) -> str:
+        """The metric whose best thumbnails stand for a method in the metrics of sets."""
+        return "lpips-squeeze" if self.lpips else "psnr-rgb"
+
+    @property
+    def eye(self) -> str:
+        """The metric whose best thumbnails are shown: LPIPS likes few blurred pixels better than people do."""
+        return "ssimulacra2" if "ssimulacra2" in self.metrics else "psnr-rgb"
+
+    def against(self, original: Image.Image) -> Comparison:
+        """Everything that is compared with this original."""
+        return Comparison(self, original)
+
+    @torch.inference_mode()
+    def look(self, picture: Image.Image) -> Look | None:
+        """What Lite0 makes of it; None without Lite0."""
+        if not self.lite0:
+            return None
+        features = self.lite0.pooled(as_tensor(picture))
+        return Look(features[0].numpy().copy(), int(self.lite0.classify(features).argmax()))
+
+
+class Comparison:
+    """One original, and what of it every comparison needs."""
+
+    def __init__(self, judge: Judge, original: Image.Image) -> None:
+        self.judge, self.original, self.pixels = judge, original, as_tensor(original)
+
+    @torch.inference_mode()
+    def scores(self, picture: Image.Image) -> dict[str, float]:
+        """Every metric of a picture that has the original's size, the quick ones first."""
+        pixels, wanted = as_tensor(picture), self.judge.metrics
+        found = {"psnr-rgb": psnr(pixels, self.pixels)}
+        if "ssim-rgb" in wanted:
+            whole, structure = similarities(pixels, self.pixels)
+            found["ssim-rgb"] = whole.mean(1)
+            if "ms-ssim-rgb" in wanted:
+                found["ms-ssim-rgb"] = ms_ssim_after(structure, pixels, self.pixels)
+        if "ssimulacra2" in wanted:
+            found["ssimulacra2"] = ssimulacra2(self.original, picture)
+        if self.judge.lpips:
+            found["lpips-squeeze"] = self.judge.lpips.distance(self.judge.lpips.directions(pixels), self._directions)
+        return {name: float(value) for name, value in found.items()}
+
+    @cached_property
+    def _directions(self) -> list[Tensor]:
+        return self.judge.lpips.directions(self.pixels)
+
+
+def of_sets(originals: Sequence[Look], drawn: Sequence[Look]) -> dict[str, float | None]:
+    """The metrics of a set of pictures; a distance needs two pictures at least."""
+    apart = None
+    if len(drawn) > 1:
+        a, b = (torch.from_numpy(np.stack([look.features for look in looks])) for looks in (originals, drawn))
+        apart = frechet(a, b)
+    same = [one.label == other.label for one, other in zip(originals, drawn, strict=True)]
+    return {"fd-lite0": apart, "top1-agreement": float(np.mean(same))}
+
+
+def better(metric: str, one: float, other: float) -> bool:
+    """Whether the first value of a metric is the better one."""
+    return one > other if METRICS[metric].higher else one < other
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    """An RGB picture as (1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)[None].float() / 255
+
+
+def ssimulacra2(original: Image.Image, picture: Image.Image) -> float:
+    """SSIMULACRA 2.1 of two pictures of one size, by the package of that name, which reads files."""
+    from ssimulacra2 import compute_ssimulacra2
+
+    return compute_ssimulacra2(*map(_file, (original, picture)))
+
+
+def _file(picture: Image.Image) -> io.BytesIO:
+    buffer = io.BytesIO()
+    picture.convert("RGB").save(buffer, "BMP")
+    buffer.seek(0)
+    return buffer
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None

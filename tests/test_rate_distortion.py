@@ -1,0 +1,441 @@
+"""The whole rate-distortion benchmark on four pictures and the tiny model, and its parts by brute force."""
+
+import io
+import json
+import stat
+import sys
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+import titokcodec
+from bench import rate_distortion, rivals
+from bench.intervals import bootstrap, wilson, win_rate
+from bench.measure import Case, measure, measure_all
+from bench.originals import cropped, read
+from bench.ours import Entrant, entrants, slug
+from bench.records import write
+from bench.rivals import COMMANDS, RawThumbnails, _from_planes, _planes, pack, unpack
+from bench.scores import METRICS, Judge
+from bench.thumbnails import FORMATS, SIDES, Thumbnails
+from tests.conftest import DATA
+from tests.test_features import lite0_state
+
+BUDGETS = (100, 400)
+SETS = {"fd-lite0", "top1-agreement"}
+RATES = {"bpp", "bytes", "payload_bytes"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Four pictures of several sizes and shapes."""
+    path = tmp_path_factory.mktemp("pictures")
+    for name, size in (("astronaut", (256, 256)), ("chelsea", (300, 200)), ("coffee", (128, 180))):
+        Image.open(DATA / f"{name}.jpg").convert("RGB").resize(size).save(path / f"{name}.png")
+    Image.open(DATA / "coffee.jpg").convert("L").resize((256, 256)).save(path / "grey.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Formats at settings that take little time: what they are set to is not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rivals, "QUALITIES", (0, 20))
+        patch.setattr(rivals, "SIDES", (8, 24, 64))
+        patch.setattr(rivals, "LARGER_SIDES", (192,))
+        patch.setattr(rivals, "DEPTHS", (2, 4))
+        patch.setitem(rivals.CODERS, "avif", replace(FORMATS["avif"], options={"speed": 10, "max_threads": 1}))
+        jxl = {**FORMATS["jxl"].options, "effort": 3}
+        patch.setitem(rivals.CODERS, "jxl", replace(FORMATS["jxl"], options=jxl))
+        yield
+
+
+@pytest.fixture(scope="module")
+def command(folder, tiny_path, light, tmp_path_factory):
+    """Runs the benchmark; gives the folder that it leaves."""
+    networks = tmp_path_factory.mktemp("networks")
+    save_file(lite0_state(), networks / "lite0.safetensors")
+
+    def run(*more):
+        out = tmp_path_factory.mktemp("out")
+        rate_distortion.main([
+            "--images", str(folder), "--out", str(out), "--model", str(tiny_path), "--device", "cpu", "--workers", "1",
+            "--lite0", str(networks / "lite0.safetensors"), "--effort", "0", "--gallery", "1", "--extremes", "1", *more,
+        ])  # fmt: skip
+        return out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def result(command):
+    """The folder of one run with every method."""
+    return command("--budgets", *map(str, BUDGETS))
+
+
+def methods(out):
+    return {path.stem: json.loads(path.read_text()) for path in out.glob("*-*.json")}
+
+
+def protocol(out):
+    return json.loads((out / "protocol.json").read_text())
+
+
+def curves(paths):
+    """What CompressAI's plot does with result files: each metric of each method as points over ``bpp``."""
+    for path in paths:
+        found = json.loads(path.read_text())
+        results = found["results"]
+        for metric in (name for name in results if name != "bpp"):
+            yield found["name"], metric, list(zip(results["bpp"], results[metric], strict=True))
+
+
+def test_files_are_in_compressai_schema(result):
+    found = methods(result)
+    usable = {name for name in ("jpeg", "webp", "avif", "jxl") if name not in protocol(result)["skipped"]}
+    assert found.keys() == {"titok-tiny", "raw-thumbnail"} | {
+        f"{name}-{use}" for name in usable for use in ("native", "thumbnail")}
+    metrics = set(protocol(result)["metrics"])
+    for name, _, points in curves(result.glob("*-*.json")):
+        assert name and points and all(a[0] <= b[0] for a, b in pairwise(points))
+    for method in found.values():
+        assert method["results"].keys() == RATES | metrics
+        assert method["kind"] in ("titok", "native", "thumbnail") and method["description"]
+        assert len({len(values) for values in method["results"].values()}) == 1
+        assert len(method["points"]) == len(method["results"]["bpp"])
+
+
+def test_skipped_metrics_and_tools_are_named(result):
+    found = protocol(result)
+    assert "--lpips" in found["skipped"]["lpips-squeeze"] and "bpgenc" in found["skipped"]["bpg"]
+    assert found["skipped"].keys() | found["metrics"].keys() >= METRICS.keys()
+    assert not found["skipped"].keys() & found["metrics"].keys()
+    assert "psnr-rgb" in found["chooser"]
+
+
+def test_protocol_tells_what_to_repeat(result, codec):
+    found = protocol(result)
+    assert [picture["name"] for picture in found["pictures"]] == [
+        "astronaut.png", "chelsea.png", "coffee.png", "grey.png"]
+    assert all(len(picture["sha256"]) == 64 and picture["width"] == 256 for picture in found["pictures"])
+    model = found["models"][0]
+    assert model["fingerprint"] == codec.weights.fingerprint.hex() and model["effort"] == {"auto": 0}
+    assert model["weights_bytes"] == (DATA / "tiny.safetensors").stat().st_size
+    assert {"crop", "versions", "commit", "date", "formats"} <= found.keys()
+
+
+def test_points_are_means_of_their_pictures(result):
+    for method in methods(result).values():
+        for number, point in enumerate(method["points"]):
+            for name, values in point["values"].items():
+                reached = [value for value in values if value is not None]
+                assert len(values) == 4 and len(reached) == point["pictures"]
+                mean = method["results"][name][number]
+                assert mean == pytest.approx(np.mean(reached), abs=6e-3)
+                low, high = point["intervals"][name]
+                assert low - 1e-5 <= mean <= high + 1e-5
+            whole = method["results"]["fd-lite0"][number] is not None
+            assert whole == (point["pictures"] == 4), "distances of other pictures, or of fewer, do not compare"
+
+
+def test_no_file_is_over_its_budget(result, codec):
+    ceilings = {Entrant(codec, "tiny").ceiling(count) for count in (8, 16)}
+    seen = set()
+    for method in methods(result).values():
+        for point in method["points"]:
+            if method["kind"] == "thumbnail":
+                budget = int(point["label"].removeprefix("budget "))
+                seen.add(budget)
+                assert all(size is None or size <= budget for size in point["values"]["bytes"])
+                assert all(size <= budget for size in point["mean_bytes"].values())
+                assert all(len(choices) == 4 for choices in point["chosen"].values())
+    assert seen == {*BUDGETS, *ceilings}
+
+
+def test_titok_is_measured_through_whole_files(result, folder, codec):
+    point = methods(result)["titok-tiny"]["points"][0]
+    assert point["label"] == "8 tokens"
+    picture = cropped(Image.open(folder / "chelsea.png"))
+    data = codec.compress(picture, tokens=8, effort=0)
+    assert point["values"]["bytes"][1] == len(data)
+    assert point["values"]["payload_bytes"][1] == titokcodec.info(data).payload
+    mse = np.mean((np.asarray(codec.decompress(data)).astype(float) - np.asarray(picture)) ** 2)
+    assert point["values"]["psnr-rgb"][1] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+
+
+def test_win_rates(result):
+    rows = json.loads((result / "wins.json").read_text())
+    known = methods(result)
+    for row in rows:
+        assert row["pictures"] + row["without"] == 4
+        if row["pictures"]:
+            low, high = row["interval"]
+            assert 0 <= low <= row["rate"] <= high <= 1
+            assert row["metric"] not in SETS
+    row = next(row for row in rows if row["rival"] == "raw-thumbnail" and row["metric"] == "psnr-rgb")
+    ours = next(p for p in known[row["titok"]]["points"] if p["label"] == row["label"])["values"]["psnr-rgb"]
+    theirs = next(p for p in known[row["rival"]]["points"] if p["label"] == row["budget"])["values"]["psnr-rgb"]
+    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if b is not None]
+    assert row["rate"] == np.mean([a > b for a, b in pairs])
+
+
+def test_gallery_lists_pictures_that_are_there(result):
+    rows = json.loads((result / "gallery" / "gallery.json").read_text())
+    assert [row["why"] for row in rows] == ["first", "worst", "best"]
+    psnr = methods(result)["titok-tiny"]["points"][-1]["values"]["psnr-rgb"]
+    names = [picture["name"] for picture in protocol(result)["pictures"]]
+    assert [row["name"] for row in rows[1:]] == [names[np.argmin(psnr)], names[np.argmax(psnr)]]
+    for row in rows:
+        labels = [shown["label"] for shown in row["shown"] if shown["method"] == "titok"]
+        assert labels == ["8 tokens", "16 tokens"]
+        assert Image.open(result / "gallery" / row["original"]).size == (256, 256)
+        for shown in row["shown"]:
+            assert Image.open(result / "gallery" / shown["file"]).size == (256, 256)
+            assert shown["bytes"] < 60 and "psnr-rgb" in shown
+
+
+def test_the_same_again(result, command):
+    again = command("--budgets", *map(str, BUDGETS))
+    names = {str(path.relative_to(result)) for path in result.rglob("*.*")}
+    assert names == {str(path.relative_to(again)) for path in again.rglob("*.*")}
+    for name in names - {"protocol.json"}:
+        assert (result / name).read_bytes() == (again / name).read_bytes(), name
+    assert protocol(result) | {"date": ""} == protocol(again) | {"date": ""}
+
+
+def test_whole_pictures_at_their_own_size(command):
+    out = command("--size", "full", "--limit", "2", "--methods", "webp-thumbnail", "raw", "--budgets", "300")
+    found = methods(out)
+    assert found.keys() == {"titok-tiny-fit", "titok-tiny-tile", "webp-thumbnail", "raw-thumbnail"}
+    took = {f"bytes of {name} at {point['label']}": point["values"]["bytes"] for name, method in found.items()
+            for point in method["points"] if method["kind"] == "titok"}  # fmt: skip
+    assert len(took) == 4
+    for name in ("webp-thumbnail", "raw-thumbnail"):
+        points = {point["label"]: point["values"]["bytes"] for point in found[name]["points"]}
+        assert "budget 300" in points and points.keys() <= {*took, "budget 300"}
+        assert all(size is None or size <= most for label in points.keys() & took
+                   for size, most in zip(points[label], took[label], strict=True))  # fmt: skip
+    area = protocol(out)["pictures"][1]
+    assert (area["width"], area["height"]) == (300, 200)
+    assert "ms-ssim-rgb" not in protocol(out)["skipped"]
+    assert json.loads((out / "gallery" / "gallery.json").read_text())[0]["shown"][0]["label"] == "8 tokens, fit"
+
+
+def test_a_method_without_any_file_is_named(command):
+    out = command("--limit", "2", "--methods", "jpeg-thumbnail", "--budgets")
+    assert methods(out).keys() == {"titok-tiny"}
+    assert "none of its files fits" in protocol(out)["skipped"]["jpeg-thumbnail"]
+
+
+def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
+    with pytest.raises(SystemExit, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
+        rate_distortion.main(["--images", str(folder), "--out", str(tmp_path), "--lite0", str(tiny_path),
+                              "--methods", "raw"])  # fmt: skip
+
+
+# ---- rivals -----------------------------------------------------------------------------------------------------
+
+
+def every_thumbnail(picture, name):
+    """Side, quality, bytes and enlarged picture of a whole grid, made without the benchmark's search."""
+    for side in (8, 24, 64, 192) if name != "raw" else range(1, 40):
+        small = picture.resize((side, side), Image.Resampling.LANCZOS)
+        lossless = [None] if (name, side) == ("webp", 8) else []
+        for quality in rivals.DEPTHS if name == "raw" else [*range(101), *lossless]:
+            if name == "raw":
+                data = pack(np.asarray(small), quality)
+                shown = Image.fromarray(unpack(data, (side, side, 3), quality))
+            else:
+                data = FORMATS[name].encode(small, quality)
+                shown = Image.open(io.BytesIO(data)).convert("RGB")
+            yield side, quality, len(data), shown.resize(picture.size, Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg", "raw"])
+@pytest.mark.parametrize("budget", [150, 400])
+def test_the_chosen_thumbnail_is_the_best_of_all(photo, light, monkeypatch, name, budget):
+    small = photo.resize((192, 192))
+    monkeypatch.setattr("bench.thumbnails.LOSSLESS_SIDES", (8,))
+    judge = Judge(smallest=192)
+    judge.metrics = ["psnr-rgb", "ssim-rgb"]
+    entries = measure(Case("", small, {}, {"it": budget}), [f"{name}-thumbnail"], judge).entries
+    scores = {(side, quality): (size, judge.against(small).scores(shown))
+              for side, quality, size, shown in every_thumbnail(small, name) if size <= budget}  # fmt: skip
+    if name == "raw":  # of which only the largest side of each depth takes part
+        largest = {depth: max(side for side, bits in scores if bits == depth) for depth in rivals.DEPTHS}
+        scores = {choice: told for choice, told in scores.items() if largest[choice[1]] == choice[0]}
+    if not scores:
+        assert not entries
+        return
+    found = entries[f"{name}-thumbnail", "it"]
+    for metric in judge.metrics:
+        size, own = scores[found.chosen[metric]]
+        assert (found.sizes[metric], found.scores[metric]) == (size, own[metric])
+        # More bytes at the same side are taken to be better, which holds but for a hair.
+        assert own[metric] >= max(values[metric] for _, values in scores.values()) - 0.02
+
+
+def test_a_trial_finds_the_same_quality_as_plain_bisection(photo):
+    small, quick = photo.resize((96, 96)), replace(FORMATS["avif"], options={"speed": 7}, trial={"speed": 10})
+    plain = replace(quick, trial=None)
+    for budget in (400, 700, 1200):
+        found, known = (Thumbnails(small, coder, (8, 32, 96)).choices(budget) for coder in (quick, plain))
+        assert found == known and found
+
+
+def test_thumbnails_keep_the_aspect(photo):
+    wide = photo.crop((0, 0, 400, 200))
+    for source in (Thumbnails(wide, "webp", (64,)), RawThumbnails(wide)):
+        found = [source.thumbnail(*choice) for choice in source.choices(1000)]
+        assert found and all(file.picture.size == (400, 200) and len(file.data) <= 1000 for file in found)
+    assert Image.open(io.BytesIO(Thumbnails(wide).thumbnail(64, 0).data)).size == (64, 32)
+
+
+def test_raw_pixels_take_their_bits():
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    for depth in range(1, 9):
+        data = pack(pixels, depth)
+        assert len(data) == -(-pixels.size * depth // 8)
+        error = np.abs(unpack(data, pixels.shape, depth).astype(int) - pixels).max()
+        assert error <= 255 / ((1 << depth) - 1) / 2 + 0.5
+    assert pack(np.uint8([[[255, 0, 255]]]), 1) == b"\xa0"
+
+
+def test_containers_are_as_long_as_stated():
+    flat, photo = Image.new("RGB", (8, 8), "grey"), Image.open(DATA / "coffee.jpg").resize((64, 64))
+    jpeg = FORMATS["jpeg"].encode(flat, 0)
+    scan = jpeg.index(b"\xff\xda")
+    assert scan + 2 + int.from_bytes(jpeg[scan + 2 : scan + 4], "big") == FORMATS["jpeg"].fixed
+    for picture in (flat, photo):
+        avif = replace(FORMATS["avif"], options={"speed": 8}).encode(picture, 10)
+        assert avif.index(b"mdat") + 4 == FORMATS["avif"].fixed
+        webp = FORMATS["webp"].encode(picture, 10)
+        assert webp[20 + 3 : 20 + 6] == b"\x9d\x01\x2a" and FORMATS["webp"].fixed == 20 + 10
+
+
+FAKE = """#!{python}
+import shutil, sys
+line = sys.argv
+value = lambda name: line[line.index(name) + 1]
+shutil.copyfile({source}, value("-o"))
+"""
+
+
+@pytest.fixture
+def tools(tmp_path, monkeypatch):
+    """Programs of the names looked for, that copy their input."""
+    for name, source in (("bpgenc", "line[-1]"), ("bpgdec", "line[-1]"), ("vvencapp", 'value("-i")'),
+                         ("vvdecapp", 'value("-b")')):  # fmt: skip
+        path = tmp_path / name
+        path.write_text(FAKE.format(python=sys.executable, source=source))
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_formats_that_pillow_lacks_are_named(monkeypatch):
+    monkeypatch.delitem(Image.SAVE, "WEBP")
+    assert rivals.unusable(["jpeg", "webp"]) == {"webp": "Pillow here has it not"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_programs_are_used_where_they_are(tools, name, photo):
+    assert COMMANDS[name].missing() is None
+    small = photo.resize((33, 20))
+    shown = COMMANDS[name].decode(COMMANDS[name].encode(small, 10), small.size)
+    assert shown.size == (33, 20)
+    assert np.abs(np.asarray(shown).astype(int) - np.asarray(small)).mean() < (1 if name == "bpg" else 12)
+    (tools / COMMANDS[name].encoder[0]).unlink()
+    assert "not found on PATH" in COMMANDS[name].missing()
+
+
+def test_programs_that_fail_are_named(tools):
+    (tools / "bpgenc").write_text(f"#!{sys.executable}\nraise SystemExit(3)\n")
+    assert "exit status 3" in COMMANDS["bpg"].missing()
+
+
+def test_planes_of_ten_bits(photo):
+    small = photo.resize((16, 8))
+    planes = _planes(small)
+    deep = (np.frombuffer(planes, np.uint8).astype("<u2") << 2).tobytes()
+    assert _from_planes(deep, small.size).tobytes() == _from_planes(planes, small.size).tobytes()
+    with pytest.raises(ValueError, match="no planes of 16 x 8"):
+        _from_planes(planes[:-1], small.size)
+
+
+# ---- figures ----------------------------------------------------------------------------------------------------
+
+
+def test_bootstrap():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = bootstrap(values)
+    assert low < values.mean() < high
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+    assert bootstrap(values) == (low, high)
+    assert bootstrap([3.0]) == (3.0, 3.0)
+
+
+def test_wins_and_wilson():
+    assert win_rate([1, 2, 3, 4], [0, 2, 4, 1], higher=True) == (1 + 0.5 + 0 + 1) / 4
+    assert win_rate([1, 2], [0, 1], higher=False) == 0
+    assert wilson(1, 10) == pytest.approx((0.7225, 1.0), abs=1e-4)  # as tabulated
+    assert wilson(0.5, 100) == pytest.approx((0.4038, 0.5962), abs=1e-4)
+
+
+def test_scores_of_an_equal_picture(photo):
+    small = photo.resize((176, 176))
+    judge = Judge()
+    found = judge.against(small).scores(small)
+    assert found.keys() == {*judge.metrics} and "lpips-squeeze" not in found
+    assert found["psnr-rgb"] == 100 and found["ms-ssim-rgb"] == pytest.approx(1, abs=1e-5)
+    assert found.get("ssimulacra2", 100) == pytest.approx(100)
+
+
+def test_metrics_that_cannot_be_had_are_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    monkeypatch.setattr("bench.scores.importlib.util.find_spec", lambda name: None)
+    judge = Judge(smallest=100)
+    assert judge.metrics == ["psnr-rgb", "ssim-rgb"]
+    assert judge.skipped.keys() == METRICS.keys() - {"psnr-rgb", "ssim-rgb"}
+    assert "176 x 176" in judge.skipped["ms-ssim-rgb"]
+
+
+def test_workers_find_what_one_process_finds(photo, monkeypatch):
+    monkeypatch.setattr(rivals, "SIDES", SIDES)  # other processes have the usual ones
+    small = photo.resize((176, 176))
+    plan = rate_distortion.Plan(["webp-thumbnail"], None, None, 176)
+    cases = [Case(str(turn), small.rotate(90 * turn), {}, {"budget 120": 120}) for turn in range(2)]
+    alone, pooled = (list(measure_all(cases, plan, workers)) for workers in (1, 2))
+    assert [found.name for found in pooled] == ["0", "1"]
+    assert [found.entries for found in alone] == [found.entries for found in pooled]
+
+
+def test_originals_are_cropped_and_hashed(folder, tmp_path):
+    found = read([folder], limit=2)
+    assert [original.picture.size for original in found] == [(256, 256)] * 2
+    assert found[0].picture.tobytes() == Image.open(folder / "astronaut.png").tobytes(), "left alone"
+    assert read([folder], "full")[1].picture.size == (300, 200)
+    with pytest.raises(SystemExit, match="no readable pictures"):
+        read([tmp_path])
+
+
+def test_models_of_one_name_are_told_apart(codec):
+    assert [entrant.method("fit") for entrant in entrants([codec])] == ["titok-tiny-fit"]
+    stem = f"titok-tiny-{codec.weights.fingerprint.hex()[:6]}"
+    assert [entrant.method("auto") for entrant in entrants([codec, codec])] == [stem, stem]
+
+
+def test_json_is_compact_and_plain(tmp_path):
+    rows = [{"a": 1, "b": None}, {"a": [1, 2], "b": {"c": [[1, 2], None]}}]
+    write(tmp_path / "x.json", rows)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == rows and len(text.splitlines()) == 1
+    long = {"a": [0.25] * 100, "b": [{"c": number, "d": [1, None]} for number in range(20)]}
+    write(tmp_path / "x.json", long)
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text) == long and len(text.splitlines()) == 5 + 20
+    assert slug("Hub/My Model_2.safetensors") == "my-model-2"
