@@ -25,12 +25,13 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 def draw_tiles(codec: Codec, pixels: np.ndarray, tokens: int) -> tuple[geometry.Plan, np.ndarray, np.ndarray]:
     """The plan, the blended picture and the butted one."""
     plan = geometry.plan(pixels.shape[1], pixels.shape[0], "tile")
-    blended = np.asarray(codec.decompress(codec.compress(pixels, tokens=tokens, layout="tile")).convert("RGB"))
+    whole = codec.compress(pixels, tokens=tokens, layout="tile", effort=0)
+    blended = np.asarray(codec.decompress(whole).convert("RGB"))
     butted = np.empty_like(pixels)
     for index in range(plan.tiles):
         left, top = plan.corner(index)
         own = pixels[top : top + geometry.TILE, left : left + geometry.TILE]
-        tile = np.asarray(codec.decompress(codec.compress(own, tokens=tokens, layout="fit")).convert("RGB"))
+        tile = np.asarray(codec.decompress(codec.compress(own, tokens=tokens, layout="fit", effort=0)).convert("RGB"))
         butted[top : top + geometry.TILE, left : left + geometry.TILE] = tile
     return plan, blended, butted
 

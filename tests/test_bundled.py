@@ -82,23 +82,26 @@ def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
     assert (short.decode(tokens) - bundled.decode(tokens)).abs().mean() <= 2 / 255
 
 
-def test_a_file_made_with_the_first_release_still_reads(bundled, squares):
-    """When default-1 is no longer bundled, this file must give an error that names it instead."""
-    data = (DATA / "v1" / "default-1.titok").read_bytes()
-    tokens = json.loads((DATA / "v1" / "default-1.json").read_text())
+def test_a_file_made_with_this_release_still_reads(bundled, squares):
+    """When another replaces it, its file goes to the list of the retired below."""
+    data = (DATA / "v1" / "default-2.titok").read_bytes()
+    tokens = json.loads((DATA / "v1" / "default-2.json").read_text())
     header, offset = bitstream.parse(data)
-    assert (header.model_id, header.tokens, header.width, header.height) == (1, 128, 256, 256)
+    assert (header.model_id, header.tokens, header.width, header.height) == (2, 128, 256, 256)
     read = entropy.decode(data[offset:], header.mode, 1, 128, 4096, bundled.weights.tables)
     assert read.tolist() == [tokens]
     assert entropy.encode(np.array([tokens]), 4096, bundled.weights.tables) == (header.mode, data[offset:])
     assert psnr(squares[2], bundled.decompress(data)) > 17
 
 
-def test_a_file_of_a_retired_release_names_the_model_it_needs(tiny_path):
-    custom = Codec.from_pretrained(tiny_path, device="cpu")
-    data = (DATA / "v1" / "default-1.titok").read_bytes()
-    with pytest.raises(titokcodec.ModelMismatch, match="default-1"):
-        custom.decompress(data)
+@pytest.mark.parametrize("retired", [known.name for known in releases.RELEASES if not known.file])
+def test_a_file_of_a_retired_release_names_the_model_it_needs(bundled, tiny_path, retired):
+    data = (DATA / "v1" / f"{retired}.titok").read_bytes()
+    for codec in (bundled, Codec.from_pretrained(tiny_path, device="cpu")):
+        with pytest.raises(titokcodec.ModelMismatch, match=retired):
+            codec.decompress(data)
+    assert titokcodec.info(data).model == retired
+    assert titokcodec.info(data).tokens == 128
 
 
 def test_module_level_functions_use_it(squares):

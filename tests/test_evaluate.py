@@ -27,8 +27,8 @@ from training.sheet import BLANK, MARGIN, eight_bit, labelled_sheet
 
 RATES = (8, 16)
 PLAIN = {f"{metric}/{k}" for metric in ("psnr", "ssim", "bytes", "mean_bytes") for k in RATES} | {
-    "model", "fingerprint", "pictures", "skipped", "effort", "usage", "entropy", "distinct", "usage_by_position",
-    "entropy_by_position", "distinct_by_position",
+    "model", "fingerprint", "pictures", "skipped", "effort", "dtype", "usage", "entropy", "distinct",
+    "usage_by_position", "entropy_by_position", "distinct_by_position",
 }  # fmt: skip
 
 

@@ -40,7 +40,8 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
     """Tokens whose drawing is nearer to the picture, by squared error, than that of the encoder's own.
 
     The first tokens are settled before the next are looked for, at every one of ``rungs``: a shorter answer is a prefix
-    of a longer one, as without a search, and no prefix is spoilt for the sake of the whole.
+    of a longer one, as without a search, and no prefix is spoilt for the sake of the whole. Lengths just above a rung
+    pay for that, and gain least.
 
     Args:
         model: Frozen or not; it is not changed.

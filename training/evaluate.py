@@ -213,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     effort = default_steps(codec.weights.config, 1) if options.effort is None else options.effort
     tokens = tokens_of(codec, pictures, effort)
     about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
-             "skipped": pictures.skipped, "effort": effort}
+             "skipped": pictures.skipped, "effort": effort, "dtype": str(codec.dtype).removeprefix("torch.")}
     found = measure(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
     text = _json(about | found | summary(file_sizes(codec, tokens, counts)))
     print(text)
