@@ -1,6 +1,8 @@
 """The model in the box: it is there, it is the released one, and it has plainly been trained."""
 
 import json
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from PIL import Image, ImageOps
 
 import titokcodec
 from tests.conftest import DATA
-from titokcodec import Codec, bitstream, entropy, releases
+from titokcodec import Codec, Generator, bitstream, entropy, releases
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +119,21 @@ def test_tiles_of_a_photograph_leave_no_seam(bundled):
     plan = geometry.plan(pixels.shape[1], pixels.shape[0], "tile")
     drawn = np.asarray(bundled.decompress(bundled.compress(pixels, layout="tile")))
     assert geometry.seam_contrast(drawn, plan) < 1.25
+
+
+def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
+    generator = Generator.from_pretrained(device="cpu", dtype="fp32")
+    generator.check_fits(bundled.weights)
+    assert len(generator.class_names) == 16
+    file = resources.files("titokcodec") / "assets" / releases.GENERATORS[-1]
+    assert Path(str(file)).stat().st_size <= 12e6
+    tokens = generator.sample([0, 9, None], steps=4, seed=1)
+    assert tokens.shape == (3, 32)
+    drawn = bundled.decompress(bundled.write(tokens[:1]))
+    assert np.asarray(drawn).std() > 5, "one colour is no picture"
+
+
+def test_the_generator_in_the_box_refuses_another_tokenizer(tiny_path):
+    custom = Codec.from_pretrained(tiny_path, device="cpu")
+    with pytest.raises(titokcodec.TitokError, match="was trained for tokenizer 'default-2'"):
+        Generator.from_pretrained(device="cpu").check_fits(custom.weights)
