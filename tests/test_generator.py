@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import titokcodec
 from tests.test_maskgit import BERT, UVIT, build, guesses, plain_logits
 from tests.test_sampling import plain, uniform
-from titokcodec import Generator, TitokError, WeightsError
+from titokcodec import Generator, TitokError, WeightsError, releases
 from titokcodec.generator import PUBLISHED, Card, save
 from titokcodec.models.config import preset
 from titokcodec.models.maskgit import PRESETS
@@ -287,8 +287,9 @@ def refused(path, *parts):
         assert part in message
 
 
-def test_missing_files(tmp_path):
+def test_missing_files(tmp_path, monkeypatch):
     refused(tmp_path / "none.safetensors", "no weight file")
+    monkeypatch.setattr(releases, "GENERATORS", ())
     with pytest.raises(WeightsError, match="no generator comes with"):
         load(None)
 
