@@ -21,7 +21,7 @@ from training.data import Pictures
 from training.evaluate import measure, rates, tokens_of
 from training.losses import LPIPS
 
-EFFORTS = (0, 2, 4, STEPS, 16, 32)
+EFFORTS = (0, 2, STEPS, 8, 16, 32)
 BATCHES = (1, 16)
 
 

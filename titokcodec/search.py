@@ -15,7 +15,7 @@ from torch import Tensor
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 
-STEPS = 8
+STEPS = 4
 RATE = 0.1  # of the first step, as a share of a code's typical entry
 
 
