@@ -29,20 +29,22 @@ class Entrant:
         name: Of the model; no two that take part have the same.
         layouts: How pictures are laid on tiles; of several each is a method by itself.
         effort: Steps of the search for tokens; None as when compressing.
+        tokens: The numbers of tokens a tile to take, besides the model's fewest and most.
     """
 
     codec: Codec
     name: str
     layouts: tuple[str, ...] = ("auto",)
     effort: int | None = None
+    tokens: tuple[int, ...] = TOKENS
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Numbers of tokens a tile: the usual ones that the model takes, and its fewest and most."""
+        """Numbers of tokens a tile: those of ``tokens`` that the model takes, and its fewest and most."""
         config = self.codec.weights.config
         if not config.nested:
             return (config.tokens,)
-        usual = {count for count in TOKENS if config.min_tokens <= count <= config.tokens}
+        usual = {count for count in self.tokens if config.min_tokens <= count <= config.tokens}
         return tuple(sorted(usual | {config.min_tokens, config.tokens}))
 
     def method(self, layout: str) -> str:
@@ -82,13 +84,14 @@ class Entrant:
         return titokcodec.truncate(data, count, model=self.codec.weights.path)
 
 
-def entrants(codecs: Sequence[Codec], layouts: tuple[str, ...] = ("auto",), effort: int | None = None) -> list[Entrant]:
+def entrants(codecs: Sequence[Codec], layouts: tuple[str, ...] = ("auto",), effort: int | None = None,
+             tokens: Sequence[int] = TOKENS) -> list[Entrant]:  # fmt: skip
     """Models of one name are told apart by their fingerprints."""
     names = [codec.weights.name for codec in codecs]
     slugs = list(map(slug, names))
     told = [f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
             for name, own, codec in zip(names, slugs, codecs, strict=True)]  # fmt: skip
-    return [Entrant(codec, name, layouts, effort) for codec, name in zip(codecs, told, strict=True)]
+    return [Entrant(codec, name, layouts, effort, tuple(tokens)) for codec, name in zip(codecs, told, strict=True)]
 
 
 def label(count: int) -> str:

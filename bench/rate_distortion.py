@@ -35,7 +35,7 @@ from PIL import features
 from bench import exhibits, intervals, originals, records, rivals
 from bench.measure import Case, Finding, Key, Plan, measure_all
 from bench.originals import CROPS, Original
-from bench.ours import Entrant, entrants
+from bench.ours import TOKENS, Entrant, entrants
 from bench.scores import METRICS, Judge
 from titokcodec import Codec, TitokError
 from titokcodec.search import default_steps
@@ -173,6 +173,8 @@ def _arguments() -> argparse.ArgumentParser:
     add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
     add("--effort", type=int, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--tokens", type=int, nargs="+", default=TOKENS, help="numbers of tokens a tile, besides each model's fewest "
+        f"and most (default: {' '.join(map(str, TOKENS))})")
     add("--gallery", type=int, default=12, help="pictures to show from the first on (default: %(default)s)")
     add("--extremes", type=int, default=3, help="and of the worst and of the best (default: %(default)s)")
     return parser
@@ -193,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
         codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     except (TitokError, OSError) as error:
         raise SystemExit(str(error)) from None
-    models = entrants(codecs, layouts, options.effort)
+    models = entrants(codecs, layouts, options.effort, options.tokens)
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from titokcodec.atomic import replacing
 from training.hyper import Hyper
 
-_BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks)\.")  # of tokenizers and generators
+# Of tokenizers, of generators, and of the 2D tokenizer.
+_BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.")
 
 
 class Clock:
@@ -58,15 +59,32 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
+class Kernels(torch.optim.Muon):
+    """Muon for matrices and, as matrices of a row for each output, the kernels of convolutions."""
+
+    def __init__(self, parameters: list[nn.Parameter], **options: float) -> None:
+        self.parameters = parameters
+        super().__init__([nn.Parameter(p.detach().flatten(1)) for p in parameters], **options)  # views: one memory
+
+    def step(self) -> None:
+        for matrix, p in zip(self.param_groups[0]["params"], self.parameters, strict=True):
+            matrix.grad = None if p.grad is None else p.grad.flatten(1)
+        super().step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in (*self.param_groups[0]["params"], *self.parameters):
+            p.grad = None
+
+
 class Optimizers:
-    """Muon for the blocks' matrices, AdamW for the rest; no decay on vectors, embeddings, positions and tokens.
+    """Muon for the blocks' matrices and kernels, AdamW for the rest; no decay on vectors, embeddings, tokens.
 
     Muon (Jordan 2024) orthogonalises each update; with a 2D start it is worth one to two decibels in short runs.
     """
 
     def __init__(self, model: nn.Module, hyper: Hyper) -> None:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if hyper.muon_rate and _BLOCKS.search(name) and p.ndim == 2]
+        matrices = [p for name, p in named if hyper.muon_rate and _BLOCKS.search(name) and p.ndim > 1]
         chosen = {id(p) for p in matrices}
         rest = [(name, p) for name, p in named if id(p) not in chosen]
         plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
@@ -75,7 +93,7 @@ class Optimizers:
         betas = (hyper.beta1, hyper.beta2)
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas)]
         if matrices:
-            self.all.append(torch.optim.Muon(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
+            self.all.append(Kernels(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
         for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["peak"] = group["lr"]

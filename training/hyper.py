@@ -24,7 +24,7 @@ class Hyper:
     beta1: float = _option("AdamW's decay of the mean gradient")
     beta2: float = _option("AdamW's decay of the mean square")
     decay: float = _option("weight decay, on matrices only")
-    muon_rate: float = _option("peak learning rate of Muon on the blocks' matrices; 0: AdamW for all")
+    muon_rate: float = _option("peak learning rate of Muon on the blocks' matrices and kernels; 0: AdamW for all")
     warmup: float = _option("share of the run in which the learning rate rises")
     floor: float = _option("learning rate at the end, as a share of the peak")
     ema: float = _option("decay of the averaged weights, at most")
@@ -81,7 +81,7 @@ PUBLISHED = {
 }
 
 SHORT = {
-    "vqgan": replace(_SHORT, muon_rate=0.0, continuous=0.1),
+    "vqgan": replace(_SHORT, muon_rate=0.02, continuous=0.1),
     "stage1": _SHORT,
     "stage2": replace(
         _SHORT, rate=5e-4, muon_rate=0.01, quantizer=0.0, continuous=0.0, lpips_start=0.0, adversary=0.02,
@@ -97,7 +97,7 @@ _CODEBOOK = {"quantizer", "commitment", "continuous"}
 _TOKENS = {"smoothing", "unmasked", "label_drop", "dropout"}
 
 UNUSED = {
-    "vqgan": {"muon_rate"} | _TOKENS,
+    "vqgan": _TOKENS,
     "stage1": _PIXELS | _ADVERSARY | _TOKENS,
     "stage2": _CODEBOOK | _TOKENS,
     "single": _TOKENS,

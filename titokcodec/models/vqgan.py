@@ -1,8 +1,9 @@
 """MaskGIT-VQGAN (Chang et al. 2022), the 2D tokenizer that teaches TiTok and through which legacy models draw pixels.
 
 A convolutional encoder and decoder without attention, and a codebook between them. As published: sixteen-fold
-downsampling, 1024 codes of width 256; ``light`` is this project's own. Parameter names and quirks are the published
-ones, of the checkpoint that TiTok's authors trained with (Yu et al. 2024, section 3.3).
+downsampling, 1024 codes of width 256. Parameter names and quirks are the published ones, of the checkpoint that TiTok's
+authors trained with (Yu et al. 2024, section 3.3). ``light`` is this project's own: it works on squares of pixels, and
+keeps one number of channels, so that every block has its residual.
 
     pixels (B,3,16h,16w) -> Encoder -> latents (B,256,h,w) -> VectorQuantizer -> tokens (B,h*w)
     tokens (B,h*w) -> codes (B,256,h,w) -> Decoder -> pixels (B,3,16h,16w)
@@ -26,6 +27,7 @@ CODE_WIDTH = 256
 GROUPS = 32  # of every norm: numbers of channels are multiples of it
 MOST_LEVELS = 8
 MOST_BLOCKS = 16
+LARGEST_PATCH = 16
 MOST_PARAMETERS = 1 << 28  # a gibibyte, five times the published model; no file may ask for more
 
 
@@ -43,12 +45,14 @@ class VQGANConfig:
         blocks: Residual blocks a level. The middle always has two.
         code_width: Width of one codebook entry.
         codes: Entries of the codebook.
+        patch: Pixels along one side of the square that is one place of the finest level; 1 as published.
     """
 
     channels: tuple[int, ...] = (128, 128, 256, 256, 512)
     blocks: int = 2
     code_width: int = CODE_WIDTH
     codes: int = PROXY_CODES
+    patch: int = 1
 
     def __post_init__(self) -> None:
         levels = len(self.channels)
@@ -56,7 +60,8 @@ class VQGANConfig:
         for width in self.channels:
             fits = type(width) is int and 0 < width <= LARGEST and width % GROUPS == 0
             _require(fits, f"{width!r} channels are not a multiple of {GROUPS} up to {LARGEST}")
-        limits = (("blocks", 1, MOST_BLOCKS), ("code_width", 1, LARGEST), ("codes", 2, LARGEST_CODEBOOK))
+        limits = (("blocks", 1, MOST_BLOCKS), ("code_width", 1, LARGEST), ("codes", 2, LARGEST_CODEBOOK),
+                  ("patch", 1, LARGEST_PATCH))  # fmt: skip
         for name, least, most in limits:
             value = getattr(self, name)
             _require(type(value) is int and least <= value <= most, f"{name} is {value!r}, not {least} to {most}")
@@ -64,12 +69,17 @@ class VQGANConfig:
     @property
     def factor(self) -> int:
         """Pixels along one side of the square that one token stands for; 16 as published."""
-        return 2 ** (len(self.channels) - 1)
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+    @property
+    def samples(self) -> int:
+        """Numbers that a place of the finest level stands for: three for each of its pixels."""
+        return 3 * self.patch**2
 
 
 PRESETS: dict[str, VQGANConfig] = {
     "published": VQGANConfig(),
-    "light": VQGANConfig(channels=(32, 32, 64, 64, 128), blocks=1, code_width=64),  # trains in minutes
+    "light": VQGANConfig(channels=(96, 96, 96), blocks=2, code_width=64, patch=4),  # trains in minutes
 }
 
 
@@ -174,8 +184,8 @@ class Encoder(nn.Module):
     def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
         super().__init__()
         channels, deepest = config.channels, config.channels[-1]
-        self.factor = config.factor
-        self.conv_in = nn.Conv2d(3, channels[0], 3, padding=1, bias=False)
+        self.factor, self.patch = config.factor, config.patch
+        self.conv_in = nn.Conv2d(config.samples, channels[0], 3, padding=1, bias=False)
         above = (channels[0], *channels[:-1])
         self.down = nn.ModuleList(
             Shrink(above[i], out, config.blocks, last=i == len(channels) - 1) for i, out in enumerate(channels)
@@ -188,7 +198,7 @@ class Encoder(nn.Module):
         height, width = pixels.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(f"the sides {width} x {height} are not multiples of {self.factor}: crop the picture")
-        x = self.conv_in(pixels)
+        x = self.conv_in(F.pixel_unshuffle(pixels, self.patch))
         for level in self.down:
             x = level(x)
         for block in self.mid:
@@ -207,7 +217,8 @@ class Decoder(nn.Module):
         above = (*channels[1:], deepest)
         self.up = nn.ModuleList(Level(above[i], out, config.blocks, last=i == 0) for i, out in enumerate(channels))
         self.norm_out = _norm(channels[0])
-        self.conv_out = nn.Conv2d(channels[0], 3, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels[0], config.samples, 3, padding=1)
+        self.patch = config.patch
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cpu and not torch.is_grad_enabled():
@@ -220,7 +231,7 @@ class Decoder(nn.Module):
             x = block(x)
         for level in reversed(self.up):
             x = level(x)
-        return self.conv_out(_silu(self.norm_out(x)))
+        return F.pixel_shuffle(self.conv_out(_silu(self.norm_out(x))), self.patch)
 
 
 class VQGAN(nn.Module):
@@ -282,7 +293,7 @@ def config_of(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:
     levels = _count(shapes, "encoder.down", MOST_LEVELS)
     blocks = _count(shapes, "encoder.down.0.block", MOST_BLOCKS)
     channels = [_shape(shapes, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
-    config = VQGANConfig(tuple(channels), blocks, code_width, codes)
+    config = VQGANConfig(tuple(channels), blocks, code_width, codes, _patch(shapes))
     expected: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (codes, code_width)}
     with torch.device("meta"):
         for part, module in (("encoder", Encoder(config)), ("decoder", Decoder(config))):
@@ -309,6 +320,12 @@ def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str, most: int) -> int
     while count <= most and any(name.startswith(f"{prefix}.{count}.") for name in shapes):
         count += 1
     return count
+
+
+def _patch(shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """From the first convolution; 1 where that is missing or misshapen, so that it is named as such."""
+    _, inputs, *_ = (*shapes.get("encoder.conv_in.weight", ()), 0, 0)
+    return max(1, math.isqrt(max(0, inputs) // 3))
 
 
 def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int) -> tuple[int, ...]:
