@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py").read_text()).group(1)
 
-train = ["torch>=2.9", "tensorboard>=2.15"]  # torch.optim.Muon came with 2.9
+train = ["tensorboard>=2.15"]
 bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3", "ssimulacra2>=0.3", "scipy>=1.8"]
 convert = ["pyyaml>=6"]  # published configs are YAML; a checkpoint whose shapes tell all needs none
 hub = ["huggingface_hub>=0.24"]

@@ -18,9 +18,9 @@ from PIL import Image
 
 from bench import rivals
 from bench.scores import Comparison, Judge, Look, better
+from bench.thumbnails import Choice
 
 Key = tuple[str, str]  # a method, and the label of one of its points
-Choice = tuple[int, "int | None"]  # side and quality of a thumbnail
 
 
 @dataclass(frozen=True)
@@ -128,21 +128,28 @@ def _entry(data: bytes, fixed: int, picture: Image.Image, comparison: Comparison
 
 def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, Entry]:
     """The best thumbnails under every budget that any fits."""
-    source = rivals.thumbnails(case.original, method)
-    choices = {label: source.choices(budget) for label, budget in case.budgets.items()}
-    judged = {}
-    for choice in sorted({choice for some in choices.values() for choice in some}, key=str):
-        file = source.thumbnail(*choice)
-        judged[choice] = comparison.scores(file.picture), len(file.data)
+    source, judge = rivals.thumbnails(case.original, method), comparison.judge
+    judged: dict[Choice, tuple[dict[str, float], int]] = {}
     looks: dict[Choice, Look | None] = {}
     found = {}
-    for label, candidates in choices.items():
-        if not candidates:
+    for label, budget in sorted(case.budgets.items(), key=lambda item: item[1]):
+        best: dict[str, Choice] = {}
+
+        def gains(choice: Choice, best: dict[str, Choice] = best) -> bool:
+            if choice not in judged:
+                file = source.thumbnail(*choice)
+                judged[choice] = comparison.scores(file.picture), len(file.data)
+            won = [metric for metric in judge.metrics
+                   if metric not in best or _beats(metric, judged[choice], judged[best[metric]])]  # fmt: skip
+            best.update(dict.fromkeys(won, choice))
+            return bool(won)
+
+        source.climb(budget, gains)
+        if not best:
             continue
-        best = {metric: _best(metric, candidates, judged) for metric in comparison.judge.metrics}
-        taken, shown = best[comparison.judge.chooser], best[comparison.judge.eye]
+        taken, shown = best[judge.chooser], best[judge.eye]
         if taken not in looks:
-            looks[taken] = comparison.judge.look(source.thumbnail(*taken).picture)
+            looks[taken] = judge.look(source.thumbnail(*taken).picture)
         scores = {metric: judged[choice][0][metric] for metric, choice in best.items()}
         sizes = {metric: judged[choice][1] for metric, choice in best.items()}
         data, fixed = source.thumbnail(*shown).data, rivals.fixed(method)
@@ -150,15 +157,12 @@ def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, En
     return found
 
 
-def _best(metric: str, candidates: Iterable[Choice], judged: dict[Choice, tuple[dict[str, float], int]]) -> Choice:
-    """The candidate with the best value of a metric; of equals the shortest, then the first."""
-    first, *others = candidates
-    for other in others:
-        (held, size), (scores, length) = judged[first], judged[other]
-        equal = scores[metric] == held[metric]
-        if better(metric, scores[metric], held[metric]) or (equal and length < size):
-            first = other
-    return first
+def _beats(metric: str, one: tuple[dict[str, float], int], other: tuple[dict[str, float], int]) -> bool:
+    """Whether the first of two files is better by a metric or, where both are equal, shorter."""
+    (scores, size), (held, length) = one, other
+    if scores[metric] == held[metric]:
+        return size < length
+    return better(metric, scores[metric], held[metric])
 
 
 # ---- processes ----------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ from bench.measure import Case, Finding, Key, Plan, measure_all
 from bench.originals import CROPS, Original
 from bench.ours import TOKENS, Entrant, entrants
 from bench.scores import METRICS, Judge
+from bench.thumbnails import PATIENCE
 from titokcodec import Codec, TitokError
 from titokcodec.search import default_steps
 
@@ -100,7 +101,8 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
         "weights": "a model's weights are not part of the rate",
         "formats": rivals.settings(methods), "methods": list(methods),
         "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
-                      "picture, budget and metric the best side",
+                      "picture, budget and metric the best side, looked for from the last budget's both ways until "
+                      f"{PATIENCE} sides in a row were best by no metric",
         "chooser": f"set metrics take the thumbnails that are best by {judge.chooser}, the gallery those that are best "
                    f"by {judge.eye}; its worst and best pictures are those of titok by {judge.chooser}",
         "bytes": "of a thumbnail's point those of the longest file that is best by any metric; mean_bytes has each",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.thumbnails import FORMATS, SIDES, Coder, Thumbnail, Thumbnails, installed, reduced
+from bench.thumbnails import FORMATS, SIDES, Choice, Coder, Thumbnail, Thumbnails, installed, reduced
 
 QUALITIES = (0, 5, 10, 15, 20, 30)  # of native files
 LARGER_SIDES = (192, 256, 384, 512, 768, 1024, 1536, 2048)  # for large pictures and budgets
@@ -174,6 +174,11 @@ class RawThumbnails:
         """Of each depth the largest side in ``budget`` bytes."""
         found = ((self._largest_side(budget, depth), depth) for depth in DEPTHS)
         return [(side, depth) for side, depth in found if side]
+
+    def climb(self, budget: int, gains: Callable[[Choice], bool]) -> None:
+        """Offer them all."""
+        for choice in self.choices(budget):
+            gains(choice)
 
     def thumbnail(self, side: int, quality: int) -> Thumbnail:
         """The file of this side and depth, and what it shows."""

@@ -34,6 +34,9 @@ BUDGETS = (60, 108, 156, 204)
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)  # pixels of the longer side
 LOSSLESS_SIDES = (2, 3, 4, 5, 6, 8)  # JPEG XL's best below 100 bytes
 HOPELESS = 2  # times the budget: where a side's smallest file is longer, no larger side has one that fits
+PATIENCE = 2  # sides in a row that better nothing, after which a climb turns back
+
+Choice = tuple[int, "int | None"]  # side and quality of a thumbnail; without quality it is lossless
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ class Thumbnails:
         self.picture, self.sides = picture, sides
         self.format: Coder = FORMATS[kind] if isinstance(kind, str) else kind
         self._small: dict[int, Image.Image] = {}
+        self._peak = 0  # index of the side that bettered something last
         self._files: dict[tuple[int, int | None], bytes] = {}
         self._estimates: dict[tuple[int, int], int] = {}
 
@@ -164,22 +168,54 @@ class Thumbnails:
         """Of each side the thumbnail of the highest quality in ``budget`` bytes, and the lossless ones, where any."""
         return [self.thumbnail(*choice) for choice in self.choices(budget)]
 
-    def choices(self, budget: int) -> list[tuple[int, int | None]]:
+    def choices(self, budget: int) -> list[Choice]:
         """Their sides and qualities."""
-        kept: list[tuple[int, int | None]] = []
+        kept: list[Choice] = []
         for side in self.sides:
-            if len(self._file(side, 0)) > HOPELESS * budget:
+            if self._hopeless(side, budget):
                 break
             quality = self._best_quality(side, budget)
             kept += [] if quality is None else [(side, quality)]
-        tiny = LOSSLESS_SIDES if self.format.lossless else ()
-        return kept + [(side, None) for side in tiny if len(self._file(side, None)) <= budget]
+        return kept + self._lossless(budget)
+
+    def climb(self, budget: int, gains: Callable[[Choice], bool]) -> None:
+        """Offer those choices of which one may be the best, by whatever ``gains`` goes by.
+
+        Pictures get better with their side, to the point where too few bytes are left for a pixel. So sides are
+        offered upwards and then downwards from the one that was best in the last budget, each way until ``PATIENCE``
+        of them in a row better nothing. Meant for budgets in rising order.
+
+        Args:
+            budget: Bytes of the whole file.
+            gains: Told a side and quality; whether it is the best so far.
+        """
+        for choice in self._lossless(budget):
+            gains(choice)
+        start = self._peak
+        for way in (range(start, len(self.sides)), range(start - 1, -1, -1)):
+            failed = 0
+            for index in way:
+                side = self.sides[index]
+                if failed == PATIENCE or (index >= start and self._hopeless(side, budget)):
+                    break
+                quality = self._best_quality(side, budget)
+                if quality is not None and gains((side, quality)):
+                    self._peak, failed = index, 0
+                else:
+                    failed += quality is not None
 
     def thumbnail(self, side: int, quality: int | None) -> Thumbnail:
         """The file of this side and quality, and what it shows."""
         data = self._file(side, quality)
         small = self.format.decode(data, self._small[side].size)
         return Thumbnail(data, side, quality, small.resize(self.picture.size, Image.Resampling.BICUBIC))
+
+    def _hopeless(self, side: int, budget: int) -> bool:
+        return len(self._file(side, 0)) > HOPELESS * budget
+
+    def _lossless(self, budget: int) -> list[Choice]:
+        tiny = LOSSLESS_SIDES if self.format.lossless else ()
+        return [(side, None) for side in tiny if len(self._file(side, None)) <= budget]
 
     def _best_quality(self, side: int, budget: int) -> int | None:
         """The highest that fits, and the next does not; None if even quality 0 is too long."""

@@ -5,7 +5,6 @@ import json
 import math
 import sys
 import tarfile
-from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -21,10 +20,9 @@ from titokcodec.models.quantizer import VectorQuantizer
 from training import command, engine, single, stage
 from training.codebook import CodebookCare
 from training.data import Held, Pictures, decode
-from training.engine import EMA, Clock, Optimizers, cosine, save_state
+from training.engine import EMA, Clock, cosine, save_state
 from training.evaluate import contact_sheet, psnr, rates, score
 from training.export import choose_tables, load_averaged
-from training.hyper import SHORT
 from training.losses import LPIPS
 from training.prefixes import draw_prefixes, prefix_lengths
 from training.starts import spread_points, start_in_2d
@@ -57,34 +55,6 @@ def folder(tmp_path):
         pixels = np.full((64, 64 + 8 * number, 3), random.integers(0, 256, 3), np.uint8)
         (path / f"{number}.png").write_bytes(png(pixels))
     return path
-
-
-# ---- optimizers -----------------------------------------------------------------------------------------------
-
-
-def test_muon_takes_kernels_for_matrices():
-    """A convolution over patches that do not overlap learns as the linear layer does that it is."""
-    torch.manual_seed(0)
-    hyper = replace(SHORT["vqgan"], decay=0.1)
-    kernel = nn.ModuleDict({"block": nn.Conv2d(3, 5, 2, stride=2, bias=False)})
-    matrix = nn.ModuleDict({"block": nn.Linear(12, 5, bias=False)})
-    with torch.no_grad():
-        matrix["block"].weight.copy_(kernel["block"].weight.flatten(1))
-    both = Optimizers(kernel, hyper), Optimizers(matrix, hyper)
-    start = kernel["block"].weight.detach().clone()
-    for turn in range(6):
-        patches = torch.randn(7, 3, 2, 2)
-        (kernel["block"](patches).flatten(1) - 1).square().mean().backward()
-        (matrix["block"](patches.flatten(1)) - 1).square().mean().backward()
-        for optimizers in both:
-            optimizers.step(0.5)
-        assert kernel["block"].weight.grad is None
-        if turn == 2:  # as a resumed run does
-            states = both[0].state_dict()
-            both = Optimizers(kernel, hyper), both[1]
-            both[0].load_state_dict(states)
-    torch.testing.assert_close(kernel["block"].weight.flatten(1), matrix["block"].weight)
-    assert (kernel["block"].weight - start).abs().mean() > 0.01
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------

@@ -81,8 +81,12 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
 
 @torch.enable_grad()
 def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) mean squared errors of what tokens draw, and how they grow with each entry of the codes, (B, K, d)."""
+    """(B,) mean squared errors of what tokens draw, and where those errors grow with the codes, (B, K, d).
+
+    The errors are those of the pixels that ``decode`` gives, within [0, 1]; the slopes are taken before they are cut
+    off, so that what has gone beyond finds back.
+    """
     codes = model.quantize.lookup(tokens).detach().requires_grad_()
-    drawn = model.draw(codes.to(model.latent_tokens.dtype)).float()
-    errors = (drawn - pixels.float()).square().mean((1, 2, 3))
-    return errors.detach(), torch.autograd.grad(errors.sum(), codes)[0]
+    drawn, wanted = model.draw(codes.to(model.latent_tokens.dtype)).float(), pixels.float()
+    slopes = torch.autograd.grad((drawn - wanted).square().mean((1, 2, 3)).sum(), codes)[0]
+    return (drawn.detach().clamp(0, 1) - wanted).square().mean((1, 2, 3)), slopes

@@ -50,7 +50,8 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: %(default)s)")
     add("--log-every", type=int, default=20, help="steps between log rows (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
-    add("--bf16", action=argparse.BooleanOptionalAction, default=True, help="bfloat16 autocast (default: on)")
+    add("--bf16", action=argparse.BooleanOptionalAction,
+        help="bfloat16 autocast (default: where the device multiplies it natively; elsewhere it is slow beyond use)")
     add("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
         help="torch.compile (default: on CUDA)")
     stage.add_options(parser)

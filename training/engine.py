@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from titokcodec.atomic import replacing
 from training.hyper import Hyper
+from training.muon import Muon
 
 # Of tokenizers, of generators, and of the 2D tokenizer.
 _BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.")
@@ -59,27 +60,10 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
-class Kernels(torch.optim.Muon):
-    """Muon for matrices and, as matrices of a row for each output, the kernels of convolutions."""
-
-    def __init__(self, parameters: list[nn.Parameter], **options: float) -> None:
-        self.parameters = parameters
-        super().__init__([nn.Parameter(p.detach().flatten(1)) for p in parameters], **options)  # views: one memory
-
-    def step(self) -> None:
-        for matrix, p in zip(self.param_groups[0]["params"], self.parameters, strict=True):
-            matrix.grad = None if p.grad is None else p.grad.flatten(1)
-        super().step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        for p in (*self.param_groups[0]["params"], *self.parameters):
-            p.grad = None
-
-
 class Optimizers:
     """Muon for the blocks' matrices and kernels, AdamW for the rest; no decay on vectors, embeddings, tokens.
 
-    Muon (Jordan 2024) orthogonalises each update; with a 2D start it is worth one to two decibels in short runs.
+    Muon is worth one to two decibels in short runs with a 2D start.
     """
 
     def __init__(self, model: nn.Module, hyper: Hyper) -> None:
@@ -93,7 +77,7 @@ class Optimizers:
         betas = (hyper.beta1, hyper.beta2)
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas)]
         if matrices:
-            self.all.append(Kernels(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
+            self.all.append(Muon(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
         for optimizer in self.all:
             for group in optimizer.param_groups:
                 group["peak"] = group["lr"]

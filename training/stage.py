@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from titokcodec.devices import choose_dtype
 from titokcodec.errors import TitokError
 from titokcodec.models.config import PRESETS, preset
 from training import command, hyper, parallel
@@ -132,8 +133,10 @@ class Stage:
     # ---- what they share ---------------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager:
-        """bfloat16 where the options allow it."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16)
+        """bfloat16 where the options ask for it or, if they say nothing, where the device multiplies it natively."""
+        asked = self.options.bf16
+        enabled = choose_dtype(self.device) is torch.bfloat16 if asked is None else asked
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def compiled(self, module: nn.Module) -> object:
         """The module as ``torch.compile`` makes it, if the options ask for it."""
