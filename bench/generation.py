@@ -50,7 +50,7 @@ from titokcodec.weights import Weights
 
 Model = TypeVar("Model", bound=nn.Module)
 LEAST_GAIN = 1.03  # pictures a second of one batch over those of half of it; with less, no larger one is tried
-COMPILED = {"mode": "reduce-overhead", "dynamic": False}  # CUDA graphs, and a kernel for every shape
+COMPILED = {"mode": "reduce-overhead", "dynamic": False}  # of DiT: CUDA graphs, and a kernel for every shape, as ours
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class Ours:
         """Something after every step."""
         config = self.generator.config
         tokens = torch.full((batch, config.tokens), config.mask_id, device=self.device)
+        labels, hidden = self._labels(batch).to(self.device), [config.tokens] * batch
         return walk(
-            self.generator.model, tokens, self._labels(batch).to(self.device), [config.tokens] * batch, config.mask_id,
-            self.settings, lambda step, shape: torch.rand(shape, device=self.device),
+            self.generator.network, tokens, labels, hidden, config.mask_id, self.settings, lambda step, shape: torch.rand(shape, device=self.device),
         )  # fmt: skip
 
     def finish(self, batch: int) -> Tensor:
@@ -136,9 +136,9 @@ class Ours:
         config = self.generator.config
         return eight_bit(self.codec.decode(torch.randint(config.codes, (batch, config.tokens), device=self.device)))
 
-    def compile(self, **options: Any) -> None:
-        self.generator.model = torch.compile(self.generator.model, **options)
-        self.codec.model.decode = torch.compile(self.codec.model.decode, **options)
+    def compile(self) -> None:
+        self.generator.compile()
+        self.codec.compile()
 
     def _labels(self, batch: int) -> Tensor:
         return torch.arange(batch) % self.generator.config.classes
@@ -169,9 +169,9 @@ class Theirs:
     def finish(self, batch: int) -> Tensor:
         return eight_bit(self.diffusion.decode(self.diffusion.start(batch)))
 
-    def compile(self, **options: Any) -> None:
-        self.diffusion.model = torch.compile(self.diffusion.model, **options)
-        self.diffusion.decoder = torch.compile(self.diffusion.decoder, **options)
+    def compile(self) -> None:
+        self.diffusion.model = torch.compile(self.diffusion.model, **COMPILED)
+        self.diffusion.decoder = torch.compile(self.diffusion.decoder, **COMPILED)
 
 
 Contender = Ours | Theirs
@@ -265,9 +265,9 @@ def whole(contender: Contender, batch: int, effort: Effort) -> float:
     return median(found)
 
 
-def with_graphs(contender: Contender, batch: int, timing: Callable[[Contender, int], float], **options: Any) -> float:
+def with_graphs(contender: Contender, batch: int, timing: Callable[[Contender, int], float]) -> float:
     """Seconds with compiled networks, infinitely many if that fails. The model is of no use afterwards."""
-    contender.compile(**(options or COMPILED))
+    contender.compile()
     try:
         warm(contender, batch, times=3)  # compilation, recording, and one to be sure
         return timing(contender, batch)

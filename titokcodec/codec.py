@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from titokcodec import geometry, images, weights
+from titokcodec.acceleration import accelerated
 from titokcodec.batches import paint, rebatch
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike
 from titokcodec.budget import Choice, choose, scaled
@@ -22,6 +23,7 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
 from titokcodec.search import default_steps, search
+from titokcodec.transfer import one_ahead, to_device
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Codec:
         self._packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.model.quantize.float()
+        self._encode, self._decode = self.model.encode, self.model.decode
 
     @classmethod
     def from_pretrained(
@@ -81,6 +84,19 @@ class Codec:
         with torch.inference_mode(False):  # weights loaded in inference mode could never be searched through
             opened = weights.read(source)
             return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
+
+    def compile(self, *, kernels: bool = True) -> None:
+        """Make ``encode`` and ``decode``, and all that goes through them, faster for many calls of few shapes.
+
+        On CUDA, passes are recorded as graphs; the first call at a shape pays for it. Searches go on as they are.
+
+        Args:
+            kernels: Fuse kernels by ``torch.compile`` too: tens of seconds for each new shape, and on a CPU a C++
+                compiler.
+        """
+        self._encode, self._decode = (
+            accelerated(part, self.device, kernels) for part in (self.model.encode, self.model.decode)
+        )
 
     def encode(self, pixels: torch.Tensor, tokens: int | None = None, *, effort: int = 0) -> torch.Tensor:
         """Pixels to tokens.
@@ -106,7 +122,7 @@ class Codec:
         with torch.inference_mode():
             moved = pixels.to(self.device)
             moved = moved.to(self.dtype) / 255 if pixels.dtype == torch.uint8 else moved.to(self.dtype)
-            return search(self.model, moved, count, steps) if steps else self.model.encode(moved, count)
+            return search(self.model, moved, count, steps) if steps else self._encode(moved)[:, :count]
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens to pixels.
@@ -122,7 +138,7 @@ class Codec:
         """
         self._check_tokens(tokens)
         with torch.inference_mode():
-            return self.model.decode(tokens.to(self.device).long())
+            return self._decode(tokens.to(self.device).long())
 
     def write(
         self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
@@ -166,7 +182,7 @@ class Codec:
         Raises:
             TitokError: as in ``decompress_batch``.
         """
-        return torch.from_numpy(self._packer.read(data, strict, max_pixels)[1]).to(self.device)
+        return to_device(self._packer.read(data, strict, max_pixels)[1], self.device)
 
     def compress(self, image: images.Source, **options: object) -> bytes:
         """One picture to the bytes of a ``.titok`` file; see ``compress_batch`` for the options."""
@@ -215,7 +231,7 @@ class Codec:
                 for start in range(0, plan.tiles, self.batch_size):
                     yield geometry.cut(pixels, plan, start, min(start + self.batch_size, plan.tiles))
 
-        rows = [self._encode_tiles(batch, wishes) for batch in rebatch(tiles(), self.batch_size)]
+        rows = list(one_ahead(self._encode_tiles(batch, wishes) for batch in rebatch(tiles(), self.batch_size)))
         if not rows:
             return []
         ends = np.cumsum([job.tiles for job in jobs])[:-1]
@@ -247,7 +263,7 @@ class Codec:
             geometry.plan(*(size if header.layout == "fit" else (header.width, header.height)), header.layout)
             for size, (header, _) in zip(sizes, opened, strict=True)
         ]
-        painted = paint(plans, self._decode_rows([rows for _, rows in opened]))
+        painted = paint(plans, one_ahead(self._decode_rows([rows for _, rows in opened])))
         return [
             images.to_image(images.resize(pixels, size), header.grey)
             for pixels, size, (header, _) in zip(painted, sizes, opened, strict=True)
@@ -294,14 +310,14 @@ class Codec:
             width, height, layout, target, self.weights.config, lambda shape: self._packer.most(shape, picture.grey)
         )
 
-    def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> np.ndarray:
-        """Each tile's tokens, as many as it wishes, and zeros. Takes the tiles' wishes off the list's beginning."""
+    def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> torch.Tensor:
+        """(n, K) each tile's tokens, as many as it wishes, and zeros. Takes their wishes off the list's beginning."""
         own, wishes[: len(tiles)] = wishes[: len(tiles)], []
-        pixels = torch.from_numpy(tiles).to(self.device).permute(0, 3, 1, 2)
-        rows = np.zeros((len(tiles), self.weights.config.tokens), np.int64)
+        pixels = to_device(tiles, self.device).permute(0, 3, 1, 2)
+        rows = torch.zeros(len(tiles), self.weights.config.tokens, dtype=torch.long, device=self.device)
         for tokens, effort in set(own):
             alike = [number for number, wish in enumerate(own) if wish == (tokens, effort)]
-            rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort).cpu().numpy()
+            rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort)
         return rows
 
     def _write(self, job: _Job, rows: np.ndarray) -> bytes:
@@ -315,12 +331,17 @@ class Codec:
                 data = longer
         return data
 
-    def _decode_rows(self, files: list[np.ndarray]) -> Iterator[np.ndarray]:
+    def _decode_rows(self, files: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
         for _, alike in groupby(files, key=lambda rows: rows.shape[1]):
             for rows in rebatch(alike, self.batch_size):
-                pixels = self.decode(torch.from_numpy(rows))
-                yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous().cpu().numpy()
+                self._check_tokens(torch.from_numpy(rows))  # here, since asking the device would wait for it
+                yield self._paint(to_device(rows, self.device))
+
+    @torch.inference_mode()
+    def _paint(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(n, K) tokens -> (n, 256, 256, 3) uint8 tiles, all on the device."""
+        return (self._decode(tokens) * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
 
 
 @lru_cache(maxsize=1)
