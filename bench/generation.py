@@ -128,7 +128,8 @@ class Ours:
         tokens = torch.full((batch, config.tokens), config.mask_id, device=self.device)
         labels, hidden = self._labels(batch).to(self.device), [config.tokens] * batch
         return walk(
-            self.generator.network, tokens, labels, hidden, config.mask_id, self.settings, lambda step, shape: torch.rand(shape, device=self.device),
+            self.generator.network, tokens, labels, hidden, config.mask_id, self.settings,
+            lambda step, shape: torch.rand(shape, device=self.device),
         )  # fmt: skip
 
     def finish(self, batch: int) -> Tensor:

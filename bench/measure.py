@@ -88,16 +88,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure: the rivals' methods, and the weight files and smallest side that ``Judge`` takes."""
+    """What to measure: the rivals' methods, and what ``Judge`` takes."""
 
     methods: Sequence[str]
     lpips: Path | None
     lite0: Path | None
     smallest: int
+    metrics: Sequence[str] | None = None
 
     def judge(self) -> Judge:
         """The metrics."""
-        return Judge(self.lpips, self.lite0, self.smallest)
+        return Judge(self.lpips, self.lite0, self.smallest, self.metrics)
 
 
 def measure(case: Case, methods: Sequence[str], judge: Judge) -> Finding:

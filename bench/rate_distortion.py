@@ -171,6 +171,8 @@ def _arguments() -> argparse.ArgumentParser:
         f"{' '.join(map(str, BUDGETS))}; none with --size full)")
     known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
     add("--methods", nargs="*", choices=known, metavar="METHOD", help=f"rivals (default: all): {', '.join(known)}")
+    add("--metrics", nargs="+", choices=METRICS, metavar="METRIC", help=f"default: all that can be had, of "
+        f"{', '.join(METRICS)}")
     add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
@@ -191,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
     smallest = min(min(original.picture.size) for original in pictures)
     layouts = ("auto",) if options.size == "256" else ("fit", "tile")
     methods, missing = wanted(options.methods)
-    plan = Plan(methods, options.lpips, options.lite0, smallest)
+    plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
     try:
         judge = plan.judge()
         codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]

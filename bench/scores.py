@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ METRICS = {
     "fd-lite0": Metric(False, "Frechet distance of EfficientNet-Lite0 features", of_sets=True),
     "top1-agreement": Metric(True, "share that EfficientNet-Lite0 takes for the original's class", of_sets=True),
 }
+SETS = {name for name, metric in METRICS.items() if metric.of_sets}
 
 
 @dataclass(frozen=True)
@@ -58,22 +59,30 @@ class Judge:
     Args:
         lpips, lite0: Weight files, or None.
         smallest: Pixels of the shortest side of any picture.
+        wanted: Names of the metrics that are asked for; None for all. PSNR always is, and those of sets together.
 
     Attributes:
         metrics: Names of what can be measured of a picture.
         skipped: Names of what cannot, each with the reason.
     """
 
-    def __init__(self, lpips: Path | None = None, lite0: Path | None = None, smallest: int = 1 << 30) -> None:
-        self.lpips = LPIPS(lpips) if lpips else None
-        self.lite0 = Lite0(lite0) if lite0 else None
+    def __init__(
+        self, lpips: Path | None = None, lite0: Path | None = None, smallest: int = 1 << 30,
+        wanted: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        asked = {"psnr-rgb", *(wanted or METRICS)}  # PSNR chooses where nothing better does
+        asked |= SETS if asked & SETS else set()
+        unasked = dict.fromkeys(METRICS.keys() - asked, "not asked for (--metrics)")
+        self.lpips = LPIPS(lpips) if lpips and "lpips-squeeze" in asked else None
+        self.lite0 = Lite0(lite0) if lite0 and asked >= SETS else None
         reasons = {
             "ssim-rgb": f"a picture is smaller than {WINDOW} x {WINDOW}" if smallest < WINDOW else None,
             "ms-ssim-rgb": f"a picture is smaller than {MS_SSIM_SIDE} x {MS_SSIM_SIDE}"
             if smallest < MS_SSIM_SIDE else None,
             "ssimulacra2": None if _has("ssimulacra2") else "the package ssimulacra2 is not installed",
             "lpips-squeeze": None if lpips else "no weights (--lpips)",
-            **dict.fromkeys(("fd-lite0", "top1-agreement"), None if lite0 else "no weights (--lite0)"),
+            **dict.fromkeys(SETS, None if lite0 else "no weights (--lite0)"),
+            **unasked,
         }  # fmt: skip
         self.skipped = {name: reason for name, reason in reasons.items() if reason}
         self.metrics = [name for name in METRICS if name not in self.skipped and not METRICS[name].of_sets]
@@ -112,7 +121,7 @@ class Comparison:
         """Every metric of a picture that has the original's size, the quick ones first."""
         pixels, wanted = as_tensor(picture), self.judge.metrics
         found = {"psnr-rgb": psnr(pixels, self.pixels)}
-        if "ssim-rgb" in wanted:
+        if {"ssim-rgb", "ms-ssim-rgb"} & {*wanted}:
             whole, structure = similarities(pixels, self.pixels)
             found["ssim-rgb"] = whole.mean(1)
             if "ms-ssim-rgb" in wanted:
@@ -121,7 +130,7 @@ class Comparison:
             found["ssimulacra2"] = ssimulacra2(self.original, picture)
         if self.judge.lpips:
             found["lpips-squeeze"] = self.judge.lpips.distance(self.judge.lpips.directions(pixels), self._directions)
-        return {name: float(value) for name, value in found.items()}
+        return {name: float(found[name]) for name in found if name in wanted}
 
     @cached_property
     def _directions(self) -> list[Tensor]:

@@ -439,3 +439,12 @@ def test_json_is_compact_and_plain(tmp_path):
     text = (tmp_path / "x.json").read_text()
     assert json.loads(text) == long and len(text.splitlines()) == 5 + 20
     assert slug("Hub/My Model_2.safetensors") == "my-model-2"
+
+
+def test_only_the_metrics_that_are_asked_for(photo, tmp_path):
+    small = photo.resize((192, 192))
+    judge = Judge(smallest=192, wanted=["ms-ssim-rgb"])
+    assert judge.metrics == ["psnr-rgb", "ms-ssim-rgb"], "PSNR always is"
+    assert set(judge.against(small).scores(small)) == {"psnr-rgb", "ms-ssim-rgb"}
+    assert "--metrics" in judge.skipped["ssimulacra2"] and "--metrics" in judge.skipped["fd-lite0"]
+    assert "no weights" in Judge(wanted=["fd-lite0"]).skipped["top1-agreement"], "metrics of sets come together"
