@@ -34,15 +34,21 @@ class Original:
     picture: Image.Image
 
 
-def read(sources: list[Path], size: str = "256", limit: int | None = None) -> list[Original]:
-    """The first ``limit`` pictures of folders, files and tar shards, in order, cut as ``CROPS`` has it.
+def read(sources: list[Path], size: str = "256", limit: int | None = None, every: int = 1) -> list[Original]:
+    """Pictures of folders, files and tar shards, in order, cut as ``CROPS`` has it.
+
+    Args:
+        sources: Where they are.
+        size: A key of ``CROPS``.
+        limit: The first ones only.
+        every: 3 takes the first, the fourth, the seventh and so on; ``limit`` counts those that are taken.
 
     Raises:
         SystemExit: a source does not exist, or there is no readable picture in any.
     """
     rejects = Rejects(tell=True)
     found = []
-    for where, name, data in islice(read_files(find(sources, rejects.add), rejects.add), limit):
+    for where, name, data in islice(islice(read_files(find(sources, rejects.add), rejects.add), 0, None, every), limit):
         pixels = read_picture(data)
         if pixels is None:
             rejects.add(where, name, "cannot be read as a picture")

@@ -166,6 +166,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
     add("--limit", type=int, help="the first pictures only")
+    add("--every", type=int, default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
     add("--budgets", type=int, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
         f"{' '.join(map(str, BUDGETS))}; none with --size full)")
@@ -189,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _arguments().parse_args(arguments)
     if options.budgets is None:
         options.budgets = BUDGETS if options.size == "256" else ()
-    pictures = originals.read(options.images, options.size, options.limit)
+    pictures = originals.read(options.images, options.size, options.limit, options.every)
     smallest = min(min(original.picture.size) for original in pictures)
     layouts = ("auto",) if options.size == "256" else ("fit", "tile")
     methods, missing = wanted(options.methods)

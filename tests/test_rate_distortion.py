@@ -419,6 +419,9 @@ def test_originals_are_cropped_and_hashed(folder, tmp_path):
     assert [original.picture.size for original in found] == [(256, 256)] * 2
     assert found[0].picture.tobytes() == Image.open(folder / "astronaut.png").tobytes(), "left alone"
     assert read([folder], "full")[1].picture.size == (300, 200)
+    names = [original.name for original in read([folder])]
+    assert [original.name for original in read([folder], every=2)] == names[::2]
+    assert [original.name for original in read([folder], limit=1, every=3)] == names[:1]
     with pytest.raises(SystemExit, match="no readable pictures"):
         read([tmp_path])
 
