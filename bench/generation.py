@@ -333,7 +333,7 @@ def _rounded(row: dict[str, Any], reference: float | None) -> dict[str, Any]:
 
 
 def machine(device: torch.device) -> str:
-    """What the device calls itself; on a CPU one thread works."""
+    """What the device calls itself."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
@@ -341,7 +341,7 @@ def machine(device: torch.device) -> str:
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text().splitlines() if listed.is_file() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name or platform.processor() or platform.machine()}, one thread"
+    return name or platform.processor() or platform.machine()
 
 
 def _count(model: nn.Module) -> int:
@@ -372,7 +372,8 @@ def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize
     dtypes = [choose_dtype(device, name) for name in options.precision]
     with one_thread(device):
         rows = compare(sizes, device, dtypes, QUICK if options.quick else Effort())
-    about = {"device": machine(device), "torch": torch.__version__, "tf32": device.type == "cuda"}
+    name = machine(device) + ", one thread" * (device.type == "cpu")
+    about = {"device": name, "torch": torch.__version__, "tf32": device.type == "cuda"}
     options.out.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
 
 

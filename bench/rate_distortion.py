@@ -157,6 +157,13 @@ def wanted(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     return [method for method in chosen if rivals.family(method) not in missing], missing
 
 
+def count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -166,7 +173,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
     add("--limit", type=int, help="the first pictures only")
-    add("--every", type=int, default=1, metavar="N", help="only every Nth picture, from the first on")
+    add("--every", type=count, default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
     add("--budgets", type=int, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
         f"{' '.join(map(str, BUDGETS))}; none with --size full)")
