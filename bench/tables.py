@@ -23,6 +23,7 @@ RESULTS = ROOT / "bench" / "results"
 PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"open-256": "under free licences"}
+GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -54,6 +55,23 @@ def headline() -> str:
     found = {words: equal.rows(RESULTS / name) for name, words in SETS.items()}
     told = "".join(f"{rows[0].pictures} pictures {words}: {equal.reading(rows)}.\n" for words, rows in found.items())
     return f"{told}\n{_rows(*equal.table(found))}"
+
+
+def extremes() -> str:
+    """Which of the pictures that may be shown came out worst and best, and how many a thumbnail does better."""
+    kept, wins = _read(f"{GALLERY}/gallery/gallery.json"), _read(f"{GALLERY}/wins.json")
+    pictures = len(_read(f"{GALLERY}/protocol.json")["pictures"])
+    named: dict[str, list[str]] = {"worst": [], "best": []}
+    for row in (row for row in kept if row["why"] in named):
+        last = [shown for shown in row["shown"] if shown["method"] == "titok"][-1]
+        name = Path(row["name"]).stem.replace("_", " ")
+        named[row["why"]].append(f"{name} ({last['lpips-squeeze']:.3f}, {last['psnr-rgb']:.2f} dB)")
+    told = "; ".join(f"{why}: {' and '.join(names)}" for why, names in named.items())
+    label = last["label"]
+    rate = next(row["rate"] for row in wins
+                if (row["label"], row["rival"], row["metric"]) == (label, "webp-thumbnail", "psnr-rgb"))  # fmt: skip
+    return (f"Of {pictures} pictures under free licences by LPIPS at {label}, {told}. On {pictures * (1 - rate):g} of "
+            f"them a WebP thumbnail of as many bytes has the higher PSNR.\n")  # fmt: skip
 
 
 def rival() -> str:
@@ -163,7 +181,7 @@ def training() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "rival": rival, "seams": seams,
+    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "rival": rival, "seams": seams,
     "speed": speed, "published": published, "generation": generation, "ablation": ablation, "training": training,
 }
 
