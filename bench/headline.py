@@ -42,7 +42,9 @@ def plot(folder: Path) -> str:
         if not any(key in point.values for point in ours[0].points):
             raise SystemExit(f"{folder} lacks {key}: run python -m bench.rate_distortion with it")
     most = curves.most_pictures(methods)
-    panels = [_panel(methods, metric_of(key), most) for key in METRICS]
+    metrics = [metric_of(key) for key in METRICS]
+    methods = [method for method in methods if any(_in_sight(method, metric) for metric in metrics)]
+    panels = [_panel(methods, metric, most) for metric in metrics]
     note = (
         f"Means over {most:g} pictures, hollow marks: over those of them that can be made so small. Shaded: 95 % "
         "interval. Thumbnails: the best for each picture, budget and metric, enlarged again."
@@ -51,10 +53,11 @@ def plot(folder: Path) -> str:
 
 
 def _panel(methods: Sequence[Method], metric: Metric, most: float) -> Panel:
-    drawn = [method for method in methods if any(ENDS[0] <= x <= ENDS[1] for x, _ in _places(method, metric))]
+    drawn = [method for method in methods if _in_sight(method, metric)]
     series = {method.name: _curve(methods, method, metric, most) for method in reversed(drawn)}  # ours on top
-    seen = [y for curve in series.values() for x, y in curve.places if ENDS[0] <= x <= ENDS[1]]
-    seen += [end for curve in series.values() for pair in curve.between for end in pair]
+    seen = [y for method in drawn for _, y in _in_sight(method, metric)]
+    seen += [end for curve in series.values() for (x, _), pair in zip(curve.places, curve.between, strict=False)
+             if ENDS[0] <= x <= ENDS[1] for end in pair]  # fmt: skip
     name = ", ".join(filter(None, (metric.name, metric.unit)))
     way = "lower is better ↓" if metric.lower else "higher is better ↑"
     return Panel(f"{name}: {way}", "bytes a picture", TICKS, [str(tick) for tick in TICKS], series,
@@ -89,6 +92,11 @@ def _known(method: Method, metric: Metric) -> list[Point]:
 
 def _places(method: Method, metric: Metric) -> list[tuple[float, float]]:
     return [(point.size(metric.key), point.values[metric.key]) for point in _known(method, metric)]
+
+
+def _in_sight(method: Method, metric: Metric) -> list[tuple[float, float]]:
+    """The places that are on the x axis."""
+    return [(x, y) for x, y in _places(method, metric) if ENDS[0] <= x <= ENDS[1]]
 
 
 def _legend(methods: Sequence[Method]) -> list[list[tuple[str, Curve] | None]]:

@@ -41,6 +41,7 @@ def results(tmp_path):
     change(tmp_path / "jxl-thumbnail.json", "psnr-rgb", 0, 25.0)
     keep(tmp_path, "jpeg-native", "JPEG native", {"quality 0": 900, "quality 5": 3000}, 22)
     change(tmp_path / "jpeg-native.json", "psnr-rgb", 1, 70.0)
+    keep(tmp_path, "avif-native", "AVIF native", {"quality 0": 2800}, 30)
     keep(tmp_path, "heic-native", "HEIC native", {"quality 0": 1500}, 23)
     rows = [
         {"titok": "titok-default-2", "label": label, "rival": rival, "budget": budget, "metric": metric, "rate": rate,
@@ -101,6 +102,7 @@ def test_points_beyond_the_axis_are_cut_off(drawn):
     assert min(steps) >= 10 and max(steps) <= 30, "70 dB at 3000 bytes do not count, 16 and 25 do"
     window = panel.find(f"{SVG}svg")
     assert float(window.get("x")) + float(window.get("width")) <= WIDTH
+    assert "AVIF native" not in texts(drawn), "all of it is"
     assert all(shape in list(window) for kind in ("circle", "polygon", "polyline") for shape in panel.iter(SVG + kind))
 
 
