@@ -47,7 +47,7 @@ def results(tmp_path):
         content = {"name": name, "results": {"bytes": [60.0]}, "points": [{"label": "any", "pictures": 4}]}
         (tmp_path / f"{slug}.json").write_text(json.dumps(content))
     pairs = zip(TOKENS, (60, 108, 204), strict=True)
-    about = {"titok": "titok-default-2", "rival": "webp-thumbnail", "metric": "psnr-rgb", "rate": 0.25}
+    about = {"titok": "titok-default-2", "rival": "webp-thumbnail", "metric": "psnr-rgb", "rate": 0.2502, "pictures": 4}
     wins = [{**about, "label": f"{count} tokens", "budget": f"budget {most}"} for count, most in pairs]
     (tmp_path / "wins.json").write_text(json.dumps(wins))
     (tmp_path / "protocol.json").write_text(json.dumps({"pictures": [{}] * 4}))
