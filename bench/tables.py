@@ -75,23 +75,6 @@ def extremes() -> str:
             f"thumbnail of as many bytes has the higher PSNR.\n")  # fmt: skip
 
 
-def rival() -> str:
-    """The bundled model beside the best thumbnails in WebP and JPEG XL, on the same pictures."""
-    ours, rivals = _read("default-val60.json"), [_read("webp-val60.json"), _read("jxl-val60.json")]
-    body = []
-    for count, budget in ((32, 60), (64, 108), (96, 156), (128, 204)):
-        row = [str(budget)]
-        for metric, digits in (("psnr", 2), ("lpips", 3)):
-            values = [ours[f"{metric}/{count}"], *(found[f"{metric}/{budget}"] for found in rivals)]
-            row += [f"{value:.{digits}f}" for value in values]
-        body.append(row)
-    names = ("titok", "WebP", "JPEG XL")
-    head = ["bytes at most", *(f"PSNR, {name}" for name in names), *(f"LPIPS, {name}" for name in names)]
-    fits = min(found["fits/60"] for found in rivals)
-    note = f"\n{ours['pictures']} held-out pictures; {fits} of them have such thumbnails of 60 bytes or less.\n"
-    return _rows(head, body) + note
-
-
 def seams() -> str:
     """Contrast of tile borders."""
     found = _read("seams.json")
@@ -182,8 +165,8 @@ def training() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "rival": rival, "seams": seams,
-    "speed": speed, "published": published, "generation": generation, "ablation": ablation, "training": training,
+    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "seams": seams, "speed": speed,
+    "published": published, "generation": generation, "ablation": ablation, "training": training,
 }
 
 
