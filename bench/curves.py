@@ -71,6 +71,10 @@ class Point:
     intervals: dict[str, list[float]]
     sizes: dict[str, float]
 
+    def size(self, metric: str) -> float:
+        """Bytes behind this metric."""
+        return self.sizes.get(metric, self.bytes)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -88,7 +92,7 @@ class Method:
 
         None where the method has no files so small.
         """
-        known = sorted((point.sizes.get(metric, point.bytes), point.values[metric])
+        known = sorted((point.size(metric), point.values[metric])
                        for point in self.points if metric in point.values)  # fmt: skip
         if not known or size < known[0][0] * (1 - EQUAL):
             return None
@@ -160,6 +164,11 @@ def metrics_of(methods: Sequence[Method]) -> list[Metric]:
     return [metric_of(key) for key in sorted(keys, key=place.__getitem__)]
 
 
+def most_pictures(methods: Sequence[Method]) -> float:
+    """The number of pictures behind the points of most of them: of the whole set."""
+    return max((point.pictures or 0 for method in methods for point in method.points), default=0)
+
+
 def read_methods(folder: Path) -> list[Method]:
     """Every method of the folder: titok first, then thumbnails, then native files.
 
@@ -167,7 +176,7 @@ def read_methods(folder: Path) -> list[Method]:
         SystemExit: The folder holds no results, or a file of it cannot be understood.
     """
     if not folder.is_dir():
-        raise SystemExit(f"{folder} is not a folder")
+        raise SystemExit(f"{folder} is not a folder: python -m bench.rate_distortion makes one")
     paths = sorted(path for path in folder.glob("*.json") if path.name not in ABOUT)
     methods = [method for path in paths if (method := _method(path)) is not None]
     if not methods:

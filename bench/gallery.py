@@ -9,11 +9,12 @@ import argparse
 import io
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from titokcodec import Codec
 
-GAP, LABEL = 6, 18
+GAP, PAD = 6, 3  # pixels between pictures, and around a caption
+LETTERS = 10  # pixels of its font
 
 
 def square(path: Path, side: int = 256) -> Image.Image:
@@ -31,16 +32,19 @@ def rows(codec: Codec, pictures: list[Image.Image], counts: list[int]) -> list[l
     return table
 
 
-def sheet(table: list[list[tuple[str, Image.Image]]]) -> Image.Image:
-    """All pictures of the table on one white sheet, captions below."""
+def sheet(table: list[list[tuple[str, Image.Image]]], letters: int = LETTERS) -> Image.Image:
+    """All pictures of the table, which are of one size, on one white sheet, captions of so many pixels below."""
     width, height = table[0][0][1].size
-    across, down = width + GAP, height + LABEL + GAP
+    line = round(1.2 * letters)
+    lines = max(caption.count("\n") + 1 for row in table for caption, _ in row)
+    across, down = width + GAP, height + line * lines + 2 * PAD + GAP
     canvas = Image.new("RGB", (across * len(table[0]) - GAP, down * len(table)), "white")
-    draw = ImageDraw.Draw(canvas)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(letters)
     for y, row in enumerate(table):
         for x, (caption, picture) in enumerate(row):
             canvas.paste(picture, (x * across, y * down))
-            draw.text((x * across + 2, y * down + height + 3), caption, fill="black")
+            for number, text in enumerate(caption.split("\n")):
+                draw.text((x * across + 2, y * down + height + PAD + line * number), text, fill="black", font=font)
     return canvas
 
 

@@ -16,9 +16,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import equal
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
+# Result folders of the headline and how their pictures are called; the plot is of the first.
+SETS = {"open-256": "under free licences"}
+GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -45,21 +50,29 @@ def scores() -> str:
     return _rows(["tokens", "bytes at most", "PSNR", "LPIPS (squeeze)"], body) + note
 
 
-def rival() -> str:
-    """The bundled model beside the best thumbnails in WebP and JPEG XL, on the same pictures."""
-    ours, rivals = _read("default-val60.json"), [_read("webp-val60.json"), _read("jxl-val60.json")]
-    body = []
-    for count, budget in ((32, 60), (64, 108), (96, 156), (128, 204)):
-        row = [str(budget)]
-        for metric, digits in (("psnr", 2), ("lpips", 3)):
-            values = [ours[f"{metric}/{count}"], *(found[f"{metric}/{budget}"] for found in rivals)]
-            row += [f"{value:.{digits}f}" for value in values]
-        body.append(row)
-    names = ("titok", "WebP", "JPEG XL")
-    head = ["bytes at most", *(f"PSNR, {name}" for name in names), *(f"LPIPS, {name}" for name in names)]
-    fits = min(found["fits/60"] for found in rivals)
-    note = f"\n{ours['pictures']} held-out pictures; {fits} of them have such thumbnails of 60 bytes or less.\n"
-    return _rows(head, body) + note
+def headline() -> str:
+    """The bundled model beside the best thumbnails of as many bytes, in words and figures."""
+    found = {words: equal.rows(RESULTS / name) for name, words in SETS.items()}
+    told = "".join(f"{rows[0].pictures} pictures {words}: {equal.reading(rows)}.\n" for words, rows in found.items())
+    return f"{told}\n{_rows(*equal.table(found))}"
+
+
+def extremes() -> str:
+    """Which of the pictures that may be shown came out worst and best, and how many a thumbnail does better."""
+    kept, wins = _read(f"{GALLERY}/gallery/gallery.json"), _read(f"{GALLERY}/wins.json")
+    pictures = len(_read(f"{GALLERY}/protocol.json")["pictures"])
+    named: dict[str, list[str]] = {"worst": [], "best": []}
+    for row in (row for row in kept if row["why"] in named):
+        last = [shown for shown in row["shown"] if shown["method"] == "titok"][-1]
+        name = Path(row["name"]).stem.replace("_", " ")
+        named[row["why"]].append(f"{name} ({last['lpips-squeeze']:.3f}, {last['psnr-rgb']:.2f} dB)")
+    told = "; ".join(f"{why}: {' and '.join(names)}" for why, names in named.items())
+    label = last["label"]
+    beside = next(row for row in wins
+                  if (row["label"], row["rival"], row["metric"]) == (label, "webp-thumbnail", "psnr-rgb"))  # fmt: skip
+    lost = round(2 * beside["pictures"] * (1 - beside["rate"])) / 2  # a tie is half a win, and rates are rounded
+    return (f"Of {pictures} pictures under free licences by LPIPS at {label}, {told}. On {lost:g} of them a WebP "
+            f"thumbnail of as many bytes has the higher PSNR.\n")  # fmt: skip
 
 
 def seams() -> str:
@@ -152,8 +165,8 @@ def training() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "effort": effort, "rival": rival, "seams": seams, "speed": speed, "published": published,
-    "generation": generation, "ablation": ablation, "training": training,
+    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "seams": seams, "speed": speed,
+    "published": published, "generation": generation, "ablation": ablation, "training": training,
 }
 
 

@@ -1,8 +1,7 @@
 """The rivals at these sizes: the best thumbnail that fits the same number of bytes, enlarged again.
 
-    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out bench/results/webp-val60.json --limit 60
-    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out bench/results/jxl-val60.json --limit 60 \\
-        --format jxl
+    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out webp.json --limit 60
+    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out jxl.json --limit 60 --format jxl
 
 For each picture and budget every side is tried at the highest quality that fits, the smallest ones losslessly as well,
 and the best is taken for each metric by itself, which favours the rival. Pictures are 256 x 256 centre crops, scaled

@@ -5,8 +5,11 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from bench.tables import PAGES, TABLES, render
+from bench import extremes, headline
+from bench.gallery import GAP
+from bench.tables import GALLERY, PAGES, RESULTS, SETS, TABLES, render
 from titokcodec import generator, weights
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.maskgit import GeneratorConfig, make
@@ -60,6 +63,28 @@ def test_figures_match_the_result_files(page):
 def test_every_table_marker_has_a_maker():
     for page in PAGES:
         assert set(re.findall(r"<!-- table: (\w+) -->", page.read_text())) <= TABLES.keys()
+
+
+def test_the_plot_is_that_of_its_results():
+    drawn = headline.plot(RESULTS / next(iter(SETS)))
+    assert (RESULTS / "headline.svg").read_text(encoding="utf-8") == drawn, "run python -m bench.headline"
+
+
+def test_the_sheet_is_that_of_its_gallery():
+    path = RESULTS / "extremes.webp"
+    whys = [row["why"] for row in extremes.chosen(RESULTS / GALLERY, 2)]
+    assert whys == ["worst", "second worst", "best", "second best"]
+    width, height = Image.open(path).size
+    assert width == 7 * 256 + 6 * GAP and 4 * 256 < height < 4 * 330
+    assert path.stat().st_size < 150_000
+
+
+@pytest.mark.parametrize(("module", "folder", "out"), [
+    ("headline", next(iter(SETS)), "headline.svg"), ("extremes", GALLERY, "extremes.webp"),
+])  # fmt: skip
+def test_pictures_stand_beside_the_commands_that_make_them(module, folder, out):
+    assert f"python -m bench.{module} bench/results/{folder} --out bench/results/{out}\n" in README
+    assert f"](bench/results/{out})" in README
 
 
 def test_linked_files_exist():

@@ -1,0 +1,114 @@
+"""titok beside the best thumbnail of as many bytes: a table and a reading of it, for the README.
+
+Both come from result folders of ``bench.rate_distortion`` with pictures of 256 x 256. A rival takes part where it makes
+every picture of the set so small: a mean over those that it can is none over all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import curves
+from bench.curves import Metric, Point, Verdict, metric_of
+
+METRICS = ("lpips-squeeze", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2")
+TOKENS = (32, 64, 128)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A set of pictures at a number of tokens.
+
+    Attributes:
+        pictures: How many.
+        tokens: Of titok's files.
+        most: Bytes that neither these nor the thumbnails exceed.
+        verdicts: titok's mean beside the best rival's, by metric.
+        wins: The share of pictures on which it beats that rival, by metric.
+    """
+
+    pictures: int
+    tokens: int
+    most: int
+    verdicts: dict[str, Verdict]
+    wins: dict[str, float]
+
+
+def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
+    """What the folder says of the first model in it.
+
+    Raises:
+        SystemExit: The folder is not there, or lacks something.
+    """
+    methods = curves.read_methods(folder)
+    ours = next((method for method in methods if method.kind == "titok"), None)
+    wins = curves.read_json(folder / "wins.json")
+    pairs = curves.paired(wins)
+    found = []
+    for label in (f"{count} tokens" for count in tokens):
+        point, budget = ours and ours.labelled(label), pairs.get((ours.slug if ours else "", label), "")
+        if point is None or not budget.startswith("budget "):
+            raise SystemExit(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
+        rivals = {method.name: (method.slug, there) for method in methods if method.kind == "thumbnail"
+                  and (there := method.labelled(budget)) and there.pictures == point.pictures}  # fmt: skip
+        beaten = {(row["rival"], row["metric"]): row["rate"] for row in wins
+                  if (row["titok"], row["label"]) == (ours.slug, label)}  # fmt: skip
+        found.append(_row(point, budget, rivals, beaten))
+    return found
+
+
+def _row(point: Point, budget: str, rivals: Mapping[str, tuple[str, Point]],
+         beaten: Mapping[tuple[str, str], float]) -> Row:  # fmt: skip
+    verdicts = {key: _verdict(point, metric_of(key), rivals) for key in METRICS if key in point.values}
+    wins = {key: beaten[rivals[verdict.rival][0], key] for key, verdict in verdicts.items() if verdict.rival}
+    return Row(int(point.pictures), int(point.label.split()[0]), int(budget.split()[1]), verdicts, wins)
+
+
+def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point]]) -> Verdict:
+    """The point beside the best of the rivals' points."""
+    there = [(rival.values[metric.key], name) for name, (_, rival) in rivals.items() if metric.key in rival.values]
+    value, name = (min if metric.lower else max)(there, default=(None, ""))
+    return Verdict(point, metric, name, value)
+
+
+def table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """Head and body of a table of several sets of pictures, each told in a few words."""
+    metrics = [verdict.metric for verdict in next(iter(found.values()))[0].verdicts.values()]
+    head = ["pictures", "tokens", "bytes at most", *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
+    body = [
+        [f"{row.pictures} {words}", str(row.tokens), str(row.most), *(_cell(row, metric) for metric in metrics)]
+        for words, rows in found.items() for row in rows
+    ]  # fmt: skip
+    return head, body
+
+
+def _cell(row: Row, metric: Metric) -> str:
+    """Both means, the better one bold, and the share of wins."""
+    verdict = row.verdicts[metric.key]
+    ours, theirs = (f"{value:.{metric.digits}f}" for value in (verdict.ours, verdict.theirs or 0.0))
+    if verdict.word == "alone":
+        return f"**{ours}** / -"
+    if verdict.ours != verdict.theirs:
+        ahead = (verdict.ours < verdict.theirs) == metric.lower
+        ours, theirs = (f"**{ours}**", theirs) if ahead else (ours, f"**{theirs}**")
+    return f"{ours} / {theirs} {verdict.rival.removesuffix(' thumbnail')}, {row.wins[metric.key]:.0%}"
+
+
+def reading(rows: Sequence[Row]) -> str:
+    """Where titok is ahead of the best thumbnail and where it is not; metrics with the same fate share a clause."""
+    fates: dict[str, list[str]] = {}
+    for key, verdict in rows[0].verdicts.items():
+        fates.setdefault(_fate({row.most: row.verdicts[key].word for row in rows}), []).append(verdict.metric.name)
+    return "; ".join(f"on {' and '.join(names)} {fate}" for fate, names in fates.items())
+
+
+def _fate(words: Mapping[int, str]) -> str:
+    """What becomes of titok at each number of bytes."""
+    sizes: dict[str, list[str]] = {}
+    for most, word in words.items():
+        sizes.setdefault(word, []).append(str(most))
+    if len(sizes) == 1:
+        return f"{next(iter(sizes))} at every size"
+    return ", ".join(f"{word} at {' and '.join(some)}" for word, some in sizes.items()) + " bytes"
