@@ -127,6 +127,7 @@ def test_presets_are_the_published_sizes():
         "titok_bl64": (768, 1024, 64, 8192, 64),
         "titok_bl128": (768, 1024, 128, 8192, 64),
         "titok_sl256": (512, 1024, 256, 8192, 64),
+        "default_large": (320, 384, 128, 4096, 12),
         "default": (256, 256, 128, 4096, 12),
     }
     heads = {tower.width // tower.heads for name, c in PRESETS.items() for tower in (c.encoder, c.decoder)}

@@ -137,9 +137,10 @@ def test_published_sizes_have_the_published_tensors(name, tensors, parameters):
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
 
 
-def test_default_gives_the_decoder_more_parameters_and_fits_its_24_megabytes():
+@pytest.mark.parametrize("name", ["default", "default_large"])
+def test_default_gives_the_decoder_more_parameters_and_fits_its_24_megabytes(name):
     with torch.device("meta"):
-        model = TiTok(PRESETS["default"])
+        model = TiTok(PRESETS[name])
     encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder))
     assert encoder < decoder
     assert sum(p.numel() for p in model.parameters()) < 23e6  # about a byte each

@@ -54,3 +54,10 @@ def test_the_recipe_names_words_that_no_stage_knows(photos, tmp_path):
     line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 0.1 --chain two-stage --beta9 3"
     with pytest.raises(SystemExit, match="no stage of the chain two-stage knows --beta9"):
         recipe.run(*recipe.parse(line.split()))
+
+
+def test_a_sharpened_run_draws_by_squared_error_before_anything_else(photos, tmp_path):
+    line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 1 --chain sharpened --lpips-weight 0.2"
+    (_, first), (_, second) = recipe.plan(*recipe.parse(line.split()))
+    assert (first.hyper_lpips_weight, first.hyper_features) == (0, 0)
+    assert second.hyper_lpips_weight == 0.2 and first.minutes == 3 * second.minutes

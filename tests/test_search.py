@@ -73,7 +73,7 @@ def test_pictures_on_one_tile_are_searched_for_and_large_ones_only_on_request(co
 
 def test_published_architectures_keep_the_tokens_of_their_encoder():
     assert default_steps(PRESETS["default"], 1) == STEPS
-    assert not any(default_steps(config, 1) for name, config in PRESETS.items() if name != "default")
+    assert not any(default_steps(config, 1) for name, config in PRESETS.items() if name.startswith("titok_"))
 
 
 def test_other_heads_can_be_searched_too(pixels):

@@ -6,8 +6,9 @@ Runs a chain of stages, exports (``training.export``) and scores (``training.eva
 it goes on. A tenth of the time is kept for what follows the training. OUT then holds ``model.safetensors`` with its
 entropy tables, ``scores.json``, ``sheet.png``, and a folder for each stage with its log and checkpoint.
 
-Chains: ``single`` learns pixels from the start; ``sharpened`` gives its last quarter to the decoder alone, with an
-adversary; ``two-stage`` is the published way, by a 2D tokenizer that is trained first (or given by ``--proxies``).
+Chains: ``single`` learns pixels from the start; ``sharpened`` does so by squared error alone, and gives its last
+quarter to the decoder, with perceptual losses and an adversary; ``two-stage`` is the published way, by a 2D tokenizer
+that is trained first (or given by ``--proxies``).
 Options that this command does not know are handed to the stages that do, for instance ``--preset`` or ``--batch``.
 """
 
@@ -27,6 +28,8 @@ CHAINS = {  # shares of the training time
     "sharpened": {"single": 0.75, "stage2": 0.25},
     "two-stage": {"vqgan": 0.25, "stage1": 0.45, "stage2": 0.3},
 }
+# What makes a stage of a chain differ from the stage alone, whatever else is asked for.
+FIXED = {("sharpened", "single"): ["--lpips-weight", "0", "--features", "0"]}
 
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -60,7 +63,7 @@ def plan(
         line = [*files, "--minutes", str(minutes * share), "--out", str(options.out / name), "--resume"]
         line += ["--proxies", str(proxies)] if name == "stage1" else []
         line += ["--init", str(before)] if name == "stage2" else []
-        given, strange = command.parse_known(STAGES[name], line + extra)
+        given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
         steps.append((STAGES[name], given))
         before = options.out / name / "state.pt"
