@@ -85,7 +85,9 @@ def table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]
 
 
 def _cell(row: Row, metric: Metric) -> str:
-    """Both means, the better one bold, and the share of wins."""
+    """Both means, the better one bold, and the share of wins; a dash where it was not measured."""
+    if metric.key not in row.verdicts:
+        return "-"
     verdict = row.verdicts[metric.key]
     ours, theirs = (f"{value:.{metric.digits}f}" for value in (verdict.ours, verdict.theirs or 0.0))
     if verdict.word == "alone":
