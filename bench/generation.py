@@ -37,6 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
+from bench.machine import processor
 from titokcodec import Codec
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.generator import PUBLISHED, Card, Generator
@@ -337,10 +338,7 @@ def machine(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     if device.type != "cpu":
         return f"{platform.machine()} {device.type}"
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.is_file() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return f"{name or platform.processor() or platform.machine()}, one thread"
+    return f"{processor()}, one thread"
 
 
 def _count(model: nn.Module) -> int:
