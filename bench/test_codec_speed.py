@@ -4,7 +4,7 @@
 
 One photograph of 256 x 256, and sixteen at once. The other formats write it as Pillow does when nobody says more, which
 is what most people get, and with the slow settings that make the best thumbnails (``bench.thumbnails``), at the same
-quality. Their files are some fifty times longer: this is about time, not about what it buys.
+quality. Their files are far longer: this is about time, not about what it buys.
 """
 
 from collections.abc import Callable, Mapping
