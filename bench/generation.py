@@ -21,7 +21,6 @@ import argparse
 import gc
 import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
+from bench.machine import name_of
 from titokcodec import Codec
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.generator import PUBLISHED, Card, Generator
@@ -332,18 +332,6 @@ def _rounded(row: dict[str, Any], reference: float | None) -> dict[str, Any]:
     return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
-def machine(device: torch.device) -> str:
-    """What the device calls itself."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type != "cpu":
-        return f"{platform.machine()} {device.type}"
-    listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.is_file() else []
-    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-    return name or platform.processor() or platform.machine()
-
-
 def _count(model: nn.Module) -> int:
     return sum(value.numel() for value in model.parameters())
 
@@ -372,7 +360,7 @@ def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize
     dtypes = [choose_dtype(device, name) for name in options.precision]
     with one_thread(device):
         rows = compare(sizes, device, dtypes, QUICK if options.quick else Effort())
-    name = machine(device) + ", one thread" * (device.type == "cpu")
+    name = name_of(device) + ", one thread" * (device.type == "cpu")
     about = {"device": name, "torch": torch.__version__, "tf32": device.type == "cuda"}
     options.out.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
 

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from bench.cells import duration, size
 from bench.curves import number
-from bench.tables import duration
 
 Cell = str | tuple[str, str]  # text, or text and the class of its cell
 TIMES = ("median", "seconds", "latency", "mean")
+SIZES = ("memory", "device_memory")
 
 
 def section(name: str, title: str, content: str, note: str = "") -> str:
@@ -60,11 +61,13 @@ def outline(value: object) -> str:
 
 
 def plain(key: str, value: object) -> str:
-    """A value as a table shows it; times by their name in seconds."""
+    """A value as a table shows it; by their names, times are in seconds and memory in bytes."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if number(value) is None:
         return "-" if value is None else str(value)
     if key in TIMES:
         return duration(value)
+    if key in SIZES:
+        return size(value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.generation import machine
+from bench.machine import describe
 from titokcodec import weights
 from titokcodec.acceleration import accelerated
 from titokcodec.devices import choose_device, choose_dtype
@@ -160,8 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     device, opened = choose_device(options.device), weights.read(options.model)
     rows = [row for batch in options.batch
             for row in measure(lambda: weights.build(opened), device, batch, options.rounds, options.pictures)]
-    about = {"device": machine(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    found = {**about, "model": opened.name, "results": compared(rows)}
+    found = {**describe(options.device), "model": opened.name, "results": compared(rows)}
     options.out.write_text(json.dumps(found, indent=2) + "\n")
 
 

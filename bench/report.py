@@ -246,8 +246,12 @@ def speed_table(path: Path) -> str:
 def _timing(row: dict) -> dict:
     stats = row.get("stats")
     if isinstance(stats, dict):  # as pytest-benchmark writes it, with much that nobody reads
-        return {key: (row | stats).get(key) for key in ("group", "name", "median", "rounds")}
-    return {key: value for key, value in row.items() if not isinstance(value, (list, dict))}
+        extra = row.get("extra_info")
+        kept = {key: (row | stats).get(key) for key in ("group", "name", "median", "rounds")}
+        row = kept | (extra if isinstance(extra, dict) else {})
+    found = {key: value for key, value in row.items() if not isinstance(value, (list, dict))}
+    pictures, median = number(row.get("pictures")), number(row.get("median"))
+    return found | ({"pictures_a_second": pictures / median} if pictures and median else {})
 
 
 def protocol(folder: Path) -> str:

@@ -4,7 +4,8 @@
     python -m bench.tables --check    # fails if they do not match
     python -m bench.tables --keep speed raw.json    # first keeps the medians of pytest-benchmark runs
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Tables of time also take another result file than
+their usual one: ``<!-- table: network speed-cuda -->`` shows ``speed-cuda.json``, kept by ``--keep speed-cuda``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import equal
+from bench import equal, timings
+from bench.cells import duration, rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -24,16 +26,11 @@ PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"open-256": "under free licences"}
 GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
-_TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def _read(name: str) -> dict:
     return json.loads((RESULTS / name).read_text())
-
-
-def _rows(head: list[str], body: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def scores() -> str:
@@ -47,14 +44,14 @@ def scores() -> str:
         f"\n{found['pictures']} pictures of 256 x 256; {found['usage']:.0%} of the codes in use, "
         f"{found['entropy']:.2f} bits of entropy a token.\n"
     )
-    return _rows(["tokens", "bytes at most", "PSNR", "LPIPS (squeeze)"], body) + note
+    return rows(["tokens", "bytes at most", "PSNR", "LPIPS (squeeze)"], body) + note
 
 
 def headline() -> str:
     """The bundled model beside the best thumbnails of as many bytes, in words and figures."""
     found = {words: equal.rows(RESULTS / name) for name, words in SETS.items()}
-    told = "".join(f"{rows[0].pictures} pictures {words}: {equal.reading(rows)}.\n" for words, rows in found.items())
-    return f"{told}\n{_rows(*equal.table(found))}"
+    told = "".join(f"{some[0].pictures} pictures {words}: {equal.reading(some)}.\n" for words, some in found.items())
+    return f"{told}\n{rows(*equal.table(found))}"
 
 
 def extremes() -> str:
@@ -81,7 +78,7 @@ def seams() -> str:
     counts = sorted((k.split("/")[1] for k in found if k.startswith("blended/")), key=int)
     body = [[count, f"{found[f'butted/{count}']:.2f}", f"{found[f'blended/{count}']:.2f}"] for count in counts]
     note = f"\nMeans over {found['pictures']} pictures; the originals themselves have {found['original']:.2f}.\n"
-    return _rows(["tokens a tile", "tiles laid edge to edge", "blended, as decoded"], body) + note
+    return rows(["tokens a tile", "tiles laid edge to edge", "blended, as decoded"], body) + note
 
 
 def effort() -> str:
@@ -96,17 +93,7 @@ def effort() -> str:
     head = ["effort", *(f"PSNR, {k} tokens" for k in counts), *(f"LPIPS, {k}" for k in counts), "one picture",
             "each of 16"]
     note = f"\n{found['pictures']} held-out pictures, {found['threads']} threads of a CPU in {found['dtype']}.\n"
-    return _rows(head, body) + note
-
-
-def speed() -> str:
-    """Medians of the speed benchmarks."""
-    return _medians("speed.json")
-
-
-def published() -> str:
-    """Medians of the model of a published size, beside a straightforward implementation."""
-    return _medians("published-speed.json")
+    return rows(head, body) + note
 
 
 def generation() -> str:
@@ -122,7 +109,7 @@ def generation() -> str:
     rough = any(row["extrapolated"] for row in found["results"])
     note = f"\n{found['device']}, torch {found['torch']}{', TF32 in fp32' * found['tf32']}."
     note += " ≈: not timed in whole, but from single steps times their number, and decoding." * rough
-    return _rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
+    return rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
 
 
 def ablation() -> str:
@@ -143,7 +130,7 @@ def ablation() -> str:
         f"\n{about['samples']} pictures of {classes} classes a setting, by EfficientNet-Lite0; FD, precision and "
         f"recall compare {about['compared']} with {about['reference']} real ones. One thing is changed at a time.\n"
     )
-    return _rows(head, body) + note
+    return rows(head, body) + note
 
 
 def _setting(row: dict) -> str:
@@ -153,49 +140,29 @@ def _setting(row: dict) -> str:
     return f"{row['factor'].replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
 
 
-def _medians(name: str) -> str:
-    found = _read(name)
-    body = [[row["group"], row["name"], duration(row["median"])] for row in found["benchmarks"]]
-    return _rows(["what", "case", "median"], body) + f"\n{found['machine']}.\n"
-
-
 def training() -> str:
     """How the bundled model came to be."""
-    return _rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
+    return rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
 
 
-TABLES: dict[str, Callable[[], str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "seams": seams, "speed": speed,
-    "published": published, "generation": generation, "ablation": ablation, "training": training,
-}
+def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
+    """A table that any result file of its kind can be shown in."""
+    return lambda name=usual: maker(_read(f"{name}.json"))
+
+
+TABLES: dict[str, Callable[..., str]] = {
+    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "seams": seams,
+    "generation": generation, "ablation": ablation, "training": training,
+    "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
+    "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
+    "scaling": _timed(timings.scaling, "scaling"), "pipeline": _timed(timings.pipeline, "pipeline"),
+    "published": _timed(timings.medians, "published-speed"),
+}  # fmt: skip
 
 
 def render(text: str) -> str:
     """The page with every table made anew."""
-    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], text)
-
-
-def keep_medians(name: str, raw: list[Path]) -> None:
-    """Condense pytest-benchmark JSONs of one machine to what the tables show."""
-    runs = [json.loads(path.read_text()) for path in raw]
-    rows = [
-        {"group": b["group"], "name": re.sub(r"^test_\w+?(\[|$)", r"\1", b["name"]).strip("[]") or b["name"],
-         "median": b["stats"]["median"], "rounds": b["stats"]["rounds"]}
-        for run in runs for b in run["benchmarks"]
-    ]
-    about = runs[0]["machine_info"]
-    cpu = about["cpu"]
-    machine = f"{cpu.get('brand_raw', 'unknown CPU')}, {cpu.get('count')} cores, Python {about['python_version']}"
-    kept = {"machine": machine, "benchmarks": sorted(rows, key=lambda row: (row["group"], row["name"]))}
-    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=2) + "\n")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in a unit that leaves one to three digits before the point."""
-    for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}"
-    return f"{seconds * 1e9:.0f} ns"
+    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]](*filter(None, [found[3]])) + found[4], text)
 
 
 def main() -> None:
@@ -205,7 +172,8 @@ def main() -> None:
     parser.add_argument("--keep", nargs="+", metavar=("NAME", "RAW"), help="pytest-benchmark JSONs to condense first")
     options = parser.parse_args()
     if options.keep:
-        keep_medians(options.keep[0], [Path(raw) for raw in options.keep[1:]])
+        kept = timings.condensed([Path(raw) for raw in options.keep[1:]])
+        (RESULTS / f"{options.keep[0]}.json").write_text(json.dumps(kept, indent=2) + "\n")
     stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
     for page in stale:
         if options.check:

@@ -49,10 +49,17 @@ def _read(data: bytes, tiles: int, tables: entropy.FrequencyTables | None) -> np
     return entropy.decode(data[offset:], header.mode, tiles, header.tokens, N, tables)
 
 
+def _label(benchmark: Any, group: str, case: str, tiles: int) -> None:
+    """Under which names the figures are kept."""
+    benchmark.group = group if tiles == 1 else f"{group}, {tiles} tiles"
+    benchmark.name = case
+    benchmark.extra_info["tiles"] = tiles
+
+
 @pytest.mark.parametrize("tiles", [1, 24])
 @pytest.mark.parametrize("case", CASES)
 def test_encode(benchmark: Any, case: str, tiles: int) -> None:
-    benchmark.group = "header+entropy encode" if tiles == 1 else f"header+entropy encode, {tiles} tiles"
+    _label(benchmark, "header+entropy encode", case, tiles)
     tokens = _sample(CASES[case], tiles)
     data = benchmark(_write, tokens, CASES[case])
     assert bitstream.parse(data)[0].mode == (entropy.PACKED if case == "packed" else entropy.TABLES)
@@ -61,7 +68,7 @@ def test_encode(benchmark: Any, case: str, tiles: int) -> None:
 @pytest.mark.parametrize("tiles", [1, 24])
 @pytest.mark.parametrize("case", CASES)
 def test_decode(benchmark: Any, case: str, tiles: int) -> None:
-    benchmark.group = "header+entropy decode" if tiles == 1 else f"header+entropy decode, {tiles} tiles"
+    _label(benchmark, "header+entropy decode", case, tiles)
     tokens = _sample(CASES[case], tiles)
     data = _write(tokens, CASES[case])
     assert np.array_equal(benchmark(_read, data, tiles, CASES[case]), tokens)

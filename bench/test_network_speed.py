@@ -1,47 +1,51 @@
-"""Speed of the bundled model: tokens from pixels and back, by batch size and precision.
+"""Speed of the networks: tokens from pixels and back, by batch size, precision and number of tokens.
 
-    pytest bench/test_network_speed.py [--benchmark-json out.json]
-
-Pick another device with TITOK_DEVICE=cuda.
+    pytest bench/test_network_speed.py [--device cuda] [--precision both] [--benchmark-json out.json]
 """
 
-import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
-import torch
 
-from titokcodec import Codec
+from bench import jobs
+from bench.jobs import Model
 
-DEVICE = os.environ.get("TITOK_DEVICE", "auto")
+LARGE = 16  # pictures in a batch: with more, only a GPU makes more of them a second
+COUNTS = (32, 64, 96)  # besides all of them
 
-
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
-def codec(request: pytest.FixtureRequest) -> Codec:
-    return Codec.from_pretrained(device=DEVICE, dtype=request.param)
+pytestmark = pytest.mark.benchmark(min_rounds=5, warmup=True, warmup_iterations=1)
 
 
-def finished(codec: Codec, work: Callable[[], torch.Tensor]) -> Callable[[], None]:
-    """``work``, timed to its end: a GPU only queues it."""
-
-    def run() -> None:
-        work()
-        if codec.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    return run
+@pytest.fixture(params=[1, 4, 16, 64, 256])
+def batch(request: pytest.FixtureRequest, device: str) -> int:
+    """How many pictures go through the network at once."""
+    if request.param > LARGE and device == "cpu":
+        pytest.skip("batches this large are for GPUs")
+    return request.param
 
 
-@pytest.mark.parametrize("tiles", [1, 16])
-@pytest.mark.benchmark(group="network encode", min_rounds=5, warmup=True, warmup_iterations=1)
-def test_encode(benchmark: Callable, codec: Codec, tiles: int) -> None:
-    pixels = torch.rand(tiles, 3, 256, 256, device=codec.device)
-    benchmark(finished(codec, lambda: codec.encode(pixels)))
+def test_encode(benchmark: Any, measure: Callable, model: Model, batch: int) -> None:
+    label(benchmark, "network encode", model, batch, model.load().weights.config.tokens)
+    measure(jobs.encode, batch, model=model, batch=batch)
 
 
-@pytest.mark.parametrize("tiles", [1, 16])
-@pytest.mark.benchmark(group="network decode", min_rounds=5, warmup=True, warmup_iterations=1)
-def test_decode(benchmark: Callable, codec: Codec, tiles: int) -> None:
-    config = codec.weights.config
-    tokens = torch.randint(config.codes, (tiles, config.tokens), device=codec.device)
-    benchmark(finished(codec, lambda: codec.decode(tokens)))
+def test_decode(benchmark: Any, measure: Callable, model: Model, batch: int) -> None:
+    tokens = model.load().weights.config.tokens
+    label(benchmark, "network decode", model, batch, tokens)
+    measure(jobs.decode, batch, model=model, batch=batch, tokens=tokens)
+
+
+@pytest.mark.parametrize("tokens", COUNTS)
+def test_decode_fewer_tokens(benchmark: Any, measure: Callable, model: Model, tokens: int) -> None:
+    config = model.load().weights.config
+    if not config.min_tokens <= tokens < config.tokens:
+        pytest.skip(f"this model takes {config.min_tokens} to {config.tokens} tokens")
+    label(benchmark, "network decode", model, LARGE, tokens)
+    measure(jobs.decode, LARGE, model=model, batch=LARGE, tokens=tokens)
+
+
+def label(benchmark: Any, group: str, model: Model, batch: int, tokens: int) -> None:
+    """Under which names the figures are kept."""
+    benchmark.group, benchmark.name = group, f"{model.precision}, batch {batch}, {tokens} tokens"
+    benchmark.extra_info |= {"precision": model.precision, "tokens": tokens}

@@ -1,24 +1,22 @@
 """A model of the published size S-128, random weights, 16 pictures: ours beside a straightforward implementation.
 
-    pytest bench/test_published_speed.py [--benchmark-json out.json]
+    pytest bench/test_published_speed.py [--device cuda] [--precision both] [--benchmark-json out.json]
 
-Groups are "S-128 encode fp32" and so on, each with ``ours`` and ``plain``. Pick another device with TITOK_DEVICE=cuda.
+Groups are "S-128 encode float32" and so on, each with ``ours`` and ``plain``.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from bench.jobs import finished
 from bench.plain import Plain
-from bench.test_network_speed import finished
 from titokcodec import Codec, weights
 from titokcodec.models.config import PRESETS
 from titokcodec.models.tokenizer import TiTok
 
-DEVICE = os.environ.get("TITOK_DEVICE", "auto")
 PICTURES, ROUNDS = 16, 5
 
 
@@ -30,9 +28,9 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module", params=["fp32", "bf16"])
-def codec(request: pytest.FixtureRequest, path: Path) -> Codec:
-    return Codec.from_pretrained(path, device=DEVICE, dtype=request.param)
+@pytest.fixture(scope="module")
+def codec(path: Path, device: str, precision: str) -> Codec:
+    return Codec.from_pretrained(path, device=device, dtype=precision)
 
 
 @pytest.fixture(params=["ours", "plain"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import pipeline
+from bench import pipeline, timings
 from bench.pipeline import Line, ways
 from titokcodec import weights
 
@@ -56,3 +56,7 @@ def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
     ]
     assert all(row["times_first"] == 1 for row in found["results"] if row["way"] == names[0])
     assert found["model"] == weights.read(tiny_path).name
+    head, _, *body = timings.pipeline(found).splitlines()
+    assert head == "| pictures a second | encode, batch 1 | encode, batch 2 | decode, batch 1 | decode, batch 2 |"
+    assert [line.split(" | ")[0] for line in body[: len(names)]] == [f"| {name}" for name in names]
+    assert body[0].count("(× 1.00)") == 4 and found["machine"] in body[-1]

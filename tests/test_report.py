@@ -262,7 +262,7 @@ def test_no_folder_and_no_timings(folder, monkeypatch, tmp_path):
 
 
 def test_the_repository_s_own_timings(folder, monkeypatch, tmp_path, capsys):
-    names = ("speed", "published-speed", "generation-speed")
+    names = ("speed", "published-speed", "generation-speed", "scaling")
     paths = [report.PAGE.parent / "results" / f"{name}.json" for name in names]
     main(monkeypatch, folder, "--speed", *paths, "--out", tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text()

@@ -1,0 +1,32 @@
+"""Markdown tables, and numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in a unit that leaves one to three digits before the point."""
+    for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1:
+            return f"{seconds * factor:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def size(count: float) -> str:
+    """Bytes in a unit of powers of a thousand."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} bytes"
+
+
+def rate(count: float) -> str:
+    """How many a second: three digits, or all of them before the point."""
+    return f"{count:.3g}" if count < 100 else f"{count:,.0f}"
