@@ -106,7 +106,7 @@ def pipeline(found: Found) -> str:
     ways, columns = (list(dict.fromkeys(column)) for column in zip(*cells, strict=True))
     columns.sort(key=lambda column: (column[0] != "encode", column[1]))
     body = [
-        [way, *(f"{rate(row['pictures_per_second'])} (× {row['times_first']:.2f})"
+        [way, *(f"{rate(row['pictures_per_second'])} ({row['times_first']:.2f} times)"
                 for column in columns if (row := cells[way, column]))]
         for way in ways
     ]

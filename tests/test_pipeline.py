@@ -59,4 +59,4 @@ def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
     head, _, *body = timings.pipeline(found).splitlines()
     assert head == "| pictures a second | encode, batch 1 | encode, batch 2 | decode, batch 1 | decode, batch 2 |"
     assert [line.split(" | ")[0] for line in body[: len(names)]] == [f"| {name}" for name in names]
-    assert body[0].count("(× 1.00)") == 4 and found["machine"] in body[-1]
+    assert body[0].count("(1.00 times)") == 4 and found["machine"] in body[-1]
