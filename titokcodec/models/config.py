@@ -145,7 +145,7 @@ PRESETS: dict[str, TiTokConfig] = {
     "titok_bl128": TiTokConfig(BASE, LARGE, 128, **_ONE_STAGE),
     "titok_sl256": TiTokConfig(SMALL, LARGE, 256, **_ONE_STAGE),
     "default_large": TiTokConfig(  # as much as 24 MB hold, for training on an accelerator
-        Tower(320, 5, 5), Tower(384, 8, 6), 128, head_width=96, head_blocks=3, head_grid=64, nested=True, min_tokens=32
+        Tower(320, 4, 5), Tower(384, 8, 6), 128, head_width=96, head_blocks=3, head_grid=64, nested=True, min_tokens=32
     ),
     "default": TiTokConfig(
         Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
