@@ -94,9 +94,9 @@ class Codec:
             kernels: Fuse kernels by ``torch.compile`` too: tens of seconds for each new shape, and on a CPU a C++
                 compiler.
         """
-        self._encode, self._decode = (
-            accelerated(part, self.device, kernels) for part in (self.model.encode, self.model.decode)
-        )
+        encode = accelerated(self.model.encode, self.device, kernels)
+        self._encode = lambda pixels, tokens: encode(pixels)[:, :tokens]  # one recording for all numbers of tokens
+        self._decode = accelerated(self.model.decode, self.device, kernels)
 
     def encode(self, pixels: torch.Tensor, tokens: int | None = None, *, effort: int = 0) -> torch.Tensor:
         """Pixels to tokens.
@@ -122,7 +122,7 @@ class Codec:
         with torch.inference_mode():
             moved = pixels.to(self.device)
             moved = moved.to(self.dtype) / 255 if pixels.dtype == torch.uint8 else moved.to(self.dtype)
-            return search(self.model, moved, count, steps) if steps else self._encode(moved)[:, :count]
+            return search(self.model, moved, count, steps) if steps else self._encode(moved, count)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens to pixels.
