@@ -1,35 +1,20 @@
 """The rivals at these sizes: the best thumbnail that fits the same number of bytes, enlarged again.
 
-    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out webp.json --limit 60
-    python -m bench.thumbnails --data DIR|TAR ... --lpips FILE --out jxl.json --limit 60 --format jxl
-
-For each picture and budget every side is tried at the highest quality that fits, the smallest ones losslessly as well,
-and the best is taken for each metric by itself, which favours the rival. Pictures are 256 x 256 centre crops, scaled
-down with Lanczos and up with bicubic. JPEG XL needs ``pillow-jxl-plugin``.
+For each picture and budget, sides are tried at the highest quality that fits, the smallest ones losslessly as well.
+Pictures are scaled down with Lanczos and up with bicubic. JPEG XL needs ``pillow-jxl-plugin``.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
 
-import numpy as np
-import torch
 from PIL import Image
 
-from training.data import Pictures
-from training.losses import LPIPS
-from training.metrics import psnr
-from training.sheet import eight_bit
-
-BUDGETS = (60, 108, 156, 204)
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)  # pixels of the longer side
 LOSSLESS_SIDES = (2, 3, 4, 5, 6, 8)  # JPEG XL's best below 100 bytes
 HOPELESS = 2  # times the budget: where a side's smallest file is longer, no larger side has one that fits
@@ -281,50 +266,3 @@ def best_thumbnail(
         measure: Of a picture as large as the original; larger is better.
     """
     return max(Thumbnails(picture, kind).fitting(budget), key=lambda found: measure(found.picture), default=None)
-
-
-@torch.no_grad()
-def compare(pictures: Pictures, kind: str, lpips: LPIPS | None = None) -> dict[str, float]:
-    """Means over the pictures of what the best thumbnail reaches.
-
-    Returns:
-        ``psnr/B``, ``lpips/B`` and ``fits/B``, the number of pictures that have a thumbnail at all, for every budget;
-        without the budgets that no picture fits.
-    """
-    scores: dict[str, list[float]] = {}
-    for number in range(len(pictures)):
-        truth = pictures.centre_crops(torch.tensor([number]))
-        thumbnails = Thumbnails(Image.fromarray(eight_bit(truth[0])), kind)
-        for budget in BUDGETS:
-            drawn = [np.asarray(found.picture) for found in thumbnails.fitting(budget)]
-            if not drawn:
-                continue
-            stack = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2) / 255
-            same = truth.expand(len(stack), -1, -1, -1)
-            scores.setdefault(f"psnr/{budget}", []).append(float(psnr(stack, same).max()))
-            if lpips:
-                scores.setdefault(f"lpips/{budget}", []).append(float(lpips(stack, same).min()))
-    fits = {f"fits/{name.split('/')[1]}": len(values) for name, values in scores.items() if name.startswith("psnr")}
-    return {name: round(sum(values) / len(values), 4) for name, values in scores.items()} | fits
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--format", choices=FORMATS, default="webp", help="default: %(default)s")
-    parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors)")
-    parser.add_argument("--limit", type=int, help="the first pictures only")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    if not installed(options.format):
-        print(f"skipped {options.format}: it needs the module {FORMATS[options.format].plugin}, which is not installed")
-        return
-    pictures = Pictures(options.data, 256, options.limit)
-    lpips = LPIPS(options.lpips) if options.lpips else None
-    found = {"pictures": len(pictures), **compare(pictures, options.format, lpips)}
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
-
-
-if __name__ == "__main__":
-    main()

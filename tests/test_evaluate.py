@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +11,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from bench import thumbnails
-from bench.thumbnails import BUDGETS, FORMATS, Thumbnails, best_thumbnail
+from bench.thumbnails import FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
 from titokcodec.search import STEPS
@@ -225,19 +223,3 @@ def test_jxl_thumbnails_fit_and_the_best_is_taken(photo):
     found = fitting("jxl", photo, 108)
     assert all(t.data[:2] == b"\xff\x0a" for t in found), "a bare codestream, no container"
     assert {t.quality is None for t in found} == {True, False}
-
-
-def test_thumbnail_command_writes_means_over_pictures(folder, tmp_path):
-    out = tmp_path / "webp.json"
-    thumbnails.main(["--data", str(folder), "--limit", "2", "--out", str(out)])
-    found = json.loads(out.read_text())
-    assert found.keys() == {"pictures"} | {f"{name}/{b}" for name in ("psnr", "fits") for b in BUDGETS}
-    assert found["pictures"] == 2 and found["fits/204"] == 2
-    assert all(found[f"psnr/{a}"] < found[f"psnr/{b}"] for a, b in pairwise(BUDGETS))
-
-
-def test_a_format_that_is_not_installed_is_skipped(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
-    thumbnails.main(["--data", str(folder), "--format", "jxl", "--out", str(tmp_path / "jxl.json")])
-    assert "skipped jxl: it needs the module pillow_jxl" in capsys.readouterr().out
-    assert not (tmp_path / "jxl.json").exists()
