@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
@@ -235,7 +235,10 @@ class Codec:
         if not rows:
             return []
         ends = np.cumsum([job.tiles for job in jobs])[:-1]
-        return [self._write(job, own) for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)]
+        return [
+            self._packer.pack(job.shape, own, job.grey, job.budget)
+            for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)
+        ]
 
     def decompress(self, data: BytesLike, **options: object) -> Image.Image:
         """The bytes of one file to a picture; see ``decompress_batch`` for the options."""
@@ -319,17 +322,6 @@ class Codec:
             alike = [number for number, wish in enumerate(own) if wish == (tokens, effort)]
             rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort)
         return rows
-
-    def _write(self, job: _Job, rows: np.ndarray) -> bytes:
-        """The file of one picture from its (tiles, K) tokens; with a budget, as many of them as fit."""
-        data = self._packer.pack(job.shape, rows, job.grey)
-        if job.budget is not None and self.weights.config.nested:
-            for tokens in range(job.shape.tokens + 1, self.weights.config.tokens + 1):
-                longer = self._packer.pack(replace(job.shape, tokens=tokens), rows, job.grey)
-                if len(longer) > job.budget:
-                    break
-                data = longer
-        return data
 
     def _decode_rows(self, files: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""

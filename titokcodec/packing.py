@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from titokcodec import bitstream, entropy, geometry
@@ -23,16 +25,23 @@ class Packer:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def pack(self, shape: Choice, rows: np.ndarray, grey: bool) -> bytes:
+    def pack(self, shape: Choice, rows: np.ndarray, grey: bool, budget: int | None = None) -> bytes:
         """The file of a picture.
 
         Args:
             shape: Its size, layout and number of tokens a tile.
             rows: (tiles, K) tokens below the size of the codebook; those beyond ``shape.tokens`` stay out.
             grey: It is to be drawn without colour.
+            budget: Bytes. Of a nested model, more tokens than ``shape.tokens`` are taken in as long as they fit.
         """
-        mode, payload = entropy.encode(rows[:, : shape.tokens], self.weights.config.codes, self.weights.tables)
-        return bitstream.pack(self._header(shape, grey, mode), payload, self.weights.fingerprint)
+        data = self._packed(shape, rows, grey)
+        if budget is not None and self.weights.config.nested:
+            for tokens in range(shape.tokens + 1, self.weights.config.tokens + 1):
+                longer = self._packed(replace(shape, tokens=tokens), rows, grey)
+                if len(longer) > budget:
+                    break
+                data = longer
+        return data
 
     def most(self, shape: Choice, grey: bool) -> int:
         """Bytes that no file of such a picture is longer than: those of a packed one."""
@@ -75,6 +84,10 @@ class Packer:
         config = self.weights.config
         if tokens > config.tokens or not config.nested:
             config.check_count(tokens)
+
+    def _packed(self, shape: Choice, rows: np.ndarray, grey: bool) -> bytes:
+        mode, payload = entropy.encode(rows[:, : shape.tokens], self.weights.config.codes, self.weights.tables)
+        return bitstream.pack(self._header(shape, grey, mode), payload, self.weights.fingerprint)
 
     def _header(self, shape: Choice, grey: bool, mode: int) -> Header:
         own, model_id = self.weights.fingerprint, self.weights.model_id
