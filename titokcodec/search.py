@@ -16,7 +16,8 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 
 STEPS = 4
-RATE = 0.1  # of the first step, as a share of a code's typical entry
+RATE = 0.08  # of the first step, as a share of a code's typical entry
+LEVELLED = 0.75  # how alike latents are in the lengths of their steps: 0 as their slopes are, 1 all the same
 
 
 def default_steps(config: TiTokConfig, tiles: int) -> int:
@@ -47,7 +48,8 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
         model: Frozen or not; it is not changed.
         pixels: (B, 3, H, H) of any float type in [0, 1].
         tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
-        steps: On every rung; each takes about three times as long as drawing the pictures.
+        steps: On every rung, and half as many again on the last, where most tokens are; each takes about three times
+            as long as drawing the pictures.
 
     Returns:
         (B, tokens) int64.
@@ -57,36 +59,46 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
         latents = model.quantize.place(model.latents(pixels.to(model.latent_tokens.dtype)).float())
         found = torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device)
         for rung in rungs(model.config, tokens):
-            found = _settle(model, pixels, found, latents[:, found.shape[1] : rung], steps)
+            longer = steps // 2 if rung == model.config.tokens else 0
+            found = _settle(model, pixels, found, latents[:, found.shape[1] : rung], steps + longer)
         return found[:, :tokens]
 
 
 def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, steps: int) -> Tensor:
-    """The settled tokens (B, s) and the best found to follow them, one for each of (B, n, d) latents: (B, s + n)."""
+    """The settled tokens (B, s) and the best found to follow them, one for each of (B, n, d) latents: (B, s + n).
+
+    Latents go nearly equally far in a step, however steep it is for each: the few steepest would take all of it, and
+    the many others add up to more.
+    """
     step = RATE * model.quantize.codebook().square().mean().sqrt()
-    best, least = None, None
-    for number in range(steps + 1):
+    best = torch.cat([settled, model.quantize.nearest(latents)], 1)
+    least, slopes = _slopes(model, pixels, best)
+    for number in range(steps):
+        slopes = slopes[:, settled.shape[1] :]
+        moves = slopes / _length(slopes, 2) ** LEVELLED
+        latents = model.quantize.place(latents - step * (1 - number / steps) * moves / _length(moves, (1, 2)))
         tokens = torch.cat([settled, model.quantize.nearest(latents)], 1)
-        errors, slopes = _slopes(model, pixels, tokens)
-        if best is None:
-            best, least = tokens, errors
+        errors, slopes = _slopes(model, pixels, tokens, number + 1 < steps)
         better = errors < least
         best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
-        if number < steps:
-            slopes = slopes[:, settled.shape[1] :]
-            length = slopes.square().mean((1, 2), keepdim=True).sqrt().clamp_min(1e-30)
-            latents = model.quantize.place(latents - step * (1 - number / steps) * slopes / length)
     return best
 
 
-@torch.enable_grad()
-def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) mean squared errors of what tokens draw, and where those errors grow with the codes, (B, K, d).
+def _length(vectors: Tensor, axes: int | tuple[int, ...]) -> Tensor:
+    """Root of the mean square, never 0, over axes that are kept."""
+    return vectors.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-30)
+
+
+def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor, wanted: bool = True) -> tuple[Tensor, Tensor | None]:
+    """(B,) mean squared errors of what tokens draw and, if wanted, where they grow with the codes, (B, K, d).
 
     The errors are those of the pixels that ``decode`` gives, within [0, 1]; the slopes are taken before they are cut
     off, so that what has gone beyond finds back.
     """
-    codes = model.quantize.lookup(tokens).detach().requires_grad_()
-    drawn, wanted = model.draw(codes.to(model.latent_tokens.dtype)).float(), pixels.float()
-    slopes = torch.autograd.grad((drawn - wanted).square().mean((1, 2, 3)).sum(), codes)[0]
-    return (drawn.detach().clamp(0, 1) - wanted).square().mean((1, 2, 3)), slopes
+    truth = pixels.float()
+    with torch.set_grad_enabled(wanted):
+        codes = model.quantize.lookup(tokens).detach().requires_grad_(wanted)
+        drawn = model.draw(codes.to(model.latent_tokens.dtype)).float()
+        total = (drawn - truth).square().mean((1, 2, 3)).sum()
+        slopes = torch.autograd.grad(total, codes)[0] if wanted else None
+    return (drawn.detach().clamp(0, 1) - truth).square().mean((1, 2, 3)), slopes
