@@ -97,7 +97,7 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
         "pictures": [{"name": original.name, "sha256": original.sha256, "width": original.picture.width,
                       "height": original.picture.height} for original in pictures],
         "size": options.size, "crop": CROPS[options.size], "budgets": sorted(set(options.budgets)),
-        "models": [_model(entrant) for entrant in models],
+        "models": [described(entrant) for entrant in models],
         "weights": "a model's weights are not part of the rate",
         "formats": rivals.settings(methods), "methods": list(methods),
         "thumbnails": "down with Lanczos, up with bicubic; of each side the highest quality that fits, and for each "
@@ -116,7 +116,8 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
     }  # fmt: skip
 
 
-def _model(entrant: Entrant) -> dict[str, Any]:
+def described(entrant: Entrant) -> dict[str, Any]:
+    """What a protocol says of a model."""
     codec = entrant.codec
     opened = codec.weights
     effort = dict.fromkeys(entrant.layouts, entrant.effort)

@@ -2,10 +2,12 @@
 
 import io
 import json
+import shutil
 import stat
 import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import titokcodec
-from bench import rate_distortion, rivals
+from bench import rate_distortion, refresh, rivals
 from bench.intervals import bootstrap, wilson, win_rate
 from bench.measure import Case, measure, measure_all
 from bench.originals import cropped, read
@@ -235,6 +237,55 @@ def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
     with pytest.raises(SystemExit, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
         rate_distortion.main(["--images", str(folder), "--out", str(tmp_path), "--lite0", str(tiny_path),
                               "--methods", "raw"])  # fmt: skip
+
+
+# ---- a new model beside rivals of before ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def before(result, tmp_path):
+    """A copy of the run with every method, with its networks."""
+    return Path(shutil.copytree(result, tmp_path / "before"))
+
+
+def refreshed(before, folder, tiny_path, tmp_path, *more):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    refresh.main([str(before), "--images", str(folder), "--model", str(tiny_path), "--device", "cpu", "--workers", "1",
+                  "--lite0", str(tmp_path / "lite0.safetensors"), *more])  # fmt: skip
+
+
+def test_the_same_model_measured_anew_gives_the_same_results(result, before, folder, tiny_path, tmp_path):
+    (before / "titok-tiny.json").unlink()
+    (before / "titok-former.json").write_text("{}")
+    (before / "wins.json").write_text("[]")
+    refreshed(before, folder, tiny_path, tmp_path, "--effort", "0")
+    for path in result.glob("*.json"):
+        if path.name != "protocol.json":
+            assert (before / path.name).read_bytes() == path.read_bytes(), path.name
+    assert not (before / "titok-former.json").exists(), "a model that does not take part any more"
+    then, now = protocol(result), protocol(before)
+    assert now["rivals"] == {key: then[key] for key in ("commit", "date", "versions")}
+    assert now["models"] == then["models"] and now["pictures"] == then["pictures"]
+
+
+def test_more_effort_changes_titok_alone(result, before, folder, tiny_path, tmp_path):
+    refreshed(before, folder, tiny_path, tmp_path, "--effort", "2")
+    was, now = methods(result), methods(before)
+    assert {name for name in now if was[name] != now[name]} == {"titok-tiny"}
+    pairs = zip(*(found["titok-tiny"]["results"]["psnr-rgb"] for found in (was, now)), strict=True)
+    assert all(a < b for a, b in pairs)
+    assert protocol(before)["models"][0]["effort"] == {"auto": 2}
+
+
+def test_other_pictures_or_fewer_networks_are_refused(before, folder, tiny_path, tmp_path):
+    with pytest.raises(SystemExit, match="not the 4 pictures"):
+        refreshed(before, folder, tiny_path, tmp_path, "--limit", "3")
+    with pytest.raises(SystemExit, match=r"(fd-lite0|top1-agreement) was measured then and cannot be now: .*--lite0"):
+        refresh.main([str(before), "--images", str(folder), "--model", str(tiny_path), "--device", "cpu"])
+    about = protocol(before) | {"size": "full"}
+    (before / "protocol.json").write_text(json.dumps(about))
+    with pytest.raises(SystemExit, match="size full"):
+        refreshed(before, folder, tiny_path, tmp_path)
 
 
 # ---- rivals -----------------------------------------------------------------------------------------------------

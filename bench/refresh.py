@@ -1,0 +1,115 @@
+"""titok measured anew beside rivals that were measured before: minutes for a new model, where all would take hours.
+
+    python -m bench.refresh bench/results/kodak-256 --images kodak/ --lpips FILE --lite0 FILE [--model M ...]
+
+For folders that ``bench.rate_distortion`` made of crops, and the same pictures. titok's files, ``wins.json`` and
+``protocol.json`` are written again, with what the rivals were measured with under ``rivals``; nothing else changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from bench import curves, originals, records
+from bench.measure import Entry, Finding, Key, Plan
+from bench.originals import Original
+from bench.ours import entrants
+from bench.rate_distortion import benchmark, budgets_for, commit, described, versions
+from titokcodec import Codec, TitokError
+
+SIZE = "256"  # of whole pictures the rivals' budgets are titok's own bytes, which change
+
+
+def check_pictures(pictures: Sequence[Original], protocol: dict[str, Any]) -> None:
+    """Raise ``SystemExit`` unless these are the pictures of the protocol."""
+    if protocol["size"] != SIZE:
+        raise SystemExit(f"these results are of size {protocol['size']}: run python -m bench.rate_distortion again")
+    then = [(about["name"], about["sha256"]) for about in protocol["pictures"]]
+    if then != [(original.name, original.sha256) for original in pictures]:
+        raise SystemExit(f"these are not the {len(then)} pictures of the results: give the same ones, in their order")
+
+
+def earlier(folder: Path) -> list[dict[Key, Entry]]:
+    """For each picture what the rivals' thumbnails reached."""
+    found: list[dict[Key, Entry]] = []
+    for path in sorted(folder.glob("*-thumbnail.json")):
+        for point in curves.read_json(path)["points"]:
+            values = dict(point["values"])
+            sizes = values.pop("bytes")
+            found = found or [{} for _ in sizes]
+            for number, (own, size) in enumerate(zip(found, sizes, strict=True)):
+                if size is not None:
+                    scores = {metric: column[number] for metric, column in values.items()}
+                    own[path.stem, point["label"]] = Entry(b"", 0, scores, None, scores, sizes={"": size})
+    return found
+
+
+def joined(findings: Sequence[Finding], rivals: Sequence[dict[Key, Entry]]) -> list[Finding]:
+    """titok's findings with those of the rivals beside them."""
+    return [replace(found, entries=found.entries | own) for found, own in zip(findings, rivals, strict=True)]
+
+
+def renewed(protocol: dict[str, Any], models: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The protocol with these models, and what it said of the rivals' measurement set apart."""
+    rivals = protocol.get("rivals") or {key: protocol[key] for key in ("commit", "date", "versions")}
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {**protocol, "models": list(models), "versions": versions(), "commit": commit(), "date": date,
+            "rivals": rivals}  # fmt: skip
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
+    add("--images", type=Path, nargs="+", required=True, help="the same folders, pictures or tar shards as then")
+    add("--limit", type=int, help="as then")
+    add("--every", type=int, default=1, metavar="N", help="as then")
+    add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
+    add("--lpips", type=Path, help="LPIPS weights (safetensors)")
+    add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
+    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--device", default="auto", help="of titok (default: %(default)s)")
+    add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
+    add("--effort", type=int, help="steps of titok's search for tokens (default: as when compressing)")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = _arguments().parse_args(arguments)
+    folder = options.folder
+    protocol = curves.read_json(folder / "protocol.json")
+    pictures = originals.read(options.images, SIZE, options.limit, options.every)
+    check_pictures(pictures, protocol)
+    plan = Plan((), options.lpips, options.lite0, originals.SIDE, list(protocol["metrics"]))
+    try:
+        judge = plan.judge()
+        codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
+    except (TitokError, OSError) as error:
+        raise SystemExit(str(error)) from None
+    for metric in protocol["metrics"].keys() & judge.skipped.keys():
+        raise SystemExit(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
+    models = entrants(codecs, tokens=protocol["models"][0]["tokens"])
+    models = [replace(entrant, effort=options.effort) for entrant in models]
+    findings = joined(benchmark(pictures, models, plan, SIZE, (), options.workers), earlier(folder))
+
+    for path in folder.glob("titok-*.json"):
+        path.unlink()
+    pixels = [original.picture.width * original.picture.height for original in pictures]
+    for entrant in models:
+        method = entrant.method("auto")
+        records.write(folder / f"{method}.json",
+                      records.record(method, f"titok {entrant.name}", findings, pixels, judge.chooser))  # fmt: skip
+    thumbnails = [method for method in protocol["methods"] if method.endswith("thumbnail")]
+    records.write(folder / "wins.json", records.wins(findings, budgets_for(models, SIZE), thumbnails))
+    records.write(folder / "protocol.json", renewed(protocol, list(map(described, models))))
+
+
+if __name__ == "__main__":
+    main()
