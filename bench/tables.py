@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
 PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
-SETS = {"open-256": "under free licences"}
+SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
 GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
 _TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
