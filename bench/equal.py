@@ -1,6 +1,6 @@
 """titok beside the best thumbnail of as many bytes: a table and a reading of it, for the README.
 
-Both come from result folders of ``bench.rate_distortion`` with pictures of 256 x 256. A rival takes part where it makes
+Both come from result folders of ``bench.rate_distortion``. A rival takes part where it makes
 every picture of the set so small: a mean over those that it can is none over all.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 from bench import curves
@@ -23,13 +24,16 @@ class Row:
 
     Attributes:
         pictures: How many.
-        tokens: Of titok's files.
-        most: Bytes that neither these nor the thumbnails exceed.
+        layout: How titok lays them on tiles: ``fit`` or ``tile``, empty where it chooses.
+        tokens: A tile, of titok's files.
+        most: Bytes that neither these nor the thumbnails exceed; of whole pictures, titok's mean, since every thumbnail
+            may have as many as titok took.
         verdicts: titok's mean beside the best rival's, by metric.
         wins: The share of pictures on which it beats that rival, by metric.
     """
 
     pictures: int
+    layout: str
     tokens: int
     most: int
     verdicts: dict[str, Verdict]
@@ -37,33 +41,37 @@ class Row:
 
 
 def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
-    """What the folder says of the first model in it.
+    """What the folder says of its methods of titok.
 
     Raises:
         SystemExit: The folder is not there, or lacks something.
     """
     methods = curves.read_methods(folder)
-    ours = next((method for method in methods if method.kind == "titok"), None)
     wins = curves.read_json(folder / "wins.json")
     pairs = curves.paired(wins)
+    ours = [method for method in methods if method.kind == "titok"]
     found = []
-    for label in (f"{count} tokens" for count in tokens):
-        point, budget = ours and ours.labelled(label), pairs.get((ours.slug if ours else "", label), "")
-        if point is None or not budget.startswith("budget "):
+    for method, label in product(ours, [f"{count} tokens" for count in tokens]):
+        point, budget = method.labelled(label), pairs.get((method.slug, label))
+        if point is None or budget is None:
             raise SystemExit(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
-        rivals = {method.name: (method.slug, there) for method in methods if method.kind == "thumbnail"
-                  and (there := method.labelled(budget)) and there.pictures == point.pictures}  # fmt: skip
+        rivals = {other.name: (other.slug, there) for other in methods if other.kind == "thumbnail"
+                  and (there := other.labelled(budget)) and there.pictures == point.pictures}  # fmt: skip
         beaten = {(row["rival"], row["metric"]): row["rate"] for row in wins
-                  if (row["titok"], row["label"]) == (ours.slug, label)}  # fmt: skip
-        found.append(_row(point, budget, rivals, beaten))
+                  if (row["titok"], row["label"]) == (method.slug, label)}  # fmt: skip
+        found.append(_row(method.slug, point, budget, rivals, beaten))
+    if not found:
+        raise SystemExit(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
     return found
 
 
-def _row(point: Point, budget: str, rivals: Mapping[str, tuple[str, Point]],
+def _row(slug: str, point: Point, budget: str, rivals: Mapping[str, tuple[str, Point]],
          beaten: Mapping[tuple[str, str], float]) -> Row:  # fmt: skip
     verdicts = {key: _verdict(point, metric_of(key), rivals) for key in METRICS if key in point.values}
     wins = {key: beaten[rivals[verdict.rival][0], key] for key, verdict in verdicts.items() if verdict.rival}
-    return Row(int(point.pictures), int(point.label.split()[0]), int(budget.split()[1]), verdicts, wins)
+    layout = next((layout for layout in ("fit", "tile") if slug.endswith(f"-{layout}")), "")
+    most = int(budget.split()[1]) if budget.startswith("budget ") else round(point.bytes)
+    return Row(int(point.pictures), layout, int(point.label.split()[0]), most, verdicts, wins)
 
 
 def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point]]) -> Verdict:
@@ -76,9 +84,11 @@ def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point
 def table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Head and body of a table of several sets of pictures, each told in a few words."""
     metrics = [verdict.metric for verdict in next(iter(found.values()))[0].verdicts.values()]
-    head = ["pictures", "tokens", "bytes at most", *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
+    most = "bytes" if any(row.layout for rows in found.values() for row in rows) else "bytes at most"
+    head = ["pictures", "tokens", most, *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
     body = [
-        [f"{row.pictures} {words}", str(row.tokens), str(row.most), *(_cell(row, metric) for metric in metrics)]
+        [", ".join(filter(None, (f"{row.pictures} {words}", row.layout))), str(row.tokens), str(row.most),
+         *(_cell(row, metric) for metric in metrics)]
         for words, rows in found.items() for row in rows
     ]  # fmt: skip
     return head, body

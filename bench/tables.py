@@ -25,6 +25,7 @@ RESULTS = ROOT / "bench" / "results"
 PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
+WHOLE = "kodak-full"  # result folder of whole pictures
 GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
 _TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -52,6 +53,11 @@ def headline() -> str:
     found = {words: equal.rows(RESULTS / name) for name, words in SETS.items()}
     told = "".join(f"{some[0].pictures} pictures {words}: {equal.reading(some)}.\n" for words, some in found.items())
     return f"{told}\n{rows(*equal.table(found))}"
+
+
+def whole() -> str:
+    """The same of whole pictures, on one tile and on many."""
+    return rows(*equal.table({"of Kodak, whole": equal.rows(RESULTS / WHOLE, (32, 128))}))
 
 
 def extremes() -> str:
@@ -151,7 +157,8 @@ def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "extremes": extremes, "seams": seams,
+    "scores": scores, "effort": effort, "headline": headline, "whole": whole, "extremes": extremes,
+    "seams": seams,
     "generation": generation, "ablation": ablation, "training": training,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
     "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
