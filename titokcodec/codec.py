@@ -62,7 +62,6 @@ class Codec:
         self._packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.model.quantize.float()
-        self._encode, self._decode = self.model.encode, self.model.decode
 
     @classmethod
     def from_pretrained(
@@ -322,6 +321,14 @@ class Codec:
             alike = [number for number, wish in enumerate(own) if wish == (tokens, effort)]
             rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort)
         return rows
+
+    def _encode(self, pixels: torch.Tensor, tokens: int) -> torch.Tensor:
+        """The network, until ``compile`` puts something faster in its place."""
+        return self.model.encode(pixels, tokens)
+
+    def _decode(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Likewise."""
+        return self.model.decode(tokens)
 
     def _decode_rows(self, files: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
