@@ -334,13 +334,9 @@ class Codec:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
         for _, alike in groupby(files, key=lambda rows: rows.shape[1]):
             for rows in rebatch(alike, self.batch_size):
-                self._check_tokens(torch.from_numpy(rows))  # here, since asking the device would wait for it
-                yield self._paint(to_device(rows, self.device))
-
-    @torch.inference_mode()
-    def _paint(self, tokens: torch.Tensor) -> torch.Tensor:
-        """(n, K) tokens -> (n, 256, 256, 3) uint8 tiles, all on the device."""
-        return (self._decode(tokens) * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
+                # Tokens are few, and checked on the host: asking the device would wait for it.
+                pixels = self.decode(torch.from_numpy(rows))
+                yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
 
 
 @lru_cache(maxsize=1)
