@@ -130,7 +130,8 @@ def test_pillow_and_the_command_line_pass_it_on(codec, photo, tmp_path, tiny_pat
         expected = codec.compress(small, effort=effort)
         options = ["-f", "-m", tiny_path, "--dtype", "fp32", "--effort", effort]
         arguments = [str(word) for word in (tmp_path / "a.png", tmp_path / "a.titok", *options)]
-        assert CliRunner().invoke(cli.compress, arguments).exit_code == 0
+        done = CliRunner().invoke(cli.compress, arguments)
+        assert done.exit_code == 0, done.output
         assert (tmp_path / "a.titok").read_bytes() == expected
         register_pillow(codec)
         small.save(tmp_path / "b.titok", effort=effort)
