@@ -3,7 +3,7 @@
     python -m bench.pipeline --out bench/results/pipeline.json [--device cuda] [--batch 1 16 256]
 
 Begins with what one would write first, float32 pixels that travel to and fro while everybody waits, and adds one thing
-at a time, in the order of ``WAYS``; the last one is what ``Codec`` does after ``Codec.compile``. What a device knows
+at a time, in the order of ``ways``; the last one is what ``Codec`` does after ``Codec.compile``. What a device knows
 nothing of is left out. Ways are timed in turns, so that a machine's moods meet all of them.
 """
 
