@@ -2,11 +2,15 @@
 
 import copy
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import torch
 
-from titokcodec import Codec, Generator
+from titokcodec import Codec, Generator, acceleration
 from titokcodec.acceleration import MOST_RECORDINGS, Recorded, accelerated, padded
 from titokcodec.generator import Card
 from titokcodec.models.maskgit import GeneratorConfig, make
@@ -78,6 +82,52 @@ def test_the_recording_unused_for_longest_makes_room(recordings):
     assert len(recordings) == MOST_RECORDINGS + 2
 
 
+def test_threads_take_turns(recordings, monkeypatch):
+    replay = Replayed.replay
+    monkeypatch.setattr(Replayed, "replay", lambda self: (time.sleep(0.01), replay(self)))
+    fast = Recorded(doubled)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: fast(torch.tensor([number])).item(), range(8)))
+    assert found == [2 * number for number in range(8)]
+
+
+def test_graphs_share_the_memory_of_one_that_lives_and_a_stream_of_their_own(monkeypatch):
+    """Else one of them could take along, when it goes, what cuBLAS works in for the others."""
+    captured = []
+
+    class Graph:
+        pool = replay = lambda self: self
+
+    def capture(graph, pool, stream, capture_error_mode):
+        captured.append((graph, pool, stream))
+        return nullcontext()
+
+    monkeypatch.setattr(acceleration, "MOST_RECORDINGS", 2)
+    for name, stands in (("device", nullcontext), ("Stream", object), ("CUDAGraph", Graph), ("graph", capture)):
+        monkeypatch.setattr(torch.cuda, name, stands)
+    fast, other = Recorded(doubled), Recorded(doubled)
+    for length in range(1, 5):  # the fourth is recorded when the first is gone
+        fast(torch.ones(length))
+    other(torch.ones(1))
+    graphs, pools, streams = zip(*captured, strict=True)
+    assert pools == (None, graphs[0], graphs[0], graphs[1], None)
+    assert len(set(streams[:4])) == 1 and streams[4] is not streams[0]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_graphs_outlive_each_other(monkeypatch):
+    monkeypatch.setattr(acceleration, "MOST_RECORDINGS", 3)
+    weight = torch.randn(512, 512, device="cuda", dtype=torch.bfloat16)
+    with torch.inference_mode():
+        fast, gone = (Recorded(lambda x: x @ weight @ weight) for _ in range(2))
+        gone(weight[:1])
+        del gone
+        for rows in (1, 2, 4, 8, 1, 16, 4, 1, 2, 16):
+            x = torch.randn(rows, 512, device="cuda", dtype=torch.bfloat16)
+            torch.testing.assert_close(fast(x), x @ weight @ weight, atol=8.0, rtol=0.05)
+            torch.cuda.empty_cache()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_replays_what_the_network_gives():
     codec = Codec.from_pretrained(device="cuda", dtype="fp32")
@@ -94,7 +144,7 @@ def test_cuda_replays_what_the_network_gives():
 def compilers(monkeypatch):
     """What ``torch.compile`` was given."""
     given = []
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: given.append((function, dynamic)) or function)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: given.append((function, how["dynamic"])) or function)
     return given
 
 
@@ -120,6 +170,16 @@ def test_a_compiled_generator_samples_the_same_tokens(compilers):
         assert fast.sample(labels, seed=3, steps=4).equal(plain.sample(labels, seed=3, steps=4))
 
 
+def test_every_shape_that_may_be_recorded_is_compiled(monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lambda graph, _: compiled.append(0) or graph))
+    torch.compiler.reset()
+    fast = accelerated(doubled, CPU)
+    for length in range(1, 13):
+        assert fast(torch.ones(1, length)).equal(torch.full((1, length), 2.0))
+    assert len(compiled) == 12
+
+
 def test_without_kernels_nothing_is_compiled(compilers):
     assert accelerated(doubled, CPU, kernels=False)(torch.ones(3)).tolist() == [2, 2, 2]
     assert not compilers
@@ -139,8 +199,8 @@ def test_the_real_compiler_keeps_the_numbers():
 def test_networks_are_traced_whole(codec, monkeypatch):
     """Nothing in them sends the compiler back to Python, in the default's architecture or in the generators'."""
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: real(
-        function, dynamic=dynamic, fullgraph=True, backend="eager"))
+    monkeypatch.setattr(torch, "compile", lambda function, **how: real(
+        function, **how, fullgraph=True, backend="eager"))
     fast = Codec(codec.weights, copy.deepcopy(codec.model), codec.device, codec.dtype)
     fast.compile()
     pixels = torch.rand(2, 3, 256, 256)

@@ -27,7 +27,7 @@ def test_each_way_adds_one_thing(device, monkeypatch):
 
 
 def test_all_ways_give_the_same_tokens_and_pixels(codec, tiny_path, photo, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
     opened = weights.read(tiny_path)
     batches = [np.stack([np.array(photo.resize((256, 256)))] * 3), np.array(photo.crop((0, 0, 256, 256)))[None]]
     for way in ways(CPU):
@@ -45,7 +45,7 @@ def test_all_ways_give_the_same_tokens_and_pixels(codec, tiny_path, photo, monke
 
 
 def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda function, dynamic: function)
+    monkeypatch.setattr(torch, "compile", lambda function, **how: function)
     out = tmp_path / "pipeline.json"
     pipeline.main([*f"--device cpu --batch 1 2 --rounds 1 --pictures 2 --model {tiny_path} --out {out}".split()])
     found = json.loads(out.read_text())

@@ -7,6 +7,8 @@ recording serves one shape, so batches are padded to powers of two, and few shap
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -14,8 +16,9 @@ from torch import Tensor
 Function = Callable[..., Tensor]
 """From tensors to one tensor, all with a row for each picture, and no row having a say in another's."""
 
-MOST_RECORDINGS = 64  # of a function; each keeps its memory
-WARMUPS = 3  # calls before a recording: compilation, the choice of kernels and their workspaces must not be in it
+MOST_RECORDINGS = 64  # of a function; each keeps its inputs and its output, and all share what lies between
+WARMUPS = 3  # calls before a recording: compilation and the choice of kernels must not be in it
+_turn = Lock()  # of a thread: recordings are written to and read from, and only one can be made at a time
 
 
 def accelerated(function: Function, device: torch.device, kernels: bool = True) -> Function:
@@ -27,8 +30,13 @@ def accelerated(function: Function, device: torch.device, kernels: bool = True) 
         kernels: Fuse kernels by ``torch.compile``, which takes tens of seconds at each new shape. Sums may then be
             taken in another order.
     """
-    fast = torch.compile(function, dynamic=False) if kernels else function
+    fast = torch.compile(function, dynamic=False, **_limit()) if kernels else function
     return padded(Recorded(fast) if device.type == "cuda" else fast)
+
+
+def _limit() -> dict[str, int]:
+    """As many shapes for the compiler as there are recordings: after eight it would go back to slow kernels."""
+    return {"recompile_limit": MOST_RECORDINGS} if "recompile_limit" in signature(torch.compile).parameters else {}
 
 
 def padded(function: Function) -> Function:
@@ -45,14 +53,20 @@ def padded(function: Function) -> Function:
 
 
 class Recorded:
-    """A function of CUDA tensors that is replayed from a graph, one for each set of shapes."""
+    """A function of CUDA tensors that is replayed from a graph, one for each set of shapes.
+
+    All graphs are captured on one stream of their own into one pool of memory. PyTorch keeps a workspace of cuBLAS for
+    each stream, which lies in the pool of the graph that was captured first, and throws it away with any graph of that
+    stream (pytorch/pytorch#193402): the pool has to outlive each of them, and nobody else may capture there.
+    """
 
     def __init__(self, function: Function) -> None:
         self.function = function
+        self._stream: torch.cuda.Stream | None = None
         self._recordings: dict[tuple, tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        with torch.cuda.device(inputs[0].device):
+        with _turn, torch.cuda.device(inputs[0].device):
             return self._replayed(inputs)
 
     def _replayed(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -66,17 +80,16 @@ class Recorded:
         for place, given in zip(places, inputs, strict=True):
             place.copy_(given)
         graph.replay()
-        return output.clone()  # the next replay overwrites it
+        return output.clone()  # the next replay overwrites it, even one of another graph, as they share memory
 
     def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
         places = [x.clone() for x in inputs]
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            for _ in range(WARMUPS):
-                self.function(*places)
-        current.wait_stream(side)
+        for _ in range(WARMUPS):  # on the stream of every day: the other one's workspace must come from the pool
+            self.function(*places)
+        self._stream = self._stream or torch.cuda.Stream()
+        pool = next((graph.pool() for graph, _, _ in self._recordings.values()), None)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the device meanwhile
+        # Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
             output = self.function(*places)
         return graph, places, output
