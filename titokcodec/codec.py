@@ -137,7 +137,7 @@ class Codec:
         """
         self._check_tokens(tokens)
         with torch.inference_mode():
-            return self._decode(tokens.to(self.device).long())
+            return self._decode(to_device(tokens, self.device).long())
 
     def write(
         self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
@@ -318,7 +318,8 @@ class Codec:
         pixels = to_device(tiles, self.device).permute(0, 3, 1, 2)
         rows = torch.zeros(len(tiles), self.weights.config.tokens, dtype=torch.long, device=self.device)
         for tokens, effort in set(own):
-            alike = [number for number, wish in enumerate(own) if wish == (tokens, effort)]
+            # A list would be copied to the device by a host that waits for all the work it has given out.
+            alike = to_device(np.flatnonzero([wish == (tokens, effort) for wish in own]), self.device)
             rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort)
         return rows
 

@@ -18,6 +18,7 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.generator_files import Card, read, save
 from titokcodec.models.maskgit import Bert, UViT
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, walk
+from titokcodec.transfer import to_device
 
 __all__ = ["PUBLISHED", "Card", "Generator", "save"]
 
@@ -186,7 +187,7 @@ class Generator:
         if count is not None and len(given) != count:
             raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
         numbers = [self.class_number(label) for label in given]
-        return torch.tensor(numbers, dtype=torch.int64).to(self.device), any(number >= 0 for number in numbers)
+        return to_device(torch.tensor(numbers, dtype=torch.int64), self.device), any(number >= 0 for number in numbers)
 
     def class_number(self, label: int | str | None) -> int:
         """The number of a class, given by number or name; -1 for None. Raises ``TitokError`` if there is none."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
+from titokcodec.transfer import to_device
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """(B, K) tokens with masks and (B,) labels, -1 for no class -> (B, K, N) float32."""
@@ -168,7 +169,7 @@ def walk(
     """
     steps = settings.steps
     by_count = {count: masked_counts(settings.schedule, steps, count) for count in set(hidden)}
-    counts = torch.tensor([by_count[count] for count in hidden]).view(len(hidden), steps).to(tokens.device)
+    counts = to_device(torch.tensor([by_count[count] for count in hidden]).view(len(hidden), steps), tokens.device)
     none = torch.full_like(labels, -1)
     for step in range(steps):
         ratio = (step + 1) / steps

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 
-def to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """The array as a tensor on the device."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
+def to_device(given: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """An array or a tensor as a tensor on the device."""
+    tensor = torch.from_numpy(given) if isinstance(given, np.ndarray) else given
+    if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
