@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
@@ -321,6 +322,29 @@ def test_each_picture_is_drawn_from_its_own_prefix():
     assert seen == [1, 2] and sorted(places.tolist()) == list(range(10))
     for place, values in zip(places.tolist(), drawn, strict=True):
         assert values.equal(codes[place, : 2 if place % 2 == 0 else 1].sum(0))
+
+
+class Named(TorchDispatchMode):
+    """The operations within the block."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*args, **kwargs or {})
+
+
+def test_a_step_hands_nothing_from_the_host_to_the_device():
+    """Neither places in a batch nor numbers to write somewhere: the host would wait for a GPU with either."""
+    codes, lengths = torch.empty(10, 2, 3, device="meta"), [2, 1, 2, 1]
+    care = CodebookCare(VectorQuantizer(4, 2, l2_normalised=False))
+    draw_prefixes(lambda part: part.sum(1), codes, lengths)
+    with Named() as seen:
+        draw_prefixes(lambda part: part.sum(1), codes, lengths)
+        care.step(torch.tensor([[1]]), torch.randn(1, 1, 2))
+    assert "index" in seen.names and not seen.names & {"_to_copy", "nonzero", "index_put_"}
 
 
 def test_tables_are_kept_where_they_pay():

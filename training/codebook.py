@@ -29,7 +29,7 @@ class CodebookCare:
     def step(self, tokens: Tensor, latents: Tensor, restart: bool = True) -> Tensor:
         """Note the (B, K) tokens just used on any rank; replace idle codes if ``restart``. Returns how many were."""
         used = torch.zeros_like(self.idle, dtype=torch.bool)
-        used[tokens.flatten()] = True
+        used.index_fill_(0, tokens.flatten(), True)  # `used[...] = True` would wait for the device
         used = parallel.anywhere(used)
         self.idle = torch.where(used, 0, self.idle + 1)
         dead = (self.idle > self.patience) & restart
@@ -40,7 +40,7 @@ class CodebookCare:
         return {"idle": self.idle}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.idle = state["idle"]
+        self.idle.copy_(state["idle"])
 
     @torch.no_grad()
     def _replace(self, codes: Tensor, latents: Tensor) -> None:

@@ -6,6 +6,7 @@ One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here every pi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -32,7 +33,13 @@ def draw_prefixes(draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list
     Returns:
         What ``draw`` made of them, one call for each length, and (B,) the pictures' places in the batch.
     """
-    kept = torch.tensor(lengths).repeat(-(-len(codes) // len(lengths)))[: len(codes)]
-    groups = {length: (kept == length).nonzero().flatten().to(codes.device) for length in sorted(set(kept.tolist()))}
+    groups = _groups(len(codes), tuple(lengths), codes.device)
     drawn = torch.cat([draw(codes[which, :length]) for length, which in groups.items()])
     return drawn, torch.cat(list(groups.values()))
+
+
+@lru_cache(maxsize=16)
+def _groups(count: int, lengths: tuple[int, ...], device: torch.device) -> dict[int, Tensor]:
+    """Which of ``count`` pictures have each length. Kept, as the host would wait for a GPU to hand it an index."""
+    kept = torch.tensor(lengths).repeat(-(-count // len(lengths)))[:count]
+    return {length: (kept == length).nonzero().flatten().to(device) for length in sorted(set(kept.tolist()))}
