@@ -225,6 +225,16 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
     assert whole.care.idle.equal(train.stage.care.idle)
 
 
+def test_a_checkpoint_is_read_on_the_host(train, monkeypatch):
+    """AdamW's counts of steps have to stay there."""
+    train(single.Single, steps=2)
+    places, load = [], stage.load_state
+    monkeypatch.setattr(stage, "load_state", lambda path, device: places.append(device) or load(path, device))
+    monkeypatch.setattr(stage.parallel, "start", lambda device: torch.device("cpu", 0))
+    train(single.Single, "--resume", steps=3)
+    assert places == [torch.device("cpu")]
+
+
 SCRIPT = """
 import os, sys
 sys.modules["torch.utils.tensorboard"] = None

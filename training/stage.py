@@ -152,7 +152,8 @@ class Stage:
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
-        state = load_state(self.file, self.device)
+        # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for every one at every step.
+        state = load_state(self.file, torch.device("cpu"))
         if (state["stage"], state["config"]) != (self.name, json.dumps(asdict(self.config))):
             raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {self.options.preset}")
         self.model.load_state_dict(state["model"])
