@@ -49,7 +49,10 @@ class Muon(torch.optim.Optimizer):
                     p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view(p.shape), alpha=rate)
 
     def _moved(self, p: nn.Parameter, momentum: float) -> Tensor:
-        mean = self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        state = self.state[p]
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        mean = state["momentum_buffer"]
         mean.lerp_(p.grad, 1 - momentum)
         return p.grad.lerp(mean, momentum)
 
