@@ -4,6 +4,7 @@ import json
 import sys
 
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 import titokcodec
@@ -33,12 +34,15 @@ def photos(tmp_path):
 def test_recipe_leaves_a_scored_model_that_compresses(chain, last, tiny_preset, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(vqgan.PRESETS, "tiny", VQGANConfig(channels=(32,) * 5, blocks=1, code_width=8))
+    resets = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(0))
     out = tmp_path / "out"
     given = f"--data {photos} --val {photos} --out {out} --minutes 0.1 --name mine --preset tiny --batch 4 --no-bf16 " \
             f"--no-compile --chain {chain} --proxy-preset tiny --side 64 --adversary 0 --device cpu"
     if chain != "two-stage":
         given = given.replace("--proxy-preset tiny --side 64", "")
     recipe.run(*recipe.parse(given.split()))
+    assert len(resets) == len(recipe.CHAINS[chain])  # shapes of one stage are none of the next one's
 
     scores = json.loads((out / "scores.json").read_text())
     assert (scores["model"], scores["pictures"]) == ("mine", 3)

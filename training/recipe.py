@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
 from training import command, evaluate, export, single, stage, stage1, stage2, vqgan
 
 KEPT = 0.1  # share of the minutes for export and scores
@@ -82,6 +84,7 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
     """Train, export, score."""
     for kind, given in plan(options, extra):
         stage.run(kind(given))
+        torch.compiler.reset()  # or it would count the shapes of all stages together, and leave the ninth as it is
     last = list(CHAINS[options.chain])[-1]
     weights = options.out / "model.safetensors"
     counted = ["--data", *map(str, options.data), "--limit", str(COUNTED)]
