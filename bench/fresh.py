@@ -60,7 +60,7 @@ def peaks() -> dict[str, int]:
     found = {"memory": _resident()}
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
-        found["device_memory"] = torch.cuda.max_memory_allocated()
+        found["device_memory"] = sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     return found
 
 

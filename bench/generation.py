@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
-from bench.machine import name_of
+from bench.machine import name_of, synchronize
 from titokcodec import Codec
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.generator import PUBLISHED, Card, Generator
@@ -289,7 +289,7 @@ def seconds_of(work: Callable[[], object], device: torch.device) -> float:
 def _now(device: torch.device) -> float:
     if device.type == "cpu":
         return time.process_time()
-    getattr(torch, device.type).synchronize()
+    synchronize(device)
     return time.perf_counter()
 
 

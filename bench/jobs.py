@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from bench.machine import synchronize
 from titokcodec.layout import OVERLAP, TILE, choose_layout, tile_count
 
 if TYPE_CHECKING:
@@ -72,12 +73,10 @@ def decode(model: Model, batch: int, tokens: int) -> Job:
 
 def finished(codec: Codec, work: Job) -> Job:
     """``work``, timed to its end: a GPU only queues it."""
-    import torch
 
     def run() -> None:
         work()
-        if codec.device.type != "cpu":
-            getattr(torch, codec.device.type).synchronize()
+        synchronize(codec.device)
 
     return run
 

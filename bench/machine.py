@@ -27,6 +27,16 @@ def name_of(device: torch.device) -> str:
     return processor() if device.type == "cpu" else f"{platform.machine()} {device.type}"
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for all that the device was given to do."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # not whichever one is current
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def describe(device: str = "auto") -> dict[str, Any]:
     """``machine`` (a CPU with the threads that torch uses), and the versions of ``python`` and ``torch``."""
     import torch

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import cells, fresh, jobs, report, scaling, tables, timings
+from bench import cells, fresh, jobs, machine, report, scaling, tables, timings
 from tests.conftest import TINY
 from titokcodec.devices import choose_device, choose_dtype
 
@@ -77,6 +77,18 @@ def test_a_job_that_fails_says_so(capfd):
     with pytest.raises(subprocess.CalledProcessError):
         fresh.measure(partial(partial, os.urandom, -1))
     assert "ValueError" in capfd.readouterr().err
+
+
+def test_the_device_that_works_is_waited_for_and_every_one_is_counted(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    machine.synchronize(torch.device("cpu"))
+    machine.synchronize(torch.device("cuda:1"))
+    assert waited == [torch.device("cuda:1")]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device=0: [10, 500][device])
+    assert fresh.peaks()["device_memory"] == 510
 
 
 def test_photographs_differ():
