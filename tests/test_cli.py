@@ -13,6 +13,7 @@ from PIL import Image
 
 import titokcodec
 from titokcodec import bitstream, cli, releases, weights
+from titokcodec.cli import pictures
 from titokcodec.codec import Codec
 
 TINY = str(Path(__file__).parent / "data" / "tiny.safetensors")
@@ -104,6 +105,15 @@ def test_input_output_and_options(here, codec):
     Image.new("RGBA", (9, 9)).save("clear.png")
     assert call(cli.compress, "clear.png", "--background", "#ff0000").exit_code == 0
     assert Path("clear.titok").read_bytes() == codec.compress(Image.new("RGB", (9, 9), "red"))
+
+
+def test_a_registered_plugin_changes_nothing(here):
+    titokcodec.register_pillow()
+    pictures._formats.cache_clear()
+    picture("a.png")
+    assert call(cli.compress, "a.png", "a.titok").exit_code == 0
+    result = call(cli.decompress, "a.titok", "b.png", "--format", "TITOK")
+    assert result.exit_code == 2 and "no format 'TITOK' to write" in result.stderr
 
 
 def test_quiet_says_nothing(here):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NEED_OTHER_SOFTWARE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # Pillow knows their names, but not their pixels
+_OURS = {"TITOK"}  # to the commands a compressed picture, even where the program around them has registered the plugin
 
 
 @lru_cache(maxsize=1)
@@ -21,7 +22,7 @@ def _formats() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     from PIL import Image
 
     extensions = Image.registered_extensions()
-    return extensions, frozenset(Image.OPEN) - _NEED_OTHER_SOFTWARE, frozenset(Image.SAVE)
+    return extensions, frozenset(Image.OPEN) - _NEED_OTHER_SOFTWARE - _OURS, frozenset(Image.SAVE) - _OURS
 
 
 def is_picture(path: Path) -> bool:
