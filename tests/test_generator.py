@@ -1,6 +1,7 @@
 """Generators from files: ours and the published kinds, what they sample, whom they fit, and files that are none."""
 
 import json
+import math
 import pickle
 from dataclasses import replace
 from types import SimpleNamespace
@@ -230,13 +231,23 @@ def test_inpainting_keeps_what_it_must(generator):
         (lambda g: g.sample([0], seed=-1), "seed is -1"),
         (lambda g: g.sample([0], seed="x"), "seed is 'x'"),
         (lambda g: g.sample([0], guidance="square"), "guidance is 'square'"),
-        (lambda g: g.logits(torch.zeros(1, 4, dtype=torch.int64)), "integer tokens of shape"),
-        (lambda g: g.logits(torch.zeros(1, 5)), "integer tokens of shape"),
+        (lambda g: g.sample([0], guidance=["linear"]), "guidance is ['linear']"),
+        (lambda g: g.sample([0], seed=True), "seed is True"),
+        (lambda g: g.sample([0], guidance_scale=10**400), "guidance_scale is 1000"),
+        (lambda g: g.sample([0], temperature=math.nan), "temperature is nan"),
+        (lambda g: g.sample(np.array(1)), "labels have 0 dimensions"),
+        (lambda g: g.sample(torch.tensor([[1, 2]])), "labels have 2 dimensions"),
+        (lambda g: g.logits(torch.zeros(1, 4, dtype=torch.int64)), "(B, 5), not torch.int64 (1, 4)"),
+        (lambda g: g.logits(torch.zeros(1, 5)), "integer tokens, (B, 5), not torch.float32"),
+        (lambda g: g.logits(torch.zeros(1, 5, dtype=torch.complex64)), "integer tokens"),
+        (lambda g: g.logits([[0] * 5]), "a tensor of integer tokens, (B, 5), not list"),
+        (lambda g: g.inpaint(np.zeros((1, 5), int), np.ones((1, 5), bool)), "not ndarray"),
+        (lambda g: g.inpaint(torch.zeros(1, 5, dtype=torch.int64), [[True] * 5]), "keep must be a bool tensor"),
         (lambda g: g.logits(torch.full((1, 5), 12)), "give 0 to 11"),
         (lambda g: g.logits(torch.full((1, 5), -1)), "out of range"),
         (lambda g: g.logits(torch.zeros(2, 5, dtype=torch.int64), [0]), "1 labels for 2 rows"),
         (lambda g: g.inpaint(torch.full((1, 5), 11), torch.ones(1, 5, dtype=torch.bool)), "give 0 to 10"),
-        (lambda g: g.inpaint(torch.zeros(1, 5, dtype=torch.int64), torch.ones(1, 5)), "keep must be bool"),
+        (lambda g: g.inpaint(torch.zeros(1, 5, dtype=torch.int64), torch.ones(1, 5)), "keep must be a bool"),
         (lambda g: g.inpaint(torch.zeros(2, 5, dtype=torch.int64), torch.ones(1, 5, dtype=torch.bool)), "keep must"),
     ],
 )
@@ -244,6 +255,15 @@ def test_wrong_arguments_are_named(generator, call, said):
     with pytest.raises(TitokError) as caught:
         call(generator)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_numbers_of_numpy_and_integers_of_any_type_are_welcome(generator):
+    theirs = generator.sample([0], seed=np.int64(3), steps=np.int32(2), temperature=np.float32(0.5))
+    assert theirs.equal(generator.sample([0], seed=3, steps=2, temperature=0.5))
+    keep = torch.tensor([[True, False, True, True, False]])
+    for kind in (torch.uint8, torch.uint16, torch.int32, torch.uint32):
+        assert generator.inpaint(theirs.to(kind), keep, seed=1).equal(generator.inpaint(theirs, keep, seed=1))
+        assert generator.logits(theirs.to(kind)).equal(generator.logits(theirs))
 
 
 # ---- whose tokens -----------------------------------------------------------------------------------------------

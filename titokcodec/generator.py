@@ -17,12 +17,13 @@ from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.generator_files import Card, read, save
 from titokcodec.models.maskgit import Bert, UViT
-from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, walk
+from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
 from titokcodec.transfer import to_device
 
 __all__ = ["PUBLISHED", "Card", "Generator", "save"]
 
 Labels = Sequence[int | str | None] | Tensor
+INTEGERS = {torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64}
 
 
 class Generator:
@@ -152,8 +153,9 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        if keep.dtype != torch.bool or keep.shape != tokens.shape:
-            raise TitokError(f"keep must be bool of the shape of the tokens, not {keep.dtype} {tuple(keep.shape)}")
+        tokens = self._shaped(tokens)
+        if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.shape != tokens.shape:
+            raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {_told(keep)}")
         tokens = self._checked(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes - 1)
         start = tokens.masked_fill(~keep.to(self.device), self.config.mask_id)
         hidden = (~keep).sum(1).tolist()
@@ -170,12 +172,17 @@ class Generator:
         return tokens
 
     def _checked(self, tokens: Tensor, most: int) -> Tensor:
-        count = self.config.tokens
-        if tokens.ndim != 2 or tokens.shape[1] != count or tokens.is_floating_point() or tokens.dtype == torch.bool:
-            raise TitokError(f"takes integer tokens of shape (B, {count}), not {tokens.dtype} {tuple(tokens.shape)}")
+        tokens = self._shaped(tokens)
         if tokens.numel() and (tokens.min() < 0 or tokens.max() > most):
             raise TitokError(f"a token is out of range: give 0 to {most}")
-        return tokens.to(self.device).long()
+        return tokens.to(self.device)
+
+    def _shaped(self, tokens: Tensor) -> Tensor:
+        """As int64, which every operation knows, where torch's unsigned types lack most."""
+        count = self.config.tokens
+        if not isinstance(tokens, Tensor) or tokens.dtype not in INTEGERS or tokens.shape[1:] != (count,):
+            raise TitokError(f"takes a tensor of integer tokens, (B, {count}), not {_told(tokens)}")
+        return tokens.long()
 
     def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
         """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
@@ -183,7 +190,9 @@ class Generator:
             labels = [None] * count
         if isinstance(labels, str) or not hasattr(labels, "__len__"):
             raise TitokError(f"labels is {labels!r}: give a list of them, one a picture")
-        given = labels.flatten().tolist() if isinstance(labels, Tensor) else list(labels)
+        if getattr(labels, "ndim", 1) != 1:
+            raise TitokError(f"labels have {labels.ndim} dimensions: give one label a picture, in one")
+        given = labels.tolist() if isinstance(labels, Tensor) else list(labels)
         if count is not None and len(given) != count:
             raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
         numbers = [self.class_number(label) for label in given]
@@ -213,10 +222,15 @@ def _uniform(device: torch.device, seed: int | None) -> Noise:
     """Noise from a stream of its own, or from torch's without a seed."""
     generator = None
     if seed is not None:
-        if type(seed) is not int or not 0 <= seed < 1 << 63:
+        if not is_whole(seed) or not 0 <= seed < 1 << 63:
             raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
-        generator = torch.Generator(device).manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(int(seed))
     return lambda step, shape: torch.rand(shape, generator=generator, device=device)
+
+
+def _told(given: object) -> str:
+    """Type and shape of what should have been a tensor."""
+    return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
 
 
 def _called(fingerprint: bytes, name: str = "") -> str:

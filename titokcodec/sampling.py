@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
 NEUTRAL = {"constant": 0.0, "linear": 0.0, "power-cosine": 1.0}
 POWER = 3  # of the power-cosine decay
 MOST_STEPS = 10_000
+LARGEST = torch.finfo(torch.float32).max  # logits are of that type
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,22 @@ class Settings:
     softmax_temperature: bool = False
 
     def __post_init__(self) -> None:
-        if type(self.steps) is not int or not 1 <= self.steps <= MOST_STEPS:
+        if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
             raise TitokError(f"steps is {self.steps!r}: give a whole number from 1 to {MOST_STEPS}")
-        for name, least in (("guidance_scale", -math.inf), ("temperature", 0)):
+        for name, least in (("guidance_scale", -LARGEST), ("temperature", 0)):
             value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+            if not isinstance(value, Real) or not least <= value <= LARGEST:
                 raise TitokError(f"{name} is {value!r}: give a finite number{' from 0 up' if least == 0 else ''}")
         for name, known in (("guidance", NEUTRAL), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
+            if getattr(self, name) not in tuple(known):
                 raise TitokError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         if type(self.softmax_temperature) is not bool:
             raise TitokError(f"softmax_temperature is {self.softmax_temperature!r}: give True or False")
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, Python's or NumPy's."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 # What the published generators are sampled with (inference configurations of Yu et al. 2024), and their demo.
