@@ -89,6 +89,8 @@ def _shown(entry: dict[str, Any], method: str, label: str) -> dict[str, Any] | N
 def _cell(folder: Path, name: str, shown: dict[str, Any] | None) -> Cell:
     if shown is None:
         return f"{name}\nhas no file so small", Image.new("RGB", (256, 256), NOTHING)
+    if missing := [key for key in METRICS if key not in shown]:
+        raise SystemExit(f"{folder} lacks {missing[0]}: run python -m bench.rate_distortion with it")
     lpips, psnr = (metric_of(key).text(shown[key]) for key in METRICS)
     return f"{name}, {shown['bytes']} bytes\nLPIPS {lpips}, {psnr}", _opened(folder, shown["file"])
 

@@ -268,10 +268,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     parser.add_argument("--speed", type=Path, nargs="+", default=[], metavar="JSON", help="timings to show as well")
-    parser.add_argument("--out", type=Path, default=Path("report.html"))
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: %(default)s")
     options = parser.parse_args()
     text = page(options.folder, options.speed)
-    options.out.write_text(text, encoding="utf-8")
+    try:
+        options.out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SystemExit(f"{options.out} cannot be written: {error.strerror}") from None
     size = options.out.stat().st_size
     print(f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
           file=sys.stderr)  # fmt: skip

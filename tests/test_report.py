@@ -254,6 +254,8 @@ def test_no_results_is_one_clear_line(tmp_path, monkeypatch, content, message):
 
 
 def test_no_folder_and_no_timings(folder, monkeypatch, tmp_path):
+    with pytest.raises(SystemExit, match=r"page.html cannot be written: No such file or directory"):
+        main(monkeypatch, folder, "--out", tmp_path / "none" / "page.html")
     with pytest.raises(SystemExit, match="is not a folder"):
         main(monkeypatch, tmp_path / "none")
     with pytest.raises(SystemExit, match=r"protocol.json holds no timings"):
