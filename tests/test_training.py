@@ -139,9 +139,8 @@ def test_centre_crops_are_central(tagged_pictures):
 # ---- losses and metrics ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def lpips(tmp_path_factory):
-    """The layout of SqueezeNet 1.1, four channels wide."""
+def lpips_file(folder):
+    """Weights in the layout of SqueezeNet 1.1, four channels wide."""
     torch.manual_seed(0)
     state = {"features.0.weight": torch.randn(4, 3, 3, 3), "features.0.bias": torch.randn(4) * 0.1}
     width = 4
@@ -151,9 +150,14 @@ def lpips(tmp_path_factory):
             state[f"features.{number}.{part}.bias"] = 0.3 * torch.rand(shape[0])
         width = 6
     state |= {f"lin.{tap}": torch.rand(1, channels, 1, 1) for tap, channels in enumerate((4, 6, 6, 6, 6, 6, 6))}
-    path = tmp_path_factory.mktemp("lpips") / "lpips.safetensors"
+    path = folder / "lpips.safetensors"
     save_file(state, path)
-    return LPIPS(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lpips(tmp_path_factory):
+    return LPIPS(lpips_file(tmp_path_factory.mktemp("lpips")))
 
 
 def test_lpips_is_a_distance_one_for_each_picture(lpips):

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.features import Lite0
+from titokcodec.errors import WeightsError
+from training.features import Lite0, read_tensors
 from training.hyper import Hyper
 
 JITTER = 16  # pixels that a pair is shifted by, at most
@@ -18,6 +18,11 @@ SMALLEST = 0.6  # scale that a pair is shrunk to, at most
 
 _FIRES = ((), (3, 4), (6, 7), (9,), (10,), (11,), (12,))  # fire modules before each of the seven taps
 _POOLED = {1, 2, 3}  # taps whose modules follow a max pooling
+_PARTS = ("0", *(f"{fire}.{part}" for fires in _FIRES for fire in fires
+                 for part in ("squeeze", "expand1x1", "expand3x3")))  # fmt: skip
+_NAMES = [*(f"features.{part}.{kind}" for part in _PARTS for kind in ("weight", "bias")),
+          *(f"lin.{tap}" for tap in range(len(_FIRES)))]  # fmt: skip
+LPIPS_SIDE = 17  # pixels of the shortest side that survives all poolings
 
 
 class LPIPS(nn.Module):
@@ -25,11 +30,18 @@ class LPIPS(nn.Module):
 
     Args:
         path: safetensors file with torchvision's ``features.N[.part].{weight,bias}`` and ``lin.0`` to ``lin.6``.
+
+    Raises:
+        WeightsError: the file is not of this network.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        for name, value in load_file(path).items():
+        found = read_tensors(path)
+        missing = [name for name in _NAMES if name not in found]
+        if missing:
+            raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
+        for name, value in found.items():
             self.register_buffer(name.replace(".", "_"), value.float(), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
