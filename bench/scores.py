@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from training.features import Lite0
-from training.losses import LPIPS
+from training.losses import LPIPS, LPIPS_SIDE
 from training.metrics import MS_SSIM_SIDE, WINDOW, frechet, ms_ssim_after, psnr, similarities
 
 
@@ -42,6 +42,7 @@ METRICS = {
     "fd-lite0": Metric(False, "Frechet distance of EfficientNet-Lite0 features", of_sets=True),
     "top1-agreement": Metric(True, "share that EfficientNet-Lite0 takes for the original's class", of_sets=True),
 }
+SSIMULACRA2_SIDE = 8  # pixels; below, the package finds all pictures alike
 SETS = {name for name, metric in METRICS.items() if metric.of_sets}
 
 
@@ -76,11 +77,11 @@ class Judge:
         self.lpips = LPIPS(lpips) if lpips and "lpips-squeeze" in asked else None
         self.lite0 = Lite0(lite0) if lite0 and asked >= SETS else None
         reasons = {
-            "ssim-rgb": f"a picture is smaller than {WINDOW} x {WINDOW}" if smallest < WINDOW else None,
-            "ms-ssim-rgb": f"a picture is smaller than {MS_SSIM_SIDE} x {MS_SSIM_SIDE}"
-            if smallest < MS_SSIM_SIDE else None,
-            "ssimulacra2": None if _has("ssimulacra2") else "the package ssimulacra2 is not installed",
-            "lpips-squeeze": None if lpips else "no weights (--lpips)",
+            "ssim-rgb": _too_small(smallest, WINDOW),
+            "ms-ssim-rgb": _too_small(smallest, MS_SSIM_SIDE),
+            "ssimulacra2": _too_small(smallest, SSIMULACRA2_SIDE) if _has("ssimulacra2")
+            else "the package ssimulacra2 is not installed",
+            "lpips-squeeze": _too_small(smallest, LPIPS_SIDE) if lpips else "no weights (--lpips)",
             **dict.fromkeys(SETS, None if lite0 else "no weights (--lite0)"),
             **unasked,
         }  # fmt: skip
@@ -90,7 +91,7 @@ class Judge:
     @property
     def chooser(self) -> str:
         """The metric whose best thumbnails stand for a method in the metrics of sets."""
-        return "lpips-squeeze" if self.lpips else "psnr-rgb"
+        return "lpips-squeeze" if "lpips-squeeze" in self.metrics else "psnr-rgb"
 
     @property
     def eye(self) -> str:
@@ -128,7 +129,7 @@ class Comparison:
                 found["ms-ssim-rgb"] = ms_ssim_after(structure, pixels, self.pixels)
         if "ssimulacra2" in wanted:
             found["ssimulacra2"] = ssimulacra2(self.original, picture)
-        if self.judge.lpips:
+        if "lpips-squeeze" in wanted:
             found["lpips-squeeze"] = self.judge.lpips.distance(self.judge.lpips.directions(pixels), self._directions)
         return {name: float(found[name]) for name in found if name in wanted}
 
@@ -169,6 +170,10 @@ def _file(picture: Image.Image) -> io.BytesIO:
     picture.convert("RGB").save(buffer, "BMP")
     buffer.seek(0)
     return buffer
+
+
+def _too_small(smallest: int, least: int) -> str | None:
+    return f"a picture is smaller than {least} x {least}" if smallest < least else None
 
 
 def _has(module: str) -> bool:

@@ -27,6 +27,7 @@ from bench.scores import METRICS, Judge
 from bench.thumbnails import FORMATS, SIDES, Thumbnails
 from tests.conftest import DATA
 from tests.test_features import lite0_state
+from tests.test_training import lpips_file
 
 BUDGETS = (100, 400)
 SETS = {"fd-lite0", "top1-agreement"}
@@ -232,6 +233,16 @@ def test_a_method_without_any_file_is_named(command):
     out = command("--limit", "2", "--methods", "jpeg-thumbnail", "--budgets")
     assert methods(out).keys() == {"titok-tiny"}
     assert "none of its files fits" in protocol(out)["skipped"]["jpeg-thumbnail"]
+
+
+def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
+    path = lpips_file(tmp_path)
+    for side, least in ((7, {"lpips-squeeze", "ssimulacra2", "ssim-rgb"}), (16, {"lpips-squeeze"}), (17, set())):
+        judge = Judge(path, smallest=side)
+        assert {name for name, reason in judge.skipped.items() if "smaller than" in reason} == {"ms-ssim-rgb", *least}
+        picture = photo.resize((side, 40))
+        assert judge.against(picture).scores(picture).keys() == {*judge.metrics}
+        assert judge.chooser in judge.metrics
 
 
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
