@@ -34,6 +34,7 @@ from PIL import features
 
 from bench import exhibits, intervals, originals, records, rivals
 from bench.measure import Case, Finding, Key, Plan, measure_all
+from bench.numbers import natural, positive
 from bench.originals import CROPS, Original
 from bench.ours import TOKENS, Entrant, entrants
 from bench.scores import METRICS, Judge
@@ -158,13 +159,6 @@ def wanted(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     return [method for method in chosen if rivals.family(method) not in missing], missing
 
 
-def count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -173,23 +167,23 @@ def _arguments() -> argparse.ArgumentParser:
     add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--limit", type=int, help="the first pictures only")
-    add("--every", type=count, default=1, metavar="N", help="only every Nth picture, from the first on")
+    add("--limit", type=positive, metavar="N", help="the first pictures only")
+    add("--every", type=positive, default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
-    add("--budgets", type=int, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
+    add("--budgets", type=positive, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
         f"{' '.join(map(str, BUDGETS))}; none with --size full)")
     known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
     add("--methods", nargs="*", choices=known, metavar="METHOD", help=f"rivals (default: all): {', '.join(known)}")
     add("--metrics", nargs="+", choices=METRICS, metavar="METRIC", help=f"default: all that can be had, of "
         f"{', '.join(METRICS)}")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=int, help="steps of titok's search for tokens (default: as when compressing)")
-    add("--tokens", type=int, nargs="+", default=TOKENS, help="numbers of tokens a tile, besides each model's fewest "
-        f"and most (default: {' '.join(map(str, TOKENS))})")
-    add("--gallery", type=int, default=12, help="pictures to show from the first on (default: %(default)s)")
-    add("--extremes", type=int, default=3, help="and of the worst and of the best (default: %(default)s)")
+    add("--effort", type=natural, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--tokens", type=positive, nargs="+", default=TOKENS, help="numbers of tokens a tile, besides each model's "
+        f"fewest and most (default: {' '.join(map(str, TOKENS))})")
+    add("--gallery", type=natural, default=12, help="pictures to show from the first on (default: %(default)s)")
+    add("--extremes", type=natural, default=3, help="and of the worst and of the best (default: %(default)s)")
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import curves, originals, records
 from bench.measure import Entry, Finding, Key, Plan
+from bench.numbers import natural, positive
 from bench.originals import Original
 from bench.ours import entrants
 from bench.rate_distortion import benchmark, budgets_for, commit, described, versions
@@ -68,15 +69,15 @@ def _arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     add("--images", type=Path, nargs="+", required=True, help="the same folders, pictures or tar shards as then")
-    add("--limit", type=int, help="as then")
-    add("--every", type=int, default=1, metavar="N", help="as then")
+    add("--limit", type=positive, metavar="N", help="as then")
+    add("--every", type=positive, default=1, metavar="N", help="as then")
     add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--workers", type=int, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=int, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--effort", type=natural, help="steps of titok's search for tokens (default: as when compressing)")
     return parser
 
 

@@ -235,6 +235,18 @@ def test_a_method_without_any_file_is_named(command):
     assert "none of its files fits" in protocol(out)["skipped"]["jpeg-thumbnail"]
 
 
+@pytest.mark.parametrize(("option", "least"), [
+    ("every", 1), ("limit", 1), ("workers", 1), ("budgets", 1), ("tokens", 1), ("effort", 0), ("gallery", 0),
+    ("extremes", 0),
+])  # fmt: skip
+@pytest.mark.parametrize("value", ["{}", "x", "0.5"])
+def test_numbers_that_make_no_sense_are_named(command, capsys, option, least, value):
+    value = value.format(least - 1)
+    with pytest.raises(SystemExit):
+        command(f"--{option}", value)
+    assert f"--{option}: '{value}' is no whole number from {least} up" in capsys.readouterr().err
+
+
 def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
     path = lpips_file(tmp_path)
     for side, least in ((7, {"lpips-squeeze", "ssimulacra2", "ssim-rgb"}), (16, {"lpips-squeeze"}), (17, set())):
