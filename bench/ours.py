@@ -86,7 +86,8 @@ class Entrant:
 
 def entrants(codecs: Sequence[Codec], layouts: tuple[str, ...] = ("auto",), effort: int | None = None,
              tokens: Sequence[int] = TOKENS) -> list[Entrant]:  # fmt: skip
-    """Models of one name are told apart by their fingerprints."""
+    """Models of one name are told apart by their fingerprints; one that is given twice takes part once."""
+    codecs = list({codec.weights.fingerprint: codec for codec in codecs}.values())
     names = [codec.weights.name for codec in codecs]
     slugs = list(map(slug, names))
     told = [f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name

@@ -508,6 +508,7 @@ def test_models_of_one_name_are_told_apart(codec):
     other = SimpleNamespace(weights=SimpleNamespace(name="tiny", fingerprint=b"other"))
     stems = [f"titok-tiny-{one.weights.fingerprint.hex()[:6]}" for one in (codec, other)]
     assert [entrant.method("auto") for entrant in entrants([codec, other])] == stems
+    assert [entrant.method("auto") for entrant in entrants([codec, codec])] == ["titok-tiny"], "given twice"
 
 
 def test_json_is_compact_and_plain(tmp_path):
