@@ -32,7 +32,7 @@ from typing import Any
 
 from PIL import features
 
-from bench import exhibits, intervals, originals, records, rivals
+from bench import curves, exhibits, intervals, originals, records, rivals
 from bench.measure import Case, Finding, Key, Plan, measure_all
 from bench.numbers import natural, positive
 from bench.originals import CROPS, Original
@@ -78,8 +78,9 @@ def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Pla
 
 def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
           methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
-    """The methods' files and the win rates."""
+    """The methods' files and the win rates, in place of those of an earlier run."""
     out.mkdir(parents=True, exist_ok=True)
+    forget(out)
     pixels = [original.picture.width * original.picture.height for original in pictures]
     names = {entrant.method(layout): " ".join(["titok", entrant.name, *([layout] * (layout != "auto"))])
              for entrant in models for layout in entrant.layouts}  # fmt: skip
@@ -88,6 +89,15 @@ def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], 
         records.write(out / f"{method}.json", records.record(method, name, findings, pixels, chooser))
     thumbnails = [method for method in methods if method.endswith("thumbnail")]
     records.write(out / "wins.json", records.wins(findings, equal, thumbnails))
+
+
+def forget(out: Path) -> None:
+    """Remove the methods' files of an earlier run: the report would show them beside those of this one."""
+    path = out / "protocol.json"
+    if path.is_file():
+        told = curves.read_json(path)
+        for method in (*told["methods"], *(method for model in told["models"] for method in model["methods"])):
+            (out / f"{method}.json").unlink(missing_ok=True)
 
 
 def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: Sequence[str], judge: Judge,

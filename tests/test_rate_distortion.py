@@ -235,6 +235,13 @@ def test_a_method_without_any_file_is_named(command):
     assert "none of its files fits" in protocol(out)["skipped"]["jpeg-thumbnail"]
 
 
+def test_files_of_an_earlier_run_are_not_left_among_those_of_this_one(command, tmp_path):
+    for name in ("webp", "raw"):
+        out = command("--limit", "1", "--methods", f"{name}-thumbnail", "--budgets", "400", "--out", str(tmp_path))
+        (tmp_path / "not-ours.json").write_text("{}")
+    assert methods(tmp_path).keys() == {"titok-tiny", "raw-thumbnail", "not-ours"} and not any(out.iterdir())
+
+
 @pytest.mark.parametrize(("option", "least"), [
     ("every", 1), ("limit", 1), ("workers", 1), ("budgets", 1), ("tokens", 1), ("effort", 0), ("gallery", 0),
     ("extremes", 0),
