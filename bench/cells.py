@@ -1,4 +1,4 @@
-"""Markdown tables, and numbers as people read them."""
+"""Markdown tables, and numbers and lists as people read them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ def rows(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [head, ["---"] * len(head), *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def listed(names: Sequence[str]) -> str:
+    """One, one and another, or several with an "and" before the last."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def duration(seconds: float) -> str:

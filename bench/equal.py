@@ -12,9 +12,10 @@ from itertools import product
 from pathlib import Path
 
 from bench import curves
+from bench.cells import listed
 from bench.curves import Metric, Point, Verdict, metric_of
 
-METRICS = ("lpips-squeeze", "psnr-rgb", "ms-ssim-rgb", "ssimulacra2")
+METRICS = ("lpips-squeeze", "psnr-rgb", "ssim-rgb", "ms-ssim-rgb", "ssimulacra2")
 TOKENS = (32, 64, 128)
 
 
@@ -113,7 +114,7 @@ def reading(rows: Sequence[Row]) -> str:
     fates: dict[str, list[str]] = {}
     for key, verdict in rows[0].verdicts.items():
         fates.setdefault(_fate({row.most: row.verdicts[key].word for row in rows}), []).append(verdict.metric.name)
-    return "; ".join(f"on {' and '.join(names)} {fate}" for fate, names in fates.items())
+    return "; ".join(f"on {listed(names)} {fate}" for fate, names in fates.items())
 
 
 def _fate(words: Mapping[int, str]) -> str:
@@ -123,4 +124,4 @@ def _fate(words: Mapping[int, str]) -> str:
         sizes.setdefault(word, []).append(str(most))
     if len(sizes) == 1:
         return f"{next(iter(sizes))} at every size"
-    return ", ".join(f"{word} at {' and '.join(some)}" for word, some in sizes.items()) + " bytes"
+    return ", ".join(f"{word} at {listed(some)}" for word, some in sizes.items()) + " bytes"

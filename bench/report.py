@@ -17,6 +17,7 @@ from pathlib import Path
 from string import Template
 
 from bench import curves
+from bench.cells import listed
 from bench.curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
 from bench.markup import Cell, embedded, outline, plain, section, table
 
@@ -76,7 +77,7 @@ def _summary(method: Method, rows: Sequence[list[Verdict]]) -> str:
     for row in filter(None, rows):
         fate = tuple((verdict.word, f"{verdict.point.bytes:.0f}") for verdict in row)
         fates.setdefault(fate, []).append(row[0].metric.name)
-    clauses = [f"on {_and(names)} {_fate(fate, len(sizes))}" for fate, names in fates.items()]
+    clauses = [f"on {listed(names)} {_fate(fate, len(sizes))}" for fate, names in fates.items()]
     first, rival, rest = "; ".join(clauses).partition("the best rival")
     told = first + rival + rest.replace("the best rival", "it")
     return f"{method.name}, in {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} bytes a picture: {told}."
@@ -86,12 +87,8 @@ def _fate(fate: tuple[tuple[str, str], ...], points: int) -> str:
     words = list(dict.fromkeys(word for word, _ in fate))
     if len(words) == 1 and len(fate) == points:
         return _PHRASES[words[0]] + " at every size" * (points > 1)
-    sizes = [_and([size for other, size in fate if other == word]) for word in words]
+    sizes = [listed([size for other, size in fate if other == word]) for word in words]
     return ", ".join(f"{_PHRASES[word]} at {size} bytes" for word, size in zip(words, sizes, strict=True))
-
-
-def _and(names: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
@@ -140,7 +137,7 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
     told: dict[str, list[str]] = {}
     for method in methods:
         told.setdefault(method.description, []).append(method.name)
-    notes = "".join(f"<dt>{escape(_and(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
+    notes = "".join(f"<dt>{escape(listed(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
     return section("points", "All points", table(head, body, "Means over the pictures, 95 % intervals"),
                    f"<dl>{notes}</dl>" if notes else "")  # fmt: skip
 
