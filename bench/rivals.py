@@ -99,9 +99,9 @@ COMMANDS = {
         "BPG", ("bpgenc", "-q", "{qp}", "-f", "420", "-m", "9", "-o", "{target}", "{source}"),
         ("bpgdec", "-o", "{target}", "{source}"), "png", WORST_QP,
     ),
-    "vvc": Command(
+    "vvc": Command(  # --qpa 0: fitting quality to what viewers of films notice costs squared error
         "VVC", ("vvencapp", "--preset", "slower", "-i", "{source}", "-s", "{size}", "--format", "yuv420", "-r", "1",
-                "-f", "1", "-q", "{qp}", "-o", "{target}"),
+                "-f", "1", "--qpa", "0", "-q", "{qp}", "-o", "{target}"),
         ("vvdecapp", "-b", "{source}", "-o", "{target}"), "yuv", 63,
     ),
 }  # fmt: skip
