@@ -212,8 +212,9 @@ def test_encode_refuses_other_shapes_and_types(codec, pixels):
 @pytest.mark.parametrize(
     "tokens",
     [torch.zeros(16, dtype=torch.int64), torch.zeros(1, 16), torch.zeros(1, 0, dtype=torch.int64),
-     torch.zeros(1, 17, dtype=torch.int64), torch.full((1, 16), 64), torch.full((1, 16), -1)],
-    ids=range(6),
+     torch.zeros(1, 17, dtype=torch.int64), torch.full((1, 16), 64), torch.full((1, 16), -1),
+     torch.zeros(1, 16, dtype=torch.bool), torch.zeros(1, 16, dtype=torch.complex64), [[0] * 16]],
+    ids=range(9),
 )
 def test_decode_refuses_other_shapes_types_and_values(codec, tokens):
     with pytest.raises(TitokError, match=r"takes|out of range"):
@@ -233,7 +234,7 @@ def test_tokens_that_are_read_are_written_as_they_were(codec, photo, size, layou
 def test_tokens_out_of_nothing_make_a_file(codec):
     """Those of a generator, say. Without a size they are one tile in its own size."""
     tokens = torch.randint(64, (1, 13), generator=torch.Generator().manual_seed(1))
-    for given in (tokens, tokens.int(), tokens.to(torch.uint8)):
+    for given in (tokens, tokens.int(), tokens.to(torch.uint8), tokens.to(torch.uint16)):
         data = codec.write(given)
         assert (info(data).width, info(data).height, info(data).tokens, info(data).intact) == (256, 256, 13, True)
         assert codec.read(data).equal(tokens)
@@ -244,8 +245,8 @@ def test_tokens_out_of_nothing_make_a_file(codec):
 @pytest.mark.parametrize(
     ("tokens", "options", "said"),
     [
-        (torch.zeros(16, dtype=torch.int64), {}, "integer tokens of shape"),
-        (torch.zeros(1, 16), {}, "integer tokens of shape"),
+        (torch.zeros(16, dtype=torch.int64), {}, r"integer tokens, \(B, K\)"),
+        (torch.zeros(1, 16), {}, r"integer tokens, \(B, K\)"),
         (torch.full((1, 16), 64), {}, "out of range"),
         (torch.full((1, 16), -1), {}, "out of range"),
         (torch.zeros(1, 17, dtype=torch.int64), {}, "takes 8 to 16 tokens"),

@@ -23,6 +23,7 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
 from titokcodec.search import default_steps, search
+from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
 
 
@@ -135,9 +136,9 @@ class Codec:
         Raises:
             TitokError: wrong shape, type, number or values of tokens.
         """
-        self._check_tokens(tokens)
+        tokens = self._checked(tokens)
         with torch.inference_mode():
-            return self._decode(to_device(tokens, self.device).long())
+            return self._decode(to_device(tokens, self.device))
 
     def write(
         self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
@@ -157,7 +158,7 @@ class Codec:
         Raises:
             TitokError: wrong shape, type, number or values of tokens, or a size that no file can have.
         """
-        self._check_tokens(tokens)
+        tokens = self._checked(tokens)
         layout = geometry.choose_layout(width, height) if layout == "auto" else layout
         tiles = geometry.tile_count(width, height, layout)
         if len(tokens) != tiles:
@@ -292,13 +293,10 @@ class Codec:
             raise TitokError(f"effort is {effort!r}: give a whole number, 0 for no search")
         return steps
 
-    def _check_tokens(self, tokens: torch.Tensor) -> None:
-        if tokens.ndim != 2 or tokens.is_floating_point() or not tokens.shape[1]:
-            raise TitokError(f"takes integer tokens of shape (B, K), not {tokens.dtype} {tuple(tokens.shape)}")
+    def _checked(self, tokens: torch.Tensor) -> torch.Tensor:
+        tokens = shaped(tokens)
         self._packer.check_depth(tokens.shape[1])
-        codes = self.weights.config.codes
-        if tokens.numel() and (tokens.min() < 0 or tokens.max() >= codes):
-            raise TitokError(f"a token is out of range: this model's codes are 0 to {codes - 1}")
+        return in_range(tokens, self.weights.config.codes)
 
     def _choose(
         self, picture: images.Picture, count: int, layout: str, max_side: int | None, target: int | None

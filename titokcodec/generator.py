@@ -18,12 +18,12 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.generator_files import Card, read, save
 from titokcodec.models.maskgit import Bert, UViT
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
+from titokcodec.tokens import in_range, shaped, told
 from titokcodec.transfer import to_device
 
 __all__ = ["PUBLISHED", "Card", "Generator", "save"]
 
 Labels = Sequence[int | str | None] | Tensor
-INTEGERS = {torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64}
 
 
 class Generator:
@@ -110,7 +110,7 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        tokens = self._checked(tokens, self.config.codes)
+        tokens = in_range(shaped(tokens, self.config.tokens), self.config.codes + 1).to(self.device)
         return self.network(tokens, self._numbers(labels, len(tokens))[0])
 
     def sample(
@@ -153,11 +153,11 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        tokens = self._shaped(tokens)
+        tokens = shaped(tokens, self.config.tokens)
         if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.shape != tokens.shape:
-            raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {_told(keep)}")
-        tokens = self._checked(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes - 1)
-        start = tokens.masked_fill(~keep.to(self.device), self.config.mask_id)
+            raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {told(keep)}")
+        tokens = in_range(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes)
+        start = tokens.to(self.device).masked_fill(~keep.to(self.device), self.config.mask_id)
         hidden = (~keep).sum(1).tolist()
         return self._walk(start, hidden, *self._numbers(labels, len(start)), seed, noise, settings)
 
@@ -170,19 +170,6 @@ class Generator:
         for step in walk(self.network, tokens, labels, hidden, self.config.mask_id, chosen, noise, guided):
             tokens = step
         return tokens
-
-    def _checked(self, tokens: Tensor, most: int) -> Tensor:
-        tokens = self._shaped(tokens)
-        if tokens.numel() and (tokens.min() < 0 or tokens.max() > most):
-            raise TitokError(f"a token is out of range: give 0 to {most}")
-        return tokens.to(self.device)
-
-    def _shaped(self, tokens: Tensor) -> Tensor:
-        """As int64, which every operation knows, where torch's unsigned types lack most."""
-        count = self.config.tokens
-        if not isinstance(tokens, Tensor) or tokens.dtype not in INTEGERS or tokens.shape[1:] != (count,):
-            raise TitokError(f"takes a tensor of integer tokens, (B, {count}), not {_told(tokens)}")
-        return tokens.long()
 
     def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
         """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
@@ -226,11 +213,6 @@ def _uniform(device: torch.device, seed: int | None) -> Noise:
             raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
         generator = torch.Generator(device).manual_seed(int(seed))
     return lambda step, shape: torch.rand(shape, generator=generator, device=device)
-
-
-def _told(given: object) -> str:
-    """Type and shape of what should have been a tensor."""
-    return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
 
 
 def _called(fingerprint: bytes, name: str = "") -> str:
