@@ -78,9 +78,7 @@ def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Pla
 
 def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
           methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
-    """The methods' files and the win rates, in place of those of an earlier run."""
-    out.mkdir(parents=True, exist_ok=True)
-    forget(out)
+    """The methods' files and the win rates."""
     pixels = [original.picture.width * original.picture.height for original in pictures]
     names = {entrant.method(layout): " ".join(["titok", entrant.name, *([layout] * (layout != "auto"))])
              for entrant in models for layout in entrant.layouts}  # fmt: skip
@@ -91,13 +89,25 @@ def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], 
     records.write(out / "wins.json", records.wins(findings, equal, thumbnails))
 
 
-def forget(out: Path) -> None:
-    """Remove the methods' files of an earlier run: the report would show them beside those of this one."""
+def earlier(out: Path) -> list[Path]:
+    """Make the folder, or find the methods' files that an earlier run left in it: the report would show them too.
+
+    Raises:
+        SystemExit: It cannot be made, or holds something else. Asked before hours of work, which nothing may cost.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SystemExit(f"{out} cannot be made: {error.strerror}") from None
     path = out / "protocol.json"
-    if path.is_file():
-        told = curves.read_json(path)
-        for method in (*told["methods"], *(method for model in told["models"] for method in model["methods"])):
-            (out / f"{method}.json").unlink(missing_ok=True)
+    if not path.exists():
+        return []
+    told = curves.read_json(path)
+    try:
+        methods = [*told["methods"], *(method for model in told["models"] for method in model["methods"])]
+        return [out / f"{Path(method).name}.json" for method in methods]
+    except (KeyError, TypeError):
+        raise SystemExit(f"{path} is not of this benchmark: give another folder") from None
 
 
 def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: Sequence[str], judge: Judge,
@@ -202,6 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _arguments().parse_args(arguments)
     if options.budgets is None:
         options.budgets = BUDGETS if options.size == "256" else ()
+    left = earlier(options.out)
     pictures = originals.read(options.images, options.size, options.limit, options.every)
     smallest = min(min(original.picture.size) for original in pictures)
     layouts = ("auto",) if options.size == "256" else ("fit", "tile")
@@ -221,6 +232,8 @@ def main(arguments: list[str] | None = None) -> None:
     reached = {method for found in findings for method, _ in found.entries}
     skipped |= {method: "none of its files fits any budget" for method in methods if method not in reached}
     methods = [method for method in methods if method in reached]
+    for path in left:
+        path.unlink(missing_ok=True)
     write(options.out, pictures, findings, models, methods, equal, judge.chooser)
     records.write(options.out / "protocol.json", protocol(pictures, models, methods, judge, skipped, options))
     exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge, options.gallery,

@@ -242,6 +242,17 @@ def test_files_of_an_earlier_run_are_not_left_among_those_of_this_one(command, t
     assert methods(tmp_path).keys() == {"titok-tiny", "raw-thumbnail", "not-ours"} and not any(out.iterdir())
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", '{"methods": [3], "models": []}', "not JSON"])
+def test_a_folder_of_something_else_is_left_alone(command, tmp_path, content):
+    """Said before anything is measured."""
+    (tmp_path / "protocol.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"protocol\.json"):
+        command("--out", str(tmp_path))
+    with pytest.raises(SystemExit, match="cannot be made"):
+        command("--out", str(tmp_path / "protocol.json"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == [content]
+
+
 @pytest.mark.parametrize(("option", "least"), [
     ("every", 1), ("limit", 1), ("workers", 1), ("budgets", 1), ("tokens", 1), ("effort", 0), ("gallery", 0),
     ("extremes", 0),
