@@ -79,9 +79,9 @@ class Judge:
         reasons = {
             "ssim-rgb": _too_small(smallest, WINDOW),
             "ms-ssim-rgb": _too_small(smallest, MS_SSIM_SIDE),
-            "ssimulacra2": _too_small(smallest, SSIMULACRA2_SIDE) if _has("ssimulacra2")
-            else "the package ssimulacra2 is not installed",
-            "lpips-squeeze": _too_small(smallest, LPIPS_SIDE) if lpips else "no weights (--lpips)",
+            "ssimulacra2": _too_small(smallest, SSIMULACRA2_SIDE)
+            or (None if _has("ssimulacra2") else "the package ssimulacra2 is not installed"),
+            "lpips-squeeze": _too_small(smallest, LPIPS_SIDE) or (None if lpips else "no weights (--lpips)"),
             **dict.fromkeys(SETS, None if lite0 else "no weights (--lite0)"),
             **unasked,
         }  # fmt: skip
