@@ -83,9 +83,9 @@ def generate(
 
     \b
     Examples:
-      titok-generate --class 207 -n 16 -o grid.png              a grid of 4 x 4
-      titok-generate --class 207 --class 88 --seed 1 -n 100 -o pictures/
-      titok-generate --class 207 -o dog.titok
+      titok-generate --class church -n 16 -o grid.png           a grid of 4 x 4
+      titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
+      titok-generate --class dog -o dog.titok
       titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
       titok-generate --list-classes
     """
