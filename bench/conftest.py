@@ -20,6 +20,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--device", default="auto", help="where networks run; default: CUDA, then MPS, then the CPU")
     group.addoption("--precision", choices=("fp32", "bf16", "both"),
                     help="default: fp32, and bf16 where the device multiplies it natively")  # fmt: skip
+    group.addoption("--times-only", action="store_true", help="no peaks of memory: each takes a process of its own")
     group.addoption("--model", help="weight file, folder or hub:org/name; default: the bundled model")
 
 
@@ -66,13 +67,13 @@ def model(request: pytest.FixtureRequest, device: str, precision: str) -> Model:
 
 
 @pytest.fixture
-def measure(benchmark: Any) -> Callable[..., Any]:
+def measure(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Any]:
     """Times a job of ``bench.jobs``, and notes how many pictures it is about and the peak of its memory."""
 
     def run(make: Callable[..., Callable[[], Any]], pictures: int = 1, **given: Any) -> Any:
         result = benchmark(make(**given))
         benchmark.extra_info["pictures"] = pictures
-        if not benchmark.disabled:
+        if not benchmark.disabled and not request.config.getoption("--times-only"):
             found = fresh.measure(make, **given)
             benchmark.extra_info |= {name: found[name] for name in ("memory", "device_memory") if name in found}
         return result

@@ -1,6 +1,7 @@
 """Pictures of classes a second, 256 x 256: TiTok and its generators beside DiT-XL/2, networks of the published sizes.
 
     python -m bench.generation --out bench/results/generation-speed.json [--device cuda] [--precision bf16] [--quick]
+    python -m bench.generation ... --models TiTok-L-32 DiT-XL/2 --patience 10 --most 128 --no-compile    # in a minute
 
 A picture is all of it: network, sampler, guidance, and decoding to uint8 pixels. Weights are random, which takes as
 long. DiT-XL/2 goes 250 steps with guidance, as in Yu et al. 2024, table 1; ours are sampled as published.
@@ -25,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -37,6 +38,7 @@ from torch import Tensor, nn
 
 from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
 from bench.machine import name_of, synchronize
+from bench.numbers import positive
 from titokcodec import Codec
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.generator import PUBLISHED, Card, Generator
@@ -94,11 +96,13 @@ class Effort:
         patience: Seconds for the search and again for whole draws, but for the last one begun; a whole draw that is
             likely to take longer alone is not made.
         most: Pictures in the largest batch.
+        compiled: Whether a GPU's whole draws are timed with compiled networks too.
     """
 
     rounds: int = 3
     patience: float = 120.0
     most: int = 1024
+    compiled: bool = True
 
 
 QUICK = Effort(rounds=1, patience=30.0, most=2)
@@ -209,7 +213,7 @@ def measure(contender: Contender, effort: Effort) -> dict[str, Any] | None:
     extrapolated = seconds > effort.patience
     seconds = seconds if extrapolated else whole(contender, batch, effort)
     graphed = math.inf
-    if contender.device.type == "cuda":
+    if contender.device.type == "cuda" and effort.compiled:
         again = partial(likely, rounds=effort.rounds) if extrapolated else partial(whole, effort=effort)
         graphed = with_graphs(contender, batch, again)
     compiled, seconds = graphed < seconds, min(graphed, seconds)
@@ -226,7 +230,9 @@ def search(contender: Contender, effort: Effort) -> tuple[int, float] | None:
     while batch <= effort.most and _now(contender.device) - start <= effort.patience:
         try:
             seconds = likely(contender, batch, effort.rounds)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:  # a lack of memory, or a tensor of more numbers than a kernel can count
+            if best is None and not isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
             break
         gain = (batch / seconds) / (best[0] / best[1]) if best else math.inf
         best = (batch, seconds) if gain > 1 else best
@@ -302,10 +308,10 @@ def free() -> None:
 
 def compare(
     sizes: Sequence[TiTokSize | DiTSize], device: torch.device, dtypes: Sequence[torch.dtype], effort: Effort
-) -> list[dict[str, Any]]:
+) -> Iterator[list[dict[str, Any]]]:
     """A row for every model and precision, with ``times_dit`` over the first DiT in that precision, if there is one.
 
-    One model is in memory at a time.
+    All rows so far are given whenever there is another. One model is in memory at a time.
     """
     rows: list[dict[str, Any]] = []
     for dtype in dtypes:
@@ -318,7 +324,7 @@ def compare(
             rows.append(row)
             print(f"{row['model']} {row['steps']} steps {row['dtype']}: {row['images_per_second']:.3g} images/s "
                   f"at batch {row['batch']}{', extrapolated' * row['extrapolated']}", flush=True)  # fmt: skip
-    return [_rounded(row, _reference(rows, row["dtype"], sizes)) for row in rows]
+            yield [_rounded(row, _reference(rows, row["dtype"], sizes)) for row in rows]
 
 
 def _reference(rows: Sequence[dict[str, Any]], dtype: str, sizes: Sequence[TiTokSize | DiTSize]) -> float | None:
@@ -353,16 +359,26 @@ def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize
     parser.add_argument("--device", default="auto", help="default: CUDA, then MPS, then the CPU")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
     parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, timed once; no long draws")
+    names = list(dict.fromkeys(size.name for size in sizes))
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help="default: all of them")
+    parser.add_argument("--rounds", type=positive, help="times of which the median is taken (default: 3)")
+    parser.add_argument("--patience", type=float, help="seconds for each of search and whole draws (default: 120)")
+    parser.add_argument("--most", type=positive, help="pictures in the largest batch (default: 1024)")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True,
+                        help="time compiled networks too, on a GPU")  # fmt: skip
     options = parser.parse_args(arguments)
+    given = {name: value for name in ("rounds", "patience", "most") if (value := getattr(options, name)) is not None}
+    effort = replace(QUICK if options.quick else Effort(), compiled=options.compile, **given)
+    sizes = [size for size in sizes if size.name in options.models]
     device = choose_device(options.device)
     if device.type == "cuda":  # as is common for such networks
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     dtypes = [choose_dtype(device, name) for name in options.precision]
-    with one_thread(device):
-        rows = compare(sizes, device, dtypes, QUICK if options.quick else Effort())
     name = name_of(device) + ", one thread" * (device.type == "cpu")
     about = {"device": name, "torch": torch.__version__, "tf32": device.type == "cuda"}
-    options.out.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
+    with one_thread(device):
+        for rows in compare(sizes, device, dtypes, effort):
+            options.out.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -68,10 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for row in results(model, cases(options.megapixels, options.tokens), options.patience):
         rows.append(row)
+        write(options.out, {**about, "results": rows})  # whatever becomes of the others
         print(f"{row['job']} {row['megapixels']:g} megapixels, {row['tokens']} tokens: {row['seconds']:.3g} s, "
               f"{row['memory'] / 1e6:.0f} MB", flush=True)  # fmt: skip
-    write(options.out, {**about, "results": rows})
-
 
 if __name__ == "__main__":
     main()

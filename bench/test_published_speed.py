@@ -42,14 +42,16 @@ def model(request: pytest.FixtureRequest, codec: Codec, path: Path) -> Codec | P
 
 
 @pytest.mark.parametrize("part", ["encode", "decode"])
-def test_s128(benchmark: Callable, codec: Codec, model: Codec | Plain, part: str) -> None:
+def test_s128(
+    benchmark: Callable, codec: Codec, model: Codec | Plain, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(1)
     given = torch.rand(PICTURES, 3, 256, 256, generator=generator).to(codec.device)
-    expected = codec.encode(given)
-    if part == "decode":
-        given, expected = expected, codec.decode(expected)
+    given = codec.encode(given) if part == "decode" else given
     benchmark.name = "ours" if isinstance(model, Codec) else "plain"
     benchmark.group = f"S-128 {part} {codec.dtype}".replace("torch.", "")
     benchmark.pedantic(finished(codec, lambda: getattr(model, part)(given)), rounds=ROUNDS, warmup_rounds=1)
-    if codec.dtype == torch.float32:  # the same work
-        assert torch.isclose(getattr(model, part)(given).float(), expected.float(), atol=1e-3).float().mean() > 0.99
+    if codec.dtype == torch.float32:  # the same work, which shows where a GPU's convolutions round no more than others
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+        mine, theirs = (getattr(one, part)(given).float() for one in (model, codec))
+        assert torch.isclose(mine, theirs, atol=1e-3).float().mean() > 0.99

@@ -10,6 +10,15 @@ DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.safetensors"
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests marked ``cuda`` run where it is."""
+    if item.get_closest_marker("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs CUDA")
+
+
 @pytest.fixture(scope="session")
 def tiny_path() -> Path:
     """A nested model of 16 tokens (8 at least), 64 codes, trained for minutes: fast, and for ever the same."""

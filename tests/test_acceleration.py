@@ -6,6 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
+from inspect import signature
 
 import pytest
 import torch
@@ -114,7 +115,7 @@ def test_graphs_share_the_memory_of_one_that_lives_and_a_stream_of_their_own(mon
     assert len(set(streams[:4])) == 1 and streams[4] is not streams[0]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_cuda_graphs_outlive_each_other(monkeypatch):
     monkeypatch.setattr(acceleration, "MOST_RECORDINGS", 3)
     weight = torch.randn(512, 512, device="cuda", dtype=torch.bfloat16)
@@ -128,8 +129,9 @@ def test_cuda_graphs_outlive_each_other(monkeypatch):
             torch.cuda.empty_cache()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_cuda_replays_what_the_network_gives():
+@pytest.mark.cuda
+def test_cuda_replays_what_the_network_gives(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # another batch may mean another kernel
     codec = Codec.from_pretrained(device="cuda", dtype="fp32")
     pixels = torch.rand(3, 3, 256, 256)
     tokens = codec.encode(pixels)
@@ -178,6 +180,15 @@ def test_every_shape_that_may_be_recorded_is_compiled(monkeypatch):
     for length in range(1, 13):
         assert fast(torch.ones(1, length)).equal(torch.full((1, length), 2.0))
     assert len(compiled) == 12
+
+
+def test_older_compilers_may_take_as_many_shapes_too(monkeypatch):
+    import torch._dynamo.config as limits
+
+    monkeypatch.setattr(acceleration, "signature", lambda function: signature(doubled))
+    for before, after in ((8, MOST_RECORDINGS), (1000, 1000)):
+        with limits.patch(cache_size_limit=before):
+            assert acceleration._limit() == {} and limits.cache_size_limit == after
 
 
 def test_without_kernels_nothing_is_compiled(compilers):

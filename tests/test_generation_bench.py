@@ -201,6 +201,20 @@ def test_the_search_stops_without_gain_or_memory(monkeypatch, seconds, expected)
     assert generation.search(SimpleNamespace(device=CPU), Effort(most=16)) == expected
 
 
+def test_a_batch_that_no_kernel_can_count_is_one_too_many(monkeypatch):
+    def likely(contender, batch, rounds):
+        if batch > most:
+            raise RuntimeError("only supports output tensors with less than INT_MAX elements")
+        return 1.0
+
+    monkeypatch.setattr(generation, "likely", likely)
+    most = 4
+    assert generation.search(SimpleNamespace(device=CPU), Effort()) == (4, 1.0)
+    most = 0  # then it is no matter of size
+    with pytest.raises(RuntimeError, match="INT_MAX"):
+        generation.search(SimpleNamespace(device=CPU), Effort())
+
+
 @pytest.mark.parametrize("size", TINY, ids=["DiT", "TiTok"])
 def test_compiled_networks_are_the_ones_that_draw(size, monkeypatch, capsys):
     calls, contender = [], build(size, CPU, torch.float32)
@@ -250,6 +264,24 @@ def test_from_the_command_line_to_the_table(tmp_path, monkeypatch, capsys):
     assert head == "| model | steps | precision | batch | images per second | times DiT |"
     assert body[0].startswith("| tiny DiT | 4 | bf16 | ") and body[0].endswith(" | 1 |")
     assert found["device"] in body[-1] and "≈" not in "".join(body)
+
+
+def test_how_much_time_to_spend_is_said_on_the_command_line(tmp_path, monkeypatch):
+    seen, path = [], tmp_path / "x.json"
+
+    def measured(contender, effort):
+        seen.append((contender.name, effort))
+        if len(seen) > 1:
+            raise KeyboardInterrupt
+        return {"model": contender.name, "steps": 3, "dtype": "float32", "batch": 1, "images_per_second": 2.0,
+                "extrapolated": False}
+
+    monkeypatch.setattr(generation, "measure", measured)
+    line = f"--out {path} --device cpu --precision fp32 --patience 9 --most 64 --rounds 2 --no-compile"
+    with pytest.raises(KeyboardInterrupt):
+        generation.main([*line.split(), "--models", "tiny DiT"], sizes=(DIT, DIT, TITOK))
+    assert seen == [("tiny DiT", Effort(2, 9.0, 64, compiled=False))] * 2
+    assert len(json.loads(path.read_text())["results"]) == 1  # what was done is kept
 
 
 def test_without_a_dit_there_is_no_comparison(tmp_path):

@@ -321,7 +321,7 @@ def test_the_loop_never_waits_for_the_device():
     assert MASK not in first
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.cuda
 def test_the_loop_never_waits_for_a_gpu():
     logits, labels = torch.randn(6, K, N, device="cuda"), torch.tensor([0, 1, -1]).cuda()
     walked = walk(lambda tokens, _: logits[: len(tokens)], masks().cuda(), labels, [K] * 3, MASK, Settings(4),

@@ -52,6 +52,14 @@ def test_what_is_kept_of_a_benchmark(tmp_path):
     assert "peak memory" not in timings.medians(kept)
 
 
+def test_times_alone(tmp_path):
+    raw = tmp_path / "raw.json"
+    done = benches("bench/test_network_speed.py", "--device", "cpu", "--precision", "fp32", "--times-only",
+                   "--benchmark-json", str(raw), "--benchmark-max-time", "0.01", "-k", "encode and 4")  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert all("memory" not in row and row["median"] > 0 for row in timings.condensed([raw])["benchmarks"])
+
+
 def test_a_device_that_is_not_there_is_one_clear_line():
     done = benches("bench/test_network_speed.py", "--device", "nowhere")
     told = done.stdout + done.stderr

@@ -7,8 +7,7 @@ import torch
 from titokcodec import Codec
 from titokcodec.transfer import one_ahead, to_device
 
-DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs CUDA"))]  # fmt: skip
+DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.cuda)]
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
@@ -24,7 +23,7 @@ def test_tensors_travel_too():
     assert to_device(tensor, torch.device("cpu")) is tensor
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 @pytest.mark.parametrize("counts", [[9], [9, 12]], ids=str)
 def test_the_host_waits_for_nothing_on_the_way(counts, tiny_path):
     codec = Codec.from_pretrained(tiny_path, device="cuda", dtype="fp32")

@@ -35,8 +35,16 @@ def accelerated(function: Function, device: torch.device, kernels: bool = True) 
 
 
 def _limit() -> dict[str, int]:
-    """As many shapes for the compiler as there are recordings: after eight it would go back to slow kernels."""
-    return {"recompile_limit": MOST_RECORDINGS} if "recompile_limit" in signature(torch.compile).parameters else {}
+    """As many shapes for the compiler as there are recordings: after eight it would go back to slow kernels.
+
+    Older PyTorch has one limit for all that is compiled; there it is raised, never lowered.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": MOST_RECORDINGS}
+    import torch._dynamo.config as limits  # takes as long as torch itself
+
+    limits.cache_size_limit = max(limits.cache_size_limit, MOST_RECORDINGS)
+    return {}
 
 
 def padded(function: Function) -> Function:
