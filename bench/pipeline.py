@@ -79,7 +79,7 @@ class Line:
     def __init__(self, way: Way, model: TiTok, device: torch.device) -> None:
         memory = torch.channels_last if way.channels_last else torch.contiguous_format
         model = model.to(device=device, dtype=way.dtype, memory_format=memory)
-        model.quantize.float()
+        model.keep_exact()
         self.way, self.device, self.dtype = way, device, way.dtype
         quick = way.graphs or way.kernels
         self.networks = [accelerated(part, device, way.kernels) if quick else part
@@ -158,10 +158,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pictures", type=int, default=PICTURES, help="in a round (default: %(default)s)")
     options = parser.parse_args(arguments)
     device, opened = choose_device(options.device), weights.read(options.model)
-    rows = [row for batch in options.batch
-            for row in measure(lambda: weights.build(opened), device, batch, options.rounds, options.pictures)]
-    found = {**describe(options.device), "model": opened.name, "results": compared(rows)}
-    options.out.write_text(json.dumps(found, indent=2) + "\n")
+    rows: list[dict[str, Any]] = []
+    for batch in options.batch:
+        rows += measure(lambda: weights.build(opened), device, batch, options.rounds, options.pictures)
+        found = {**describe(options.device), "model": opened.name, "results": compared(rows)}
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+        print(f"batch {batch}: {len(rows)} rows", flush=True)
 
 
 if __name__ == "__main__":

@@ -138,7 +138,7 @@ def test_published_sizes_have_the_published_tensors(name, tensors, parameters):
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
 
 
-@pytest.mark.parametrize("name", ["default", "default_large"])
+@pytest.mark.parametrize("name", ["default", "default_2", "default_large"])
 def test_default_gives_the_decoder_more_parameters_and_fits_its_24_megabytes(name, tmp_path):
     model = TiTok(PRESETS[name])
     encoder, decoder = (sum(p.numel() for p in part.parameters()) for part in (model.encoder, model.decoder))

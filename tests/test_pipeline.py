@@ -1,5 +1,6 @@
 """The benchmark of the way through a device: one thing more at a time, the same pictures at every step."""
 
+import copy
 import json
 from dataclasses import fields
 from itertools import pairwise
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from bench import pipeline, timings
-from bench.pipeline import Line, ways
+from bench.pipeline import Line, Way, ways
+from tests import test_linear as small
 from titokcodec import weights
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -60,3 +62,14 @@ def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
     assert head == "| pictures a second | encode, batch 1 | encode, batch 2 | decode, batch 1 | decode, batch 2 |"
     assert [line.split(" | ")[0] for line in body[: len(names)]] == [f"| {name}" for name in names]
     assert body[0].count("(1.00 times)") == 4 and found["machine"] in body[-1]
+
+
+def test_linear_paths_stay_exact_in_less_precision():
+    model = small.started()
+    line = Line(Way("bf16", dtype=torch.bfloat16, bytes_travel=True), copy.deepcopy(model), CPU)
+    batch = (small.fields(2, 256, seed=2).permute(0, 2, 3, 1) * 255).byte().numpy()
+    expected = model.encode(torch.from_numpy(batch).permute(0, 3, 1, 2) / 255)
+    (tokens,) = line.encode([batch])
+    assert (torch.from_numpy(tokens) == expected).float().mean() > 0.7
+    (drawn,) = line.decode([tokens])
+    assert drawn.shape == (2, 256, 256, 3)

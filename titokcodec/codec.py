@@ -62,7 +62,7 @@ class Codec:
         self.weights, self.device, self.dtype, self.batch_size = opened, device, dtype, batch_size
         self._packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
-        self.model.quantize.float()
+        self.model.keep_exact()
 
     @classmethod
     def from_pretrained(
@@ -121,7 +121,7 @@ class Codec:
         count, steps = self._count(tokens), self._steps(effort, 1)
         with torch.inference_mode():
             moved = pixels.to(self.device)
-            moved = moved.to(self.dtype) / 255 if pixels.dtype == torch.uint8 else moved.to(self.dtype)
+            moved = moved.float() / 255 if pixels.dtype == torch.uint8 else moved.float()
             return search(self.model, moved, count, steps) if steps else self._encode(moved, count)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:

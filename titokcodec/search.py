@@ -16,6 +16,8 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 
 STEPS = 4
+NEWTON_STEPS = 3  # of models with linear paths, whose steps are longer
+DAMPING = 0.2  # of a first Newton step: all tokens move at once, and each reckons with the others standing still
 RATE = 0.08  # of the first step, as a share of a code's typical entry
 LEVELLED = 0.75  # how alike latents are in the lengths of their steps: 0 as their slopes are, 1 all the same
 
@@ -26,7 +28,9 @@ def default_steps(config: TiTokConfig, tiles: int) -> int:
     None for large pictures, which would take minutes, and none for the published architectures: their tokens stay those
     that the published encoder gives.
     """
-    return STEPS if tiles == 1 and config.head == "upsampler" else 0
+    if tiles > 1 or config.head not in ("upsampler", "refiner"):
+        return 0
+    return NEWTON_STEPS if config.spectrum else STEPS
 
 
 def rungs(config: TiTokConfig, tokens: int) -> list[int]:
@@ -40,28 +44,65 @@ def rungs(config: TiTokConfig, tokens: int) -> list[int]:
 def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
     """Tokens whose drawing is nearer to the picture, by squared error, than that of the encoder's own.
 
-    The first tokens are settled before the next are looked for, at every one of ``rungs``: a shorter answer is a prefix
-    of a longer one, as without a search, and no prefix is spoilt for the sake of the whole. Lengths just above a rung
-    pay for that, and gain least.
+    A model with linear paths is searched as ``_search_all`` says. Otherwise the first tokens are settled before the
+    next are looked for, at every one of ``rungs``. Either way a shorter answer is a prefix of a longer one, as
+    without a search.
 
     Args:
         model: Frozen or not; it is not changed.
         pixels: (B, 3, H, H) of any float type in [0, 1].
         tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
-        steps: On every rung, and half as many again on the last, where most tokens are; each takes about three times
-            as long as drawing the pictures.
+        steps: On every rung, and half as many again on the last, where most tokens are; with linear paths, on all of
+            them at once. Each takes about three times as long as drawing the pictures.
 
     Returns:
         (B, tokens) int64.
     """
     with torch.inference_mode(False), torch.no_grad():
         pixels = pixels.clone()  # one made in inference mode has no part in backpropagation
-        latents = model.quantize.place(model.latents(pixels.to(model.latent_tokens.dtype)).float())
+        if model.config.spectrum:
+            return _search_all(model, pixels, steps)[:, :tokens]
+        latents = model.quantize.place(model.latents(pixels).float())
         found = torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device)
         for rung in rungs(model.config, tokens):
             longer = steps // 2 if rung == model.config.tokens else 0
             found = _settle(model, pixels, found, latents[:, found.shape[1] : rung], steps + longer)
         return found[:, :tokens]
+
+
+def _search_all(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
+    """All K tokens at once, by the mean error of the drawings from all ``rungs``: prefixes stay good pictures too.
+
+    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go: a damped
+    Newton step. Every picture keeps the best tokens that were met.
+    """
+    quantizer, lengths = model.quantize, rungs(model.config, model.config.tokens)
+    drawn = torch.tensor([sum(n > k for n in lengths) for k in range(model.config.tokens)], device=pixels.device)
+    curvature = 2 * quantizer.importance.square() * drawn[:, None] / len(lengths)
+    latents = model.latents(pixels).float()
+    best = quantizer.nearest(latents)
+    least, slopes = _mean_slopes(model, pixels, best, lengths)
+    for number in range(steps):
+        share = DAMPING * (1 - number / (steps + 1))
+        latents = latents - share * torch.where(curvature > 0, slopes / curvature.clamp_min(1e-30), 0.0)
+        tokens = quantizer.nearest(latents)
+        errors, slopes = _mean_slopes(model, pixels, tokens, lengths, number + 1 < steps)
+        better = errors < least
+        best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
+    return best
+
+
+def _mean_slopes(
+    model: TiTok, pixels: Tensor, tokens: Tensor, lengths: list[int], wanted: bool = True
+) -> tuple[Tensor, Tensor | None]:
+    """``_slopes``, averaged over drawings from several numbers of tokens."""
+    errors, total = 0.0, torch.zeros(*tokens.shape, model.config.code_width, device=pixels.device)
+    for length in lengths:
+        error, slopes = _slopes(model, pixels, tokens[:, :length], wanted)
+        errors = errors + error / len(lengths)
+        if wanted:
+            total[:, :length] += slopes / len(lengths)
+    return errors, total if wanted else None
 
 
 def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, steps: int) -> Tensor:
@@ -71,13 +112,14 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
     the many others add up to more.
     """
     step = RATE * model.quantize.codebook().square().mean().sqrt()
-    best = torch.cat([settled, model.quantize.nearest(latents)], 1)
+    first = settled.shape[1]
+    best = torch.cat([settled, model.quantize.nearest(latents, first)], 1)
     least, slopes = _slopes(model, pixels, best)
     for number in range(steps):
-        slopes = slopes[:, settled.shape[1] :]
+        slopes = slopes[:, first:]
         moves = slopes / _length(slopes, 2) ** LEVELLED
         latents = model.quantize.place(latents - step * (1 - number / steps) * moves / _length(moves, (1, 2)))
-        tokens = torch.cat([settled, model.quantize.nearest(latents)], 1)
+        tokens = torch.cat([settled, model.quantize.nearest(latents, first)], 1)
         errors, slopes = _slopes(model, pixels, tokens, number + 1 < steps)
         better = errors < least
         best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
@@ -98,7 +140,7 @@ def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor, wanted: bool = True) -
     truth = pixels.float()
     with torch.set_grad_enabled(wanted):
         codes = model.quantize.lookup(tokens).detach().requires_grad_(wanted)
-        drawn = model.draw(codes.to(model.latent_tokens.dtype)).float()
+        drawn = model.draw(codes).float()
         total = (drawn - truth).square().mean((1, 2, 3)).sum()
         slopes = torch.autograd.grad(total, codes)[0] if wanted else None
     return (drawn.detach().clamp(0, 1) - truth).square().mean((1, 2, 3)), slopes

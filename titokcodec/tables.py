@@ -96,7 +96,11 @@ class FrequencyTables:
         """The coder's models for the first ``tokens`` positions; one if the row is shared."""
         rows = self._models[: 1 if self.shared else tokens]
         if None in rows:
-            rows = self._models[: len(rows)] = [self._build(row) for row in self.frequencies[: len(rows)]]
+            built: dict[bytes, Any] = {}  # positions that share a codebook may have equal rows: they share a model
+            for row in self.frequencies[: len(rows)]:
+                if (key := row.tobytes()) not in built:
+                    built[key] = self._build(row)
+            rows = self._models[: len(rows)] = [built[row.tobytes()] for row in self.frequencies[: len(rows)]]
         return rows
 
     @staticmethod

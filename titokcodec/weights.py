@@ -202,7 +202,7 @@ def write(
     """
     arrays = {name: array for key, value in values for name, array in store(key, value, int8).items()}
     if tables:
-        arrays[TABLES] = tables.frequencies
+        arrays[TABLES] = _stored(tables, config)
     about = json.dumps({"config": json.loads(config.to_json()), "name": name}, sort_keys=True)
     write_safetensors(path, arrays, {"titok": about}, overwrite)
     del arrays  # before the file is read
@@ -219,8 +219,16 @@ def _expected(model: TiTok) -> dict[str, tuple[int, ...]]:
 
 
 
+def _stored(tables: FrequencyTables, config: TiTokConfig) -> np.ndarray:
+    """The rows to store: one for each codebook, if all positions that share one have the same."""
+    frequencies, share = tables.frequencies, config.tokens // config.codebooks
+    few = frequencies[::share]
+    return few if np.array_equal(np.repeat(few, share, 0), frequencies) else frequencies
+
+
 def _tables(frequencies: np.ndarray, config: TiTokConfig) -> FrequencyTables:
-    shared = frequencies.shape == (1, config.codes)
-    if not shared and frequencies.shape != (config.tokens, config.codes):
+    """One row for all positions, one for each codebook's positions, or one for each position."""
+    if frequencies.shape not in [(rows, config.codes) for rows in (1, config.codebooks, config.tokens)]:
         raise WeightsError(f"entropy tables of shape {frequencies.shape} do not fit the model")
-    return FrequencyTables(frequencies)
+    few = len(frequencies) == config.codebooks > 1
+    return FrequencyTables(np.repeat(frequencies, config.tokens // config.codebooks, 0) if few else frequencies)

@@ -11,11 +11,15 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from titokcodec.errors import TitokError, WeightsError
 
-HEADS = ("upsampler", "pixels", "proxy")
+HEADS = ("upsampler", "pixels", "proxy", "refiner")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
 LARGEST = 1 << 14  # no size in a config may exceed this: products of four of them still fit 64 bits
+LARGEST_SPECTRUM = 3 * 32 * 32  # low frequencies of three colours, see titokcodec.models.linear
 LARGEST_CODEBOOK = 1 << 16  # what the entropy coder takes
 DEEPEST = 256
+SKETCH = 64  # side of what the linear decoder draws
+REFINED = (SKETCH, 2 * SKETCH, 4 * SKETCH)  # sides of what the refiner can make of it
+LATER = ("spectrum", "codebooks")  # fields that older files lack; at their defaults, they are left out of new ones too
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,16 @@ class TiTokConfig:
         pool: The encoder averages pool x pool pixels before it cuts patches; it saves work on detail that no code
             could hold anyway.
         l2_normalised: Codes and latents live on the unit sphere.
-        head: What turns decoder cells into pixels: ``upsampler`` (ours: convolutions on a finer grid, then sub-pixels),
+        head: What turns decoder cells into pixels: ``refiner`` (ours: convolutions over cells and the linear sketch,
+            then finer and finer grids), ``upsampler`` (ours, earlier: convolutions on a finer grid, then sub-pixels),
             ``pixels`` (published one-stage models) or ``proxy`` (published two-stage models: soft MaskGIT-VQGAN codes).
-        head_width, head_blocks, head_grid: Channels, residual blocks and grid side of the upsampler.
+        head_width, head_blocks, head_grid: Channels, residual blocks and grid side of the refiner or upsampler.
         nested: Every prefix of the tokens is a picture (One-D-Piece's tail drop).
         min_tokens: The shortest prefix that the model was trained for; equals ``tokens`` unless nested.
         legacy: The encoder mixes tokens and channels in a reshape, as the first published weights were trained with.
+        spectrum: Low frequencies of the picture that linear paths beside both transformers work with
+            (``titokcodec.models.linear``); 0: there are none.
+        codebooks: Codebooks of ``codes`` entries each; consecutive tokens share one.
     """
 
     encoder: Tower
@@ -65,6 +73,8 @@ class TiTokConfig:
     nested: bool = False
     min_tokens: int = 0
     legacy: bool = False
+    spectrum: int = 0
+    codebooks: int = 1
 
     def __post_init__(self) -> None:
         if not self.min_tokens:
@@ -81,6 +91,17 @@ class TiTokConfig:
         _require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
         _require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
         _require(self.patch_size % self.pool == 0, "the pooling must divide the patch size")
+        _require(self.spectrum <= LARGEST_SPECTRUM, f"spectrum is {self.spectrum}, more than {LARGEST_SPECTRUM}")
+        _require(self.tokens % self.codebooks == 0, f"{self.codebooks} codebooks cannot share {self.tokens} tokens")
+        _require(not (self.spectrum and (self.l2_normalised or self.legacy)), "linear paths want codes of any length")
+        _require(self.codebooks == 1 or self.spectrum > 0, "several codebooks want linear paths")
+        _require((self.head == "refiner") == (self.spectrum > 0), "linear paths and the head 'refiner' go together")
+        if self.head == "refiner":
+            sides = ", ".join(map(str, REFINED))
+            _require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
+            _require(SKETCH % self.grid == 0, f"a sketch of {SKETCH} pixels wants a grid that divides it")
+            fits = SKETCH % self.head_grid == 0 and self.head_grid % self.grid == 0
+            _require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide {SKETCH}")
         if self.head == "upsampler":
             fits = self.head_grid % self.grid == 0 and self.image_size % self.head_grid == 0
             _require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide the image size")
@@ -98,14 +119,19 @@ class TiTokConfig:
 
     def to_json(self) -> str:
         """Canonical text: equal configs give equal bytes, so that fingerprints may hash it."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        values = asdict(self)
+        for name in LATER:
+            if values[name] == _DEFAULTS[name]:
+                del values[name]
+        return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> TiTokConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
         try:
             values = json.loads(text)
-            missing = {field.name for field in fields(cls)} - set(values)  # a default may change, a weight file may not
+            # A default may change, a weight file may not.
+            missing = {field.name for field in fields(cls)} - set(values) - set(LATER)
             _require(not missing, f"it lacks {', '.join(sorted(missing))}")
             towers = {side: Tower(**values.pop(side)) for side in ("encoder", "decoder")}
             return cls(**towers, **values)
@@ -113,6 +139,9 @@ class TiTokConfig:
             raise
         except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
             raise WeightsError(f"the model's configuration does not make sense: {error}") from None
+
+
+_DEFAULTS = {field.name: field.default for field in fields(TiTokConfig)}
 
 
 def _require(condition: bool, problem: str) -> None:
@@ -125,7 +154,7 @@ def _check_types(config: TiTokConfig | Tower) -> None:
     for field in fields(config):
         value, kind = getattr(config, field.name), field.type
         if kind == "int":
-            least = 0 if field.name == "head_blocks" else 1
+            least = 0 if field.name in ("head_blocks", "spectrum") else 1
             most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
             _require(type(value) is int and least <= value <= most, f"{field.name} is {value!r}")
         elif kind == "bool":
@@ -147,8 +176,12 @@ PRESETS: dict[str, TiTokConfig] = {
     "default_large": TiTokConfig(  # as much as 24 MB hold, for training on an accelerator
         Tower(320, 4, 5), Tower(384, 8, 6), 128, head_width=96, head_blocks=3, head_grid=64, nested=True, min_tokens=32
     ),
-    "default": TiTokConfig(
+    "default_2": TiTokConfig(  # what came before linear paths
         Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
+    ),
+    "default": TiTokConfig(
+        Tower(256, 4, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
+        l2_normalised=False, head="refiner", head_width=96, head_blocks=4, spectrum=896, codebooks=4,
     ),
 }
 

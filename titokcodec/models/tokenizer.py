@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.models import vqgan
-from titokcodec.models.config import PROXY_CODES, TiTokConfig
+from titokcodec.models.config import PROXY_CODES, SKETCH, TiTokConfig
 from titokcodec.models.layers import Transformer, init_weights
+from titokcodec.models.linear import LinearDecoder, LinearEncoder
 from titokcodec.models.quantizer import Quantized, VectorQuantizer
+from titokcodec.models.refiner import Refiner
 
 
 class Encoder(Transformer):
@@ -27,18 +29,31 @@ class Encoder(Transformer):
         side = config.patch_size // config.pool
         self.patch_embed = nn.Conv2d(3, config.encoder.width, side, stride=side)
         self.conv_out = nn.Conv2d(config.encoder.width, config.code_width, 1)
+        self.linear = self.linear_embed = None
+        if config.spectrum:
+            self.linear = LinearEncoder(config.spectrum, config.tokens, config.code_width)
+            self.linear_embed = nn.Linear(config.code_width, config.encoder.width)
 
     def forward(self, pixels: Tensor, latent_tokens: Tensor) -> Tensor:
-        """(B, 3, H, H) in [0, 1] and (K, W) -> (B, K, d)."""
+        """(B, 3, H, H) in [0, 1] and (K, W) -> (B, K, d).
+
+        With a linear path, the transformer sees what that found, and what it says itself is added.
+        """
+        found = self.linear(pixels) if self.linear else None
+        queries = latent_tokens.expand(len(pixels), -1, -1)
+        if self.linear:
+            queries = queries + self.linear_embed(found.to(queries.dtype))
+        pixels = pixels.to(latent_tokens.dtype)
         if self.pool > 1:
             pixels = F.avg_pool2d(pixels, self.pool)
         patches = self.patch_embed(pixels).flatten(2).transpose(1, 2)
-        _, latents = self.attend(patches, latent_tokens.expand(len(pixels), -1, -1))
+        _, latents = self.attend(patches, queries)
         latents = self.ln_post(latents)
         batch, tokens, width = latents.shape
         # The first published models reinterpret (K, W) as (W, K) here instead of transposing, and were trained to.
         latents = latents.reshape(batch, width, tokens) if self.legacy else latents.transpose(1, 2)
-        return self.conv_out(latents.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
+        latents = self.conv_out(latents.unsqueeze(-1)).squeeze(-1).transpose(1, 2)
+        return latents if found is None else found + latents.float()
 
 
 class Upsampler(nn.Module):
@@ -85,7 +100,10 @@ class PixelHead(nn.Module):
 
 
 class Decoder(Transformer):
-    """Draws the cells of a picture, each starting from the same mask token, out of any prefix of the codes."""
+    """Draws the cells of a picture out of any prefix of the codes.
+
+    Every cell starts from the same mask token and, with a linear path, from its part of the sketch.
+    """
 
     def __init__(self, config: TiTokConfig) -> None:
         super().__init__(config.decoder, config.grid**2, config.tokens)
@@ -94,6 +112,11 @@ class Decoder(Transformer):
         self.decoder_embed = nn.Linear(config.code_width, width)
         self.mask_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
         self.conv_out: nn.Module = nn.Identity()
+        self.linear = self.sketch_embed = None
+        if config.spectrum:
+            self.linear = LinearDecoder(config.spectrum, config.tokens, config.code_width)
+            self.patch = SKETCH // config.grid
+            self.sketch_embed = nn.Linear(3 * self.patch**2, width)
         if config.head == "proxy":
             self.ffn = nn.Sequential(
                 nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES, 1)
@@ -101,15 +124,21 @@ class Decoder(Transformer):
         elif config.head == "pixels":
             self.ffn = PixelHead(width, config.patch_size)
             self.conv_out = nn.Conv2d(3, 3, 3, padding=1)
+        elif config.head == "refiner":
+            self.ffn = Refiner(config)
         else:
             self.ffn = Upsampler(config)
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, k, d) -> (B, 3, H, H) pixels, or (B, 1024, H/p, H/p) logits over proxy codes."""
         masks = self.mask_token.expand(len(codes), self.cells, -1)
-        cells, _ = self.attend(masks, self.decoder_embed(codes))
+        sketch = self.linear(codes) if self.linear else None
+        if self.linear:
+            patches = F.pixel_unshuffle(sketch - 0.5, self.patch).flatten(2).transpose(1, 2)
+            masks = masks + self.sketch_embed(patches.to(masks.dtype))
+        cells, _ = self.attend(masks, self.decoder_embed(codes.to(masks.dtype)))
         cells = self.ln_post(cells).transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return self.conv_out(self.ffn(cells))
+        return self.conv_out(self.ffn(cells)) if sketch is None else self.ffn(cells, sketch)
 
 
 class TiTok(nn.Module):
@@ -120,21 +149,32 @@ class TiTok(nn.Module):
         self.config = config
         self.latent_tokens = nn.Parameter(torch.randn(config.tokens, config.encoder.width) * config.encoder.width**-0.5)
         self.encoder = Encoder(config)
-        self.quantize = VectorQuantizer(config.codes, config.code_width, config.l2_normalised)
+        positions = config.tokens if config.spectrum else 0
+        self.quantize = VectorQuantizer(
+            config.codes, config.code_width, config.l2_normalised, config.codebooks, positions
+        )
         self.decoder = Decoder(config)
         self.apply(init_weights)
+        if config.spectrum:  # the transformers say nothing yet: what is drawn is the sketch
+            nn.init.zeros_(self.encoder.conv_out.weight)
+            self.decoder.ffn.silence()
         if config.head == "proxy":
             self.pixel_quantize = VectorQuantizer(PROXY_CODES, vqgan.CODE_WIDTH, l2_normalised=False)
             self.pixel_decoder = vqgan.Decoder()
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, H) -> (B, K, d), before quantization."""
+        """(B, 3, H, H) of any float type -> (B, K, d), before quantization."""
         return self.encoder(pixels, self.latent_tokens)
+
+    def keep_exact(self) -> None:
+        """Back to float32 what must not run in less, after the model was moved to another type."""
+        for part in (self.quantize, self.encoder.linear, self.decoder.linear):
+            if part is not None:
+                part.float()
 
     def encode(self, pixels: Tensor, tokens: int | None = None) -> Tensor:
         """(B, 3, H, H) of any float type in [0, 1] -> (B, tokens) int64; a short answer is a prefix of the long one."""
-        latents = self.latents(pixels.to(self.latent_tokens.dtype))
-        return self.quantize.nearest(latents[:, :tokens])
+        return self.quantize.nearest(self.latents(pixels)[:, :tokens])
 
     def draw(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, H, H) pixels, not clamped."""
@@ -149,8 +189,7 @@ class TiTok(nn.Module):
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, k) int64, any k up to K -> (B, 3, H, H) float32 in [0, 1]."""
-        codes = self.quantize.lookup(tokens).to(self.decoder.mask_token.dtype)
-        return self.draw(codes).float().clamp(0, 1)
+        return self.draw(self.quantize.lookup(tokens)).float().clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Quantized:
         """(B, 3, H, H) -> quantized latents with gradients and losses, for training."""

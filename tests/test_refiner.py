@@ -1,0 +1,84 @@
+"""The refiner: nothing but the sketch at first, then detail out of noise that is the same everywhere."""
+
+import hashlib
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.test_linear import CONFIG
+from titokcodec.models.refiner import NOISE, Refiner, fixed_noise
+
+FIRST = {
+    64: [1.3306310176849365, 0.11800960451364517, -0.6083682775497437, -0.2933982014656067],
+    128: [-1.477467656135559, -0.3634043037891388, -0.07029823958873749, -0.7383726835250854],
+    256: [-0.5095407366752625, -1.291254997253418, 1.3493601083755493, -0.3767957389354706],
+}
+DIGEST = "c877ee92fbe3663d"
+
+
+@pytest.fixture
+def head():
+    torch.manual_seed(0)
+    return Refiner(CONFIG).eval()
+
+
+@pytest.fixture
+def given():
+    torch.manual_seed(1)
+    return torch.randn(2, CONFIG.decoder.width, 8, 8), torch.rand(2, 3, 64, 64)
+
+
+def test_noise_is_the_same_on_every_machine():
+    first = {side: fixed_noise(side).ravel()[:4].tolist() for side in NOISE}
+    assert first == FIRST
+    digest = hashlib.sha256(b"".join(fixed_noise(side).astype("<f4").tobytes() for side in NOISE)).hexdigest()
+    assert digest[:16] == DIGEST
+
+
+@pytest.mark.parametrize("side", NOISE)
+def test_noise_has_unit_variance_and_no_pattern(side):
+    noise = torch.from_numpy(fixed_noise(side))[0]
+    assert abs(noise.mean()) < 0.02 and abs(noise.std() - 1) < 0.02
+    flat = noise.flatten(1)
+    between = torch.corrcoef(torch.cat([flat, flat.roll(1, 1), flat.roll(side, 1)])) - torch.eye(3 * len(flat))
+    assert between.abs().max() < 0.06
+
+
+def test_a_silent_head_draws_the_enlarged_sketch_exactly(head, given):
+    head.silence()
+    expected = F.interpolate(given[1], size=256, mode="bicubic")
+    assert head(*given).equal(expected)
+    assert head.train()(*given).equal(expected)
+
+
+def test_noise_is_fresh_in_training_and_fixed_afterwards(head, given):
+    assert head(*given).equal(head(*given))
+    alike = torch.cat([given[0][:1]] * 2), torch.cat([given[1][:1]] * 2)
+    head.train()
+    first, second = head(*alike)
+    assert (first - second).abs().max() > 1e-3, "another one for every picture"
+    assert not head(*given).equal(head(*given))
+
+
+def test_detail_can_be_left_out(head, given):
+    whole = head(*given)
+    head.detailed = False
+    plain = head(*given)
+    assert plain.shape == whole.shape == (2, 3, 256, 256) and not plain.equal(whole)
+    head.train()
+    assert head(*given).equal(plain), "there is no noise in it"
+    plain.square().mean().backward()
+    assert all(value.grad is None for value in head.detail.parameters())
+    assert all(value.grad.any() for name, value in head.named_parameters() if not name.startswith("detail"))
+
+
+def test_noise_is_no_part_of_a_weight_file(head):
+    assert not any("noise" in name for name in head.state_dict())
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_other_sizes(size):
+    head = Refiner(replace(CONFIG, image_size=size, patch_size=size // 8))
+    assert head(torch.randn(1, 32, 8, 8), torch.rand(1, 3, 64, 64)).shape == (1, 3, size, size)

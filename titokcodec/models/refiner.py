@@ -1,0 +1,112 @@
+"""Our pixel head: convolutions over the decoder's cells and the linear sketch, on finer and finer grids.
+
+A trunk at 32 x 32 corrects the sketch of 64 x 64 pixels; that is where nearly all of the squared error is. Fine detail
+is added at 64, 128 and 256 pixels. Those grids are reached by bilinear enlargement and small convolutions, and carry a
+few channels of fixed noise: a network that has only its own grid to invent texture from draws the same mark in every
+cell.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from titokcodec.models.config import SKETCH, TiTokConfig
+
+NOISE = {64: 4, 128: 2, 256: 1}  # side of a grid -> its channels of noise
+
+
+class Residual(nn.Module):
+    """x + conv(GELU(conv(norm(x)))), all of one width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(1, width)
+        self.conv_1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv_2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_2(F.gelu(self.conv_1(self.norm(x))))
+
+
+class Detail(nn.Module):
+    """What lies between the enlarged sketch and the picture: (B, W, 32, 32) and (B, 3, 64, 64) -> (B, 3, H, H)."""
+
+    def __init__(self, width: int, image_size: int) -> None:
+        super().__init__()
+        widths = (max(width // 3, 8), max(width // 6, 8), max(width // 8, 8))
+        self.enter = nn.Conv2d(width, widths[0], 3, padding=1)
+        self.steps = nn.ModuleList()
+        before = widths[0] + 3
+        self.sides = [side for side in NOISE if side <= image_size]
+        for side, after in zip(self.sides, widths, strict=False):
+            self.steps.append(nn.Conv2d(before + NOISE[side], after, 3, padding=1))
+            self.register_buffer(f"noise_{side}", torch.from_numpy(fixed_noise(side)), persistent=False)
+            before = after
+        self.leave = nn.Conv2d(before, 3, 3, padding=1)
+
+    def forward(self, x: Tensor, sketch: Tensor) -> Tensor:
+        x = torch.cat([_enlarged(self.enter(x), SKETCH), sketch.to(x.dtype) - 0.5], 1)
+        for side, step in zip(self.sides, self.steps, strict=True):
+            x = _enlarged(x, side)
+            x = F.gelu(step(torch.cat([x, self._noise(x, side)], 1)))
+        return self.leave(x)
+
+    def _noise(self, x: Tensor, side: int) -> Tensor:
+        """The fixed noise; while training another one for every picture, lest its places be learned by heart."""
+        if self.training:
+            return (torch.rand(len(x), NOISE[side], side, side, device=x.device, dtype=x.dtype) - 0.5) * 12**0.5
+        return getattr(self, f"noise_{side}").to(x.dtype).expand(len(x), -1, -1, -1)
+
+
+class Refiner(nn.Module):
+    """(B, W, g, g) cells and (B, 3, 64, 64) sketch -> (B, 3, H, H) pixels, not clamped.
+
+    Attributes:
+        detailed: Whether fine detail is drawn; training by squared error alone leaves it out, since it is worth nothing
+            there and costs as much as all the rest.
+    """
+
+    def __init__(self, config: TiTokConfig) -> None:
+        super().__init__()
+        width, finer = config.head_width, config.head_grid // config.grid
+        self.size, self.spread = config.image_size, SKETCH // config.head_grid
+        self.unfold = nn.Sequential(
+            nn.Conv2d(config.decoder.width, width * finer**2, 1), nn.PixelShuffle(finer) if finer > 1 else nn.Identity()
+        )
+        self.read = nn.Conv2d(3 * self.spread**2, width, 3, padding=1)
+        self.blocks = nn.ModuleList(Residual(width) for _ in range(config.head_blocks))
+        self.correct = nn.Conv2d(width, 3 * self.spread**2, 3, padding=1)
+        self.detail = Detail(width, config.image_size)
+        self.detailed = True
+
+    def silence(self) -> None:
+        """Draw nothing but the sketch."""
+        for last in (self.correct, self.detail.leave):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, cells: Tensor, sketch: Tensor) -> Tensor:
+        x = self.unfold(cells) + self.read(F.pixel_unshuffle(sketch - 0.5, self.spread).to(cells.dtype))
+        for block in self.blocks:
+            x = block(x)
+        sketch = sketch + F.pixel_shuffle(self.correct(x), self.spread).float()
+        drawn = F.interpolate(sketch, size=self.size, mode="bicubic")
+        return drawn + self.detail(x, sketch).float() if self.detailed else drawn
+
+
+def _enlarged(x: Tensor, side: int) -> Tensor:
+    return x if x.shape[-1] == side else F.interpolate(x, size=side, mode="bilinear")
+
+
+def fixed_noise(side: int) -> np.ndarray:
+    """(1, channels, side, side) float32 of unit variance: the same on every machine, from a hash of integers."""
+    count = NOISE[side] * side * side
+    x = np.arange(count, dtype=np.uint64) + np.uint64(side * 0x9E3779B97F4A7C15 % (1 << 64))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # SplitMix64 (Steele et al. 2014)
+        x = (x ^ (x >> np.uint64(shift))) * np.uint64(factor)
+    x ^= x >> np.uint64(31)
+    uniform = (x >> np.uint64(40)).astype(np.float32) / np.float32(1 << 24)
+    return ((uniform - 0.5) * np.float32(12**0.5)).reshape(1, NOISE[side], side, side)
