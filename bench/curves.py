@@ -42,6 +42,7 @@ _METRICS = {
     "psnr-rgb": ("PSNR", "dB", 2), "ssim-rgb": ("SSIM",), "ms-ssim-rgb": ("MS-SSIM",),
     "ssimulacra2": ("SSIMULACRA2", "", 1), "fd-lite0": ("FD (Lite0)", "", 1, True),
     "top1-agreement": ("top-1 agreement",),
+    **{f"grain-{period}": (f"grain at {period} px", "", 3, True) for period in (8, 16, 32)},
 }  # fmt: skip
 
 

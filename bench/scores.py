@@ -21,7 +21,17 @@ from torch import Tensor
 
 from training.features import Lite0
 from training.losses import LPIPS, LPIPS_SIDE
-from training.metrics import MS_SSIM_SIDE, WINDOW, frechet, ms_ssim_after, psnr, similarities
+from training.metrics import (
+    MS_SSIM_SIDE,
+    PERIODS,
+    WINDOW,
+    fine_detail,
+    frechet,
+    ms_ssim_after,
+    psnr,
+    similarities,
+    unevenness,
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +49,13 @@ METRICS = {
     "ms-ssim-rgb": Metric(True, "five scales, mean over the channels"),
     "ssimulacra2": Metric(True, "100 for equal pictures; below 0 it only orders"),
     "lpips-squeeze": Metric(False, "LPIPS 0.1, SqueezeNet 1.1"),
+    **{f"grain-{period}": Metric(False, f"unevenness of fine detail on a grid of {period} pixels, of the picture alone")
+       for period in PERIODS},
     "fd-lite0": Metric(False, "Frechet distance of EfficientNet-Lite0 features", of_sets=True),
     "top1-agreement": Metric(True, "share that EfficientNet-Lite0 takes for the original's class", of_sets=True),
 }
 SSIMULACRA2_SIDE = 8  # pixels; below, the package finds all pictures alike
+GRAINS = {f"grain-{period}": period for period in PERIODS}
 SETS = {name for name, metric in METRICS.items() if metric.of_sets}
 
 
@@ -82,6 +95,7 @@ class Judge:
             "ssimulacra2": _too_small(smallest, SSIMULACRA2_SIDE)
             or (None if _has("ssimulacra2") else "the package ssimulacra2 is not installed"),
             "lpips-squeeze": _too_small(smallest, LPIPS_SIDE) or (None if lpips else "no weights (--lpips)"),
+            **{name: _too_small(smallest, 2 * period) for name, period in GRAINS.items()},
             **dict.fromkeys(SETS, None if lite0 else "no weights (--lite0)"),
             **unasked,
         }  # fmt: skip
@@ -127,6 +141,9 @@ class Comparison:
             found["ssim-rgb"] = whole.mean(1)
             if "ms-ssim-rgb" in wanted:
                 found["ms-ssim-rgb"] = ms_ssim_after(structure, pixels, self.pixels)
+        if grains := [name for name in wanted if name in GRAINS]:
+            energy = fine_detail(pixels)
+            found |= {name: unevenness(energy, GRAINS[name]) for name in grains}
         if "ssimulacra2" in wanted:
             found["ssimulacra2"] = ssimulacra2(self.original, picture)
         if "lpips-squeeze" in wanted:

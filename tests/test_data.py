@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training.data import Held, Pictures, decode, mix, read_files, read_picture
+from training.data import PLAIN, Held, Pictures, Views, decode, mix, read_files, read_picture
 from training.engine import load_state, save_state
 from training.streaming import Portions, Stream, open_source, portion, random_crop, shuffled, units_of
 
@@ -275,6 +275,24 @@ def test_names_are_not_taken_for_files(tmp_path):
     found = Pictures([tmp_path], SIDE)
     assert (found.names, found.skipped) == (["1.png"], 2)
     assert found.damaged == [f"{tmp_path}/pipe.tar: not a whole tar file (not a file)"]
+
+
+def test_a_stream_may_be_asked_for_augmented_batches_but_crops_alone(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.png").write_bytes(picture(number))
+    how = Views(zoom=1.5, colour=0.1)
+    first, second = (open_source([folder], 4, SIDE, stream=True, workers=0, how=how).batch(0, *more)
+                     for more in ((), (True,)))
+    assert first.equal(second)
+
+
+def test_pictures_are_held_larger_where_views_zoom(tmp_path):
+    (tmp_path / "0.png").write_bytes(picture(0, (2 * SIDE, 3 * SIDE)))
+    sizes = [open_source([tmp_path], 2, SIDE, how=how).store.sizes[0].tolist()
+             for how in (PLAIN, Views(colour=0.1), Views(zoom=1.5))]
+    assert sizes[0] == sizes[1] and min(sizes[0]) == SIDE and min(sizes[2]) == int(SIDE * 1.25)
 
 
 def test_held_pictures_through_the_one_door(tmp_path):

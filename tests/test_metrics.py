@@ -1,12 +1,13 @@
 """Metrics against values that were found another way: by hand, by formula, by loops."""
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from training.metrics import frechet, inception_score, ms_ssim, psnr, ssim, use_of_codes
+from training.metrics import frechet, grain, inception_score, ms_ssim, psnr, ssim, use_of_codes
 
 # ---- pictures -------------------------------------------------------------------------------------------------
 
@@ -102,6 +103,55 @@ def test_ms_ssim_of_flat_negative_and_small_pictures():
     with pytest.raises(ValueError, match="176 x 176 pixels, these are 180 x 175"):
         ms_ssim(torch.zeros(1, 3, 175, 180), torch.zeros(1, 3, 175, 180))
 
+
+def plain_grain(a, period):
+    """One (3, H, W) array: cell after cell, in float64."""
+    line = np.exp(-((np.arange(9) - 4.0) ** 2) / 8)
+    window, detail = np.outer(line, line) / line.sum() ** 2, np.zeros(a.shape[1:])
+    for channel in 255 * a.astype(np.float64):
+        wide = np.pad(channel, 4, mode="reflect")
+        for y, x in np.ndindex(channel.shape):
+            detail[y, x] += (channel[y, x] - (window * wide[y:y + 9, x:x + 9]).sum()) ** 2
+    corners = product(*(range(0, side - period + 1, period) for side in detail.shape))
+    cells = [detail[y:y + period, x:x + period] for y, x in corners]
+    cells = np.stack([cell / (cell.mean() + 1) for cell in cells])
+    return cells.mean(0).var(ddof=1) - cells.var(0, ddof=1).mean() / len(cells)
+
+
+def test_grain_equals_the_loop_over_cells():
+    a = np.random.default_rng(0).random((2, 3, 26, 17), np.float32)
+    a[1, :, 3::8, 5::8] = 0
+    found = grain(torch.from_numpy(a), 8).tolist()
+    assert found == pytest.approx([plain_grain(one, 8) for one in a], rel=1e-4)
+    assert found[1] > 0.04 > abs(found[0])
+
+
+@pytest.mark.parametrize("period", [8, 16, 32])
+def test_grain_sees_marks_of_any_sign_and_colour_on_its_grid_alone(period):
+    torch.manual_seed(0)
+    noise = torch.rand(2, 3, 128, 128) * 0.1 + 0.4
+    marked, scattered = noise.clone(), noise.clone()
+    signs = torch.randint(2, marked[..., ::period, ::period].shape) - 0.5
+    marked[..., ::period, ::period] += 0.6 * signs
+    y, x = torch.randint(128, (2, 128 // period, 128 // period))
+    scattered[..., y, x] += 0.6 * signs
+    assert (grain(noise, period).abs() < 0.03).all() and (grain(scattered, period).abs() < 0.2).all()
+    assert (grain(marked, period) > 1).all()
+
+
+def test_grain_of_flat_and_small_pictures():
+    flat = torch.full((1, 3, 64, 64), 0.25, requires_grad=True)
+    found = grain(flat, 32)
+    found.sum().backward()
+    assert found.item() == pytest.approx(0, abs=1e-6) and flat.grad.isfinite().all()
+    with pytest.raises(ValueError, match="grain at 32 needs pictures of 64 x 64 pixels, these are 80 x 63"):
+        grain(torch.zeros(1, 3, 63, 80), 32)
+
+
+def test_grain_is_measured_in_float32():
+    a = torch.rand(1, 3, 32, 32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert grain(a, 8).item() == pytest.approx(plain_grain(a[0].numpy(), 8), rel=1e-4)
 
 # ---- sets -----------------------------------------------------------------------------------------------------
 

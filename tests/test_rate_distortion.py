@@ -23,11 +23,12 @@ from bench.originals import cropped, read
 from bench.ours import Entrant, entrants, slug
 from bench.records import write
 from bench.rivals import COMMANDS, RawThumbnails, _from_planes, _planes, pack, unpack
-from bench.scores import METRICS, Judge
+from bench.scores import METRICS, Judge, as_tensor
 from bench.thumbnails import FORMATS, SIDES, Thumbnails
 from tests.conftest import DATA
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
+from training.metrics import grain
 
 BUDGETS = (100, 400)
 SETS = {"fd-lite0", "top1-agreement"}
@@ -267,10 +268,13 @@ def test_numbers_that_make_no_sense_are_named(command, capsys, option, least, va
 
 def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
     path = lpips_file(tmp_path)
-    for side, least in ((7, {"lpips-squeeze", "ssimulacra2", "ssim-rgb"}), (16, {"lpips-squeeze"}), (17, set())):
+    sides = {"ms-ssim-rgb": 176, "grain-32": 64, "grain-16": 32, "lpips-squeeze": 17, "grain-8": 16, "ssim-rgb": 11,
+             "ssimulacra2": 8}  # fmt: skip
+    for side in (7, 16, 17, 64):
         judge = Judge(path, smallest=side)
-        assert {name for name, reason in judge.skipped.items() if "smaller than" in reason} == {"ms-ssim-rgb", *least}
-        picture = photo.resize((side, 40))
+        assert {name for name, reason in judge.skipped.items() if "smaller than" in reason} == {
+            name for name, least in sides.items() if side < least}
+        picture = photo.resize((side, max(side, 40)))
         assert judge.against(picture).scores(picture).keys() == {*judge.metrics}
         assert judge.chooser in judge.metrics
 
@@ -487,6 +491,8 @@ def test_scores_of_an_equal_picture(photo):
     found = judge.against(small).scores(small)
     assert found.keys() == {*judge.metrics} and "lpips-squeeze" not in found
     assert found["psnr-rgb"] == 100 and found["ms-ssim-rgb"] == pytest.approx(1, abs=1e-5)
+    for period in (8, 16, 32):
+        assert found[f"grain-{period}"] == pytest.approx(grain(as_tensor(small), period).item(), rel=1e-4)
     assert found.get("ssimulacra2", 100) == pytest.approx(100)
 
 
@@ -494,8 +500,8 @@ def test_metrics_that_cannot_be_had_are_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "ssimulacra2", None)
     monkeypatch.setattr("bench.scores.importlib.util.find_spec", lambda name: None)
     judge = Judge(smallest=100)
-    assert judge.metrics == ["psnr-rgb", "ssim-rgb"]
-    assert judge.skipped.keys() == METRICS.keys() - {"psnr-rgb", "ssim-rgb"}
+    assert judge.metrics == ["psnr-rgb", "ssim-rgb", "grain-8", "grain-16", "grain-32"]
+    assert judge.skipped.keys() == METRICS.keys() - {*judge.metrics}
     assert "176 x 176" in judge.skipped["ms-ssim-rgb"]
 
 

@@ -5,6 +5,8 @@ import json
 import math
 import sys
 import tarfile
+from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -16,12 +18,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.test_linear import fields
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import command, engine, single, stage
+from training import command, engine, hyper, single, stage
 from training.codebook import CodebookCare
-from training.data import Held, Pictures, decode
-from training.engine import EMA, Clock, cosine, save_state
+from training.data import PLAIN, Held, Pictures, Views, decode, sample
+from training.engine import EMA, Clock, cosine, flat, save_state, schedule
 from training.evaluate import contact_sheet, psnr, rates, score
 from training.export import choose_tables, load_averaged
 from training.losses import LPIPS
@@ -31,6 +34,10 @@ from training.starts import spread_points, start_in_2d
 CONFIG = TiTokConfig(
     Tower(32, 1, 2), Tower(32, 1, 2), tokens=8, codes=32, code_width=4, image_size=64, patch_size=16, head_width=8,
     head_blocks=1, head_grid=8, nested=True, min_tokens=2,
+)
+LINEAR = TiTokConfig(
+    Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, image_size=64, patch_size=8, nested=True,
+    min_tokens=4, l2_normalised=False, head="refiner", head_width=16, head_blocks=1, spectrum=48, codebooks=2,
 )
 
 
@@ -134,6 +141,101 @@ def test_centre_crops_are_central(tagged_pictures):
     crops = tagged_pictures.centre_crops(torch.arange(4))
     assert [check_crop(crop, tagged_pictures)[1:] for crop in crops] == [
         (0, 0, False), (18, 0, False), (0, 32, False), (3, 0, False)]
+
+
+# ---- random views ---------------------------------------------------------------------------------------------
+
+EVERYTHING = Views(zoom=1.7, stretch=0.15, colour=0.05)
+
+
+@pytest.fixture
+def large_pictures(tmp_path):
+    """Held at 64 to 80 pixels on the shorter side, and larger, smaller and as large at first."""
+    for index, size in enumerate([(64, 64), (100, 72), (64, 128), (200, 160), (20, 30)]):
+        (tmp_path / f"{index}.png").write_bytes(png(tagged(index, *size)))
+    return Pictures([tmp_path], side=64, largest=80)
+
+
+def test_pictures_may_keep_some_of_the_pixels_that_they_have_more(large_pictures):
+    assert large_pictures.sizes.tolist() == [[64, 64], [72, 100], [128, 64], [80, 100], [96, 64]]
+    middle = large_pictures.centre_crops(torch.tensor([0, 1]))
+    assert check_crop(middle[0], large_pictures)[1:] == (0, 0, False)
+    column = (middle[1, 0, 0] * 255).tolist()  # 72 of 100 columns, from the 14th on, resized to 64
+    assert column == pytest.approx([14 + (i + 0.5) * 72 / 64 - 0.5 for i in range(64)], abs=1e-2)
+
+
+def test_views_without_strength_are_the_crops_of_the_same_step(tagged_pictures):
+    chance = torch.Generator()
+    crops = tagged_pictures.random_crops(50, chance.manual_seed(7))
+    assert tagged_pictures.views(tagged_pictures.draw_views(50, chance.manual_seed(7), PLAIN)).equal(crops)
+    held = Held(tagged_pictures, 8, seed=1)
+    assert held.batch(4, augment=True).equal(held.batch(4))
+
+
+def test_every_view_lies_within_its_picture_and_all_kinds_occur(large_pictures):
+    boxes = large_pictures.draw_views(2000, torch.Generator().manual_seed(0), EVERYTHING)
+    whole = large_pictures.sizes[boxes.which].float()
+    assert (boxes.corners >= 0).all() and (boxes.corners + boxes.sizes <= whole + 1e-3).all()
+    zoom = whole.amin(1) / boxes.sizes.prod(1).sqrt()
+    assert 0.999 < zoom.min() < 1.05 and 1.6 < zoom.max() < 1.85, "as asked, or less where it was clipped"
+    wider = boxes.sizes[:, 1] / boxes.sizes[:, 0]
+    assert 1 / 1.1501 < wider.min() < 0.89 and 1.12 < wider.max() < 1.1501
+    assert 0.9 < boxes.gains.min() < 0.95 and 1.05 < boxes.gains.max() < 1.1026 and boxes.lifts.abs().max() < 0.08
+    assert 0.4 < boxes.flips.float().mean() < 0.6 and set(boxes.which.tolist()) == {0, 1, 2, 3, 4}
+    assert (boxes.corners + boxes.sizes > whole - 1.5).any() and (boxes.corners == 0).any(), "up to every edge"
+
+
+def test_a_view_shows_what_its_box_holds(large_pictures):
+    views = Views(zoom=1.7, stretch=0.15)
+    boxes = large_pictures.draw_views(40, torch.Generator().manual_seed(1), views)
+    boxes = boxes._replace(which=boxes.which.clamp(max=2))  # the others were resized
+    boxes = boxes._replace(corners=torch.zeros_like(boxes.corners), sizes=boxes.sizes.clamp(max=64))
+    pixels = large_pictures.views(boxes) * 255
+    centres = (torch.arange(64) + 0.5) / 64
+    for view, size, flip in zip(pixels, boxes.sizes, boxes.flips, strict=True):
+        rows, columns = ((centres * length - 0.5).clamp(min=0) for length in size)
+        columns = columns.flip(0) if flip else columns
+        torch.testing.assert_close(view[0], columns.expand(64, 64), atol=1e-2, rtol=0)
+        torch.testing.assert_close(view[1], rows[:, None].expand(64, 64), atol=1e-2, rtol=0)
+
+
+def test_colours_change_about_the_middle_grey_and_stay_in_range():
+    pixels = torch.tensor([[0, 51, 255]], dtype=torch.uint8).expand(4, 3)
+    store = Pictures.__new__(Pictures)
+    store.side, store.alike, store.pixels, store.names = 2, True, pixels, ["a"]
+    store.starts, store.sizes = torch.tensor([0]), torch.tensor([[2, 2]])
+    boxes = store.draw_views(500, torch.Generator().manual_seed(0), Views(colour=0.1))
+    found = store.views(boxes)[:, :, 0, 0]
+    assert found.min() == 0 and found.max() == 1
+    assert found[:, 1].std() > 0.02 and abs(found[:, 1].mean() - 0.2) < 0.01
+    assert (found[:, 1] - 0.2).abs().max() < 0.16
+
+
+def test_views_depend_on_seed_and_step_alone_and_are_shared_by_ranks(large_pictures):
+    def held(**order):
+        return Held(large_pictures, 8, seed=3, how=EVERYTHING, **order)
+
+    whole = [held().batch(step, augment=True) for step in range(3)]
+    later = held()
+    assert later.batch(2, True).equal(whole[2]) and later.batch(1, True).equal(whole[1])
+    assert not whole[0].equal(whole[1]) and not whole[0].equal(held().batch(0))
+    assert torch.cat([held(rank=rank, ranks=2).batch(1, True) for rank in (0, 1)]).equal(whole[1])
+    assert whole[0].shape == (8, 3, 64, 64) and whole[0].dtype == torch.float32
+    assert whole[0].stride() == held().store.crops(*held().store.draw(8, torch.Generator())).stride()
+
+
+def test_views_wait_for_nothing(large_pictures):
+    boxes = large_pictures.draw_views(4, torch.Generator().manual_seed(0), EVERYTHING)
+    with Named() as seen:
+        large_pictures.draw_views(4, torch.Generator().manual_seed(0), EVERYTHING)
+        sample(large_pictures.pixels, large_pictures.starts[boxes.which], large_pictures.sizes[boxes.which], boxes, 64)
+    assert "index" in seen.names and not seen.names & {"_local_scalar_dense", "nonzero", "index_put_"}
+
+
+@pytest.mark.parametrize("wrong", [{"zoom": 0.9}, {"stretch": -0.1}, {"colour": 1.0}])
+def test_strengths_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(SystemExit, match="a zoom is 1 or more"):
+        Views(**wrong)
 
 
 # ---- losses and metrics ---------------------------------------------------------------------------------------
@@ -265,6 +367,54 @@ def test_cosine_rises_and_falls_to_its_floor():
     assert cosine(1, floor=0) == pytest.approx(0)
 
 
+def test_a_plateau_ends_in_a_straight_line():
+    assert [flat(p, 0.5, 0.1) for p in (0, 0.5, 0.75, 1)] == pytest.approx([1, 1, 0.55, 0.1])
+    assert flat(1, 1.0) == 1
+
+
+def test_schedules_by_hand():
+    ours = hyper.SHORT["single"]
+    assert (ours.warmup_steps, ours.flat, ours.floor) == (100, 0.55, 0.01)
+    assert schedule(0, 0, ours) == pytest.approx(0.01) and schedule(0.001, 49, ours) == pytest.approx(0.5)
+    assert schedule(0.05, 3, ours) == pytest.approx(0.5), "a run of few steps has a tenth of it for the rise"
+    assert schedule(0.1, 9, ours) == schedule(0.1, 100, ours) == schedule(0.55, 1000, ours) == 1
+    assert schedule(0.775, 1000, ours) == pytest.approx(0.505) and schedule(1, 2000, ours) == pytest.approx(0.01)
+
+    rounded = replace(ours, flat=0.0)
+    assert schedule(0.5, 1000, rounded) == pytest.approx(0.505)
+    assert schedule(0.01, 49, rounded) == pytest.approx(0.5)
+
+    published = hyper.PUBLISHED["stage1"]
+    for progress in (0, 0.005, 0.01, 0.3, 1):
+        assert schedule(progress, 5, published) == pytest.approx(cosine(progress, 0.01, 0.1))
+    assert schedule(0, 0, replace(published, warmup=0.0)) == 1
+
+
+def test_a_deadline_ends_the_budget_if_nothing_else_does_before(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 10**9 + now[0]))
+    until, sooner, later = Clock(None, deadline=10**9 + 1100), Clock(1, deadline=10**9 + 1100), Clock(9, None, 0, 10**9)
+    resumed = Clock(None, spent=300, deadline=10**9 + 1100)
+    now[0] += 50
+    assert (until.progress(9), sooner.progress(9), later.progress(9)) == (0.5, pytest.approx(50 / 60), 1)
+    assert resumed.progress(9) == 350 / 400
+    until.go()
+    assert until.progress(9) == 0, "what was done before the clock starts is taken off its budget"
+    now[0] += 25
+    assert until.progress(9) == 0.5
+
+
+def test_a_deadline_is_a_time_of_day_or_a_number_of_seconds():
+    assert command.moment("1700000000.5") == 1700000000.5
+    now = datetime.now().timestamp()
+    for text in ("00:00:00", "12:30", "23:59:59"):
+        found = command.moment(text)
+        assert 0 < found - now <= 25 * 3600 and datetime.fromtimestamp(found).strftime("%H:%M:%S").startswith(text)
+    for text in ("soon", "25:00", "1:2:3:4"):
+        with pytest.raises(ValueError):
+            command.moment(text)
+
+
 def test_a_checkpoint_survives_a_failure_while_the_next_is_written(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
     save_state(path, {"step": 1})
@@ -307,11 +457,16 @@ def test_start_in_2d_places_every_prefix_over_the_whole_picture():
 
 
 def test_most_of_each_batch_keeps_all_tokens_and_every_prefix_has_its_turn():
-    ladders = [prefix_lengths(PRESETS["default"], step) for step in range(6)]
+    ladders = [prefix_lengths(PRESETS["default_2"], step) for step in range(6)]
     for lengths in ladders:
         assert len(lengths) == 8 and lengths.count(128) == 5 and lengths.count(32) == 1
     assert {length for lengths in ladders for length in lengths} == {32, 48, 64, 96, 128}
     assert prefix_lengths(PRESETS["titok_l32"], 0) == [32]
+    alone = [prefix_lengths(PRESETS["default"], step) for step in range(24)]  # with linear paths
+    assert all(lengths == [128] for lengths in alone[::2]) and {len(lengths) for lengths in alone} == {1}
+    assert {length for (length,) in alone[1::2]} == {32, 48, 64, 96}
+    short = preset("default", tokens=16, min_tokens=12)
+    assert all(12 <= length <= 16 for step in range(24) for length in prefix_lengths(short, step))
 
 
 def test_each_picture_is_drawn_from_its_own_prefix():
@@ -402,11 +557,11 @@ def stop_after(monkeypatch, batches):
     """The run is interrupted when it asks for one batch more."""
     original, left = Held.batch, [batches]
 
-    def batch(self, step):
+    def batch(self, step, *more):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
-        return original(self, step)
+        return original(self, step, *more)
 
     monkeypatch.setattr(Held, "batch", batch)
     return lambda: monkeypatch.setattr(Held, "batch", original)
@@ -507,3 +662,158 @@ def test_lpips_joins_late_in_a_run(trainer, tmp_path, lpips):
     logged = [row for row in rows(trainer.out) if "loss" in row]
     with_lpips = [row["minutes"] / 0.2 for row in logged if "lpips" in row]
     assert 0 < len(with_lpips) < len(logged) and min(with_lpips) >= 0.5
+
+
+def test_a_run_ends_at_its_deadline(trainer, monkeypatch):
+    monkeypatch.setattr(engine.time, "time", lambda: 10**9 + engine.time.monotonic(), raising=False)
+    trainer("--deadline", str(10**9 + 10))
+    assert 9 <= state_of(trainer.out)["spent"] <= 11
+
+
+def test_a_rehearsal_leaves_no_trace(trainer, tmp_path):
+    """Neither in weights, averages, moments and the codebook's care nor in what the adversary has learned."""
+    common = ("--adversary", "0.1", "--adversary-width", "32", "--adversary-start", "0.5", "--minutes", "100")
+    for steps in ("1", "12"):  # of a run that begins, and of one that goes on
+        states = []
+        for name, more in (("plain", ()), ("rehearsed", ("--rehearse",))):
+            updates, original = [], single.Single.update
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(single.Single, "update", lambda *args: (updates.append(1), original(*args))[1])  # noqa: B023
+                trainer(*common, *more, "--steps", steps, "--out", str(tmp_path / name), "--resume")
+            states.append(state_of(tmp_path / name))
+            expected = int(steps) - (1 if steps == "12" else 0)
+            assert len(updates) == expected + (single.Single.warmups + 1 if more else 0)
+        plain, rehearsed = (flattened(state) for state in states)
+        assert plain.keys() == rehearsed.keys()
+        differing = [key for key, value in plain.items() if key != "/spent" and not same(value, rehearsed[key])]
+        assert not differing
+
+
+def flattened(state, prefix=""):
+    """Every leaf of nested dictionaries and lists, by its path."""
+    if isinstance(state, dict | list | tuple):
+        items = state.items() if isinstance(state, dict) else enumerate(state)
+        return {path: leaf for name, value in items for path, leaf in flattened(value, f"{prefix}/{name}").items()}
+    return {prefix: state}
+
+
+def same(a, b):
+    return a.equal(b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_only_compiled_runs_rehearse_unless_asked(trainer, monkeypatch):
+    rehearsed = []
+    monkeypatch.setattr(single.Single, "rehearse", lambda self, batch: rehearsed.append(1))
+    monkeypatch.setattr(single.Single, "compiled", lambda self, module: module)
+    monkeypatch.setattr(stage.Stage, "views", lambda self: PLAIN)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    for words, expected in ((("--no-compile",), 0), (("--compile",), 1), (("--compile", "--no-rehearse"), 0),
+                            (("--no-compile", "--rehearse"), 1)):
+        rehearsed.clear()
+        trainer("--minutes", "0.01", *words)
+        assert len(rehearsed) == expected
+
+
+def test_random_views_are_for_the_first_part_of_a_run_of_our_own(trainer, monkeypatch):
+    asked, original = [], Held.batch
+
+    def batch(self, step, *more):
+        asked.append(bool(more))
+        return original(self, step, *more)
+
+    monkeypatch.setattr(Held, "batch", batch)
+    trainer("--minutes", "100", "--steps", "20")
+    assert asked == [True] * 17 + [False] * 3
+    asked.clear()
+    trainer("--minutes", "100", "--steps", "4", "--recipe", "published")
+    assert asked == [False] * 4
+
+
+def test_a_row_tells_the_pace_and_a_score_how_well_seen_pictures_are_drawn(trainer, folder):
+    trainer("--val", str(folder), "--minutes", "0.2", "--log-every", "5")
+    paces = [row["pictures_per_second"] for row in rows(trainer.out) if "pictures_per_second" in row]
+    assert paces and all(0 < pace <= 8 / 0.05 for pace in paces)
+    last = rows(trainer.out)[-1]
+    assert last["train/psnr/8"] == pytest.approx(last["val/psnr/8"], abs=0.1), "these are the same pictures"
+
+
+def test_blocks_are_compiled_in_place_and_the_average_is_not(trainer, monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
+    monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append("whole") or function)
+    plain = single.Single(trainer.options("--no-compile"))
+    assert not asked
+    compiled = single.Single(trainer.options("--compile"))
+    assert [name for name, _ in asked] == ["Block", "Block", "Upsampler"]
+    assert all(options == {"dynamic": False} for _, options in asked)
+    assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
+    other = nn.Linear(2, 2)
+    assert compiled.compiled(other) is other and asked[-1] == "whole"
+
+
+# ---- linear paths ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linear(trainer, monkeypatch):
+    """Runs with a preset that has linear paths."""
+    monkeypatch.setitem(PRESETS, "linear", LINEAR)
+
+    def run(*more):
+        return trainer("--preset", "linear", *more)
+
+    run.options, run.out = trainer.options, trainer.out
+    return run
+
+
+def test_a_run_with_linear_paths_begins_in_closed_form_and_keeps_what_it_has(linear, tmp_path):
+    folder = tmp_path / "fields"
+    folder.mkdir()
+    for number, field in enumerate(fields(64)):
+        Image.fromarray((field.permute(1, 2, 0) * 255).byte().numpy()).save(folder / f"{number:02}.png")
+    scores = []
+    for steps in ("1", "40"):
+        out = linear.out / steps
+        linear("--data", str(folder), "--val", str(folder), "--minutes", "100", "--steps", steps, "--out", str(out),
+               "--rate", "1e-3", "--muon-rate", "0", "--lpips-weight", "0", "--augment-until", "0")
+        assert state_of(out)["started"], "codes stand for pictures from the start"
+        assert all(math.isfinite(value) for row in rows(out) for value in row.values())
+        scores.append(rows(out)[-1]["val/psnr/16"])
+        assert load_averaged(out / "state.pt").config == LINEAR
+    assert scores[0] > 28 and scores[1] > scores[0] - 0.2
+
+
+def test_a_killed_run_with_linear_paths_goes_on_without_a_second_start(linear, monkeypatch):
+    common = ("--minutes", "100", "--steps", "6")
+    linear(*common)
+    whole = flattened(state_of(linear.out))
+    starts, original = [], single.start_linear
+    monkeypatch.setattr(single, "start_linear", lambda *args: (starts.append(1), original(*args)))
+    other = str(linear.out.with_name("other"))
+    linear("--minutes", "100", "--steps", "3", "--out", other)
+    linear(*common, "--out", other, "--resume")
+    assert len(starts) == 1
+    resumed = flattened(state_of(linear.out.with_name("other")))
+    assert whole.keys() == resumed.keys()
+    assert resumed["/step"] == whole["/step"] == 6
+
+
+def test_detail_is_learned_where_a_loss_sees_it(linear):
+    def detail(*more):
+        stage = single.Single(linear.options("--preset", "linear", *more))
+        head = stage.model.decoder.ffn
+        return head.detailed, all(value.requires_grad for value in head.detail.parameters())
+
+    assert detail("--lpips-weight", "0") == (False, False)
+    assert detail() == (True, True)
+
+
+def test_a_linear_start_wants_linear_paths(trainer):
+    with pytest.raises(SystemExit, match="has no linear paths: give --start 2d"):
+        trainer("--start", "linear")
+
+
+@pytest.mark.parametrize("start", ["2d", "published"])
+def test_other_starts_suit_linear_paths_too(linear, start):
+    linear("--start", start, "--minutes", "100", "--steps", "2")
+    assert state_of(linear.out)["step"] == 2

@@ -29,7 +29,7 @@ class CodebookCare:
     def step(self, tokens: Tensor, latents: Tensor, restart: bool = True) -> Tensor:
         """Note the (B, K) tokens just used on any rank; replace idle codes if ``restart``. Returns how many were."""
         used = torch.zeros_like(self.idle, dtype=torch.bool)
-        used.index_fill_(0, tokens.flatten(), True)  # `used[...] = True` would wait for the device
+        used.index_fill_(0, self.quantizer.rows(tokens).flatten(), True)  # `used[...] = True` would wait for the device
         used = parallel.anywhere(used)
         self.idle = torch.where(used, 0, self.idle + 1)
         dead = (self.idle > self.patience) & restart
@@ -42,12 +42,20 @@ class CodebookCare:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.idle.copy_(state["idle"])
 
+    def _picks(self, latents: Tensor, count: int) -> Tensor:
+        """(count, d) of the (B, K, d) latents at random; for each of several codebooks, of positions that it serves."""
+        if self.quantizer.importance is None:
+            flat = latents.flatten(0, -2)
+            return flat[torch.randint(len(flat), (count,), device=flat.device)]
+        books = torch.arange(count, device=latents.device) // self.quantizer.codes
+        place = torch.randint(self.quantizer.share, (count,), device=latents.device) + books * self.quantizer.share
+        return latents[torch.randint(len(latents), (count,), device=latents.device), place]
+
     @torch.no_grad()
     def _replace(self, codes: Tensor, latents: Tensor) -> None:
         """Without a host synchronisation: rows that stay are rewritten with themselves."""
         weight = self.quantizer.embedding.weight
-        flat = latents.detach().float().flatten(0, -2)
-        picks = flat[torch.randint(len(flat), (len(weight),), device=flat.device)]
+        picks = self._picks(latents.detach().float(), len(weight))
         if self.quantizer.l2_normalised:
             picks = torch.nn.functional.normalize(picks, dim=-1)
         picks = picks + 0.01 * picks.std() * torch.randn_like(picks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,20 @@ def parse_known(stage: type[Stage], arguments: list[str]) -> tuple[argparse.Name
     return _parser(stage, stage.__doc__).parse_known_args(arguments)
 
 
+def moment(text: str) -> float:
+    """Seconds since the epoch as such, or as a time of day, HH:MM or HH:MM:SS: the next such moment here.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if ":" not in text:
+        return float(text)
+    now = datetime.now()
+    found = datetime.strptime(text, "%H:%M:%S" if text.count(":") > 1 else "%H:%M")
+    found = datetime.combine(now.date(), found.time())
+    return (found if found > now else found + timedelta(days=1)).timestamp()
+
+
 def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,
@@ -33,6 +48,8 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
     add("--out", type=Path, required=True, help="folder for checkpoints and logs")
     add("--minutes", type=float, help="the whole budget; schedules are fitted to it")
+    add("--deadline", type=moment, metavar="TIME", help="when the budget ends at the latest: a time of day, HH:MM:SS, "
+        "or seconds since the epoch; a last score and files come after it")
     add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
     if "lpips_weight" not in hyper.UNUSED[stage.name]:
         add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them no LPIPS is in the loss")
@@ -54,6 +71,9 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
         help="bfloat16 autocast (default: where the device multiplies it natively; elsewhere it is slow beyond use)")
     add("--compile", action=argparse.BooleanOptionalAction, default=torch.cuda.is_available(),
         help="torch.compile (default: on CUDA)")
+    add("--rehearse", action=argparse.BooleanOptionalAction,
+        help="updates before the clock starts that are undone, so that compiling costs no minutes (default: with "
+             "--compile)")
     stage.add_options(parser)
     hyper.add_options(parser, stage.name)
     parser.set_defaults(init=None, side=256, lpips=None, lite0=None)

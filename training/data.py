@@ -1,22 +1,25 @@
 """Training pictures: WebDataset tar shards or plain folders, decoded once and kept as uint8 on the device.
 
 All pictures lie end to end in one flat (P, 3) tensor, whatever their sizes, and a batch of random crops is a single
-gather from it: no workers, no queues, and on a GPU no traffic from the host. What cannot be read is skipped and
-counted. Sets too large to hold are for ``training.streaming``.
+gather from it: no workers, no queues, and on a GPU no traffic from the host. So is a batch of random views, which are
+zoomed, stretched and tinted besides. What cannot be read is skipped and counted. Sets too large to hold are for
+``training.streaming``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import sys
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from titokcodec import images
 
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
+ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
 AHEAD = 64  # files that wait for a decoder or for their turn, at most
 
 Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
@@ -144,8 +148,9 @@ def read_picture(data: bytes) -> np.ndarray | None:
         return None
 
 
-def decode(data: bytes, side: int) -> np.ndarray | None:
-    """The picture as (h, w, 3) uint8 with its shorter side at ``side`` pixels, or None if it cannot be read."""
+def decode(data: bytes, side: int, largest: int | None = None) -> np.ndarray | None:
+    """The picture as (h, w, 3) uint8, or None if it cannot be read. Its shorter side has ``side`` pixels or, if
+    ``largest`` is given, as many as it came with, but no fewer than ``side`` and no more than ``largest``."""
     pixels = read_picture(data)
     if pixels is None:
         return None
@@ -153,17 +158,20 @@ def decode(data: bytes, side: int) -> np.ndarray | None:
     short = min(width, height)
     keep_w, keep_h = min(width, int(short * LONGEST)), min(height, int(short * LONGEST))
     left, top = (width - keep_w) / 2, (height - keep_h) / 2
+    side = min(max(short, side), largest or side)
     size = max(side, round(side * keep_w / short)), max(side, round(side * keep_h / short))
     box = (left, top, left + keep_w, top + keep_h)
     return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box))
 
 
-def _decoded(files: Iterable[tuple[str, str, bytes]], side: int) -> Iterator[tuple[str, str, np.ndarray | None]]:
+def _decoded(
+    files: Iterable[tuple[str, str, bytes]], side: int, largest: int | None
+) -> Iterator[tuple[str, str, np.ndarray | None]]:
     """Decodes in threads and in order, reading no further ahead than it must."""
     waiting: deque = deque()
     with ThreadPoolExecutor() as pool:
         for where, name, data in files:
-            waiting.append((where, name, pool.submit(decode, data, side)))
+            waiting.append((where, name, pool.submit(decode, data, side, largest)))
             if len(waiting) > AHEAD:
                 where, name, pixels = waiting.popleft()
                 yield where, name, pixels.result()
@@ -172,8 +180,96 @@ def _decoded(files: Iterable[tuple[str, str, bytes]], side: int) -> Iterator[tup
             yield where, name, pixels.result()
 
 
+@dataclass(frozen=True)
+class Views:
+    """How far random views go beyond plain crops, which are squares as large as the picture is on its shorter side.
+
+    Attributes:
+        zoom: The smallest view has a side of one part in ``zoom`` of that; 1 takes no part of it away.
+        stretch: .15 makes a view up to 15 % wider than high before it becomes a square, or higher than wide.
+        colour: .05 moves brightness, contrast and the gain of each channel by up to 5 %.
+
+    Raises:
+        SystemExit: a strength makes no sense.
+    """
+
+    zoom: float = 1.0
+    stretch: float = 0.0
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.zoom < 1 or self.stretch < 0 or not 0 <= self.colour < 1:
+            raise SystemExit("a zoom is 1 or more, a stretch 0 or more, and a change of colour from 0 to 1")
+
+
+PLAIN = Views()
+
+
+class Boxes(NamedTuple):
+    """Parts of n pictures, each to become a square of pixels.
+
+    Attributes:
+        which: (n,) int64 number of the picture.
+        corners: (n, 2) float32 row and column where the part begins, in pixels of the picture.
+        sizes: (n, 2) float32 height and width of it, in pixels of the picture.
+        flips: (n,) bool, whether it is mirrored.
+        gains: (n, 3) float32 that the channels, from 0 to 1, are multiplied by.
+        lifts: (n, 3) float32 that is added to them then.
+    """
+
+    which: Tensor
+    corners: Tensor
+    sizes: Tensor
+    flips: Tensor
+    gains: Tensor
+    lifts: Tensor
+
+    def part(self, mine: slice) -> Boxes:
+        """Some of them."""
+        return Boxes(*(value[mine] for value in self))
+
+
+def sample(pixels: Tensor, starts: Tensor, sizes: Tensor, boxes: Boxes, side: int) -> Tensor:
+    """(n, 3, side, side) float32 in [0, 1]: parts of pictures, resized bilinearly.
+
+    ``torch.compile`` makes one kernel of it: the four neighbours of every place are gathered where they are mixed.
+    Where a box is as large as what becomes of it and begins at a whole pixel, the picture's own pixels come out.
+
+    Args:
+        pixels: (P, 3) uint8, pictures end to end.
+        starts: (n,) int64, where in ``pixels`` each box's picture starts.
+        sizes: (n, 2) int64, height and width of each box's picture.
+    """
+    centres = torch.arange(side, device=pixels.device) + 0.5
+    places = boxes.corners[:, :, None] + centres * (boxes.sizes / side)[:, :, None] - 0.5  # (n, 2, side)
+    last = sizes[:, :, None] - 1
+    places = torch.minimum(places.clamp(min=0), last)
+    rows, columns = places.unbind(1)
+    columns = torch.where(boxes.flips[:, None], columns.flip(1), columns)
+    top, left = rows.long(), columns.long()
+    bottom, right = torch.minimum(top + 1, last[:, 0]), torch.minimum(left + 1, last[:, 1])
+    down, across = (rows - top)[:, :, None, None], (columns - left)[:, None, :, None]
+
+    def gathered(row: Tensor, column: Tensor) -> Tensor:
+        return pixels[(starts[:, None] + row * sizes[:, 1:])[:, :, None] + column[:, None, :]].float()
+
+    upper = torch.lerp(gathered(top, left), gathered(top, right), across)  # (n, side, side, 3)
+    lower = torch.lerp(gathered(bottom, left), gathered(bottom, right), across)
+    found = torch.lerp(upper, lower, down)
+    tinted = found / 255 * boxes.gains[:, None, None] + boxes.lifts[:, None, None]
+    return tinted.clamp(0, 1).permute(0, 3, 1, 2)  # channels last in memory, as ``crops`` are and models like it
+
+
 class Pictures:
     """A set of pictures in memory, each with its shorter side at ``side`` pixels.
+
+    Args:
+        sources: Tar shards, pictures, and folders of both.
+        side: Side of the crops.
+        limit: Hold the first pictures only.
+        device: Where to hold them.
+        largest: Hold pictures as large as they are, if they have from ``side`` to so many pixels on the shorter side;
+            smaller ones are enlarged, larger ones reduced.
 
     Attributes:
         names: File names, in order.
@@ -185,15 +281,16 @@ class Pictures:
     """
 
     def __init__(
-        self, sources: list[Path], side: int = 256, limit: int | None = None, device: str | torch.device = "cpu"
+        self, sources: list[Path], side: int = 256, limit: int | None = None, device: str | torch.device = "cpu",
+        largest: int | None = None,
     ) -> None:
-        self.side = side
+        self.side, self.alike = side, not largest or largest <= side
         self.names: list[str] = []
         rejects = Rejects()
         pieces: deque[Tensor] = deque()
         sizes = []
         files = islice(read_files(find(sources, rejects.add), rejects.add), limit)
-        for where, name, pixels in _decoded(files, side):
+        for where, name, pixels in _decoded(files, side, largest):
             if pixels is None:
                 rejects.add(where, name, "cannot be read as a picture")
                 continue
@@ -223,6 +320,7 @@ class Pictures:
         count, device = len(which), self.pixels.device
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
+        corner = torch.minimum(corner, spare)  # a product of floats may round up to the next whole number
         return corner, torch.rand(count, generator=generator, device=device) < 0.5
 
     def random_crops(self, count: int, generator: torch.Generator) -> Tensor:
@@ -230,8 +328,11 @@ class Pictures:
         return self.crops(*self.draw(count, generator))
 
     def centre_crops(self, which: Tensor) -> Tensor:
-        """(len(which), 3, side, side) float32 in [0, 1]: the middle of the pictures asked for."""
+        """(len(which), 3, side, side) float32 in [0, 1]: the middle of the pictures asked for, all that there is of it
+        on the shorter side."""
         which = which.to(self.pixels.device)
+        if not self.alike:
+            return self.views(self.middles(which))
         return self.crops(which, (self.sizes[which] - self.side) // 2, torch.zeros_like(which, dtype=torch.bool))
 
     def crops(self, which: Tensor, corner: Tensor, flips: Tensor) -> Tensor:
@@ -241,6 +342,41 @@ class Pictures:
         columns = corner[:, 1:] + torch.where(flips[:, None], steps.flip(0), steps)
         index = (self.starts[which, None] + rows * self.sizes[which, 1:])[:, :, None] + columns[:, None, :]
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)
+
+
+    def middles(self, which: Tensor) -> Boxes:
+        """The largest square in the middle of the pictures asked for."""
+        sizes = self.sizes[which]
+        short = sizes.amin(1, keepdim=True)
+        ones = torch.ones(len(which), 3, device=sizes.device)
+        flips = torch.zeros_like(which, dtype=torch.bool)
+        return Boxes(which, ((sizes - short) // 2).float(), short.expand(-1, 2).float(), flips, ones, ones - 1)
+
+    def draw_views(self, count: int, generator: torch.Generator, how: Views = PLAIN) -> Boxes:
+        """Boxes of random pictures, sizes, proportions, positions, flips and colours, each within its picture.
+
+        Zooms and proportions are uniform in their logarithms. Without zoom and stretch, and where a picture has
+        ``side`` pixels on its shorter side, these are the crops that ``draw`` gives for the same random numbers.
+        """
+        device = self.pixels.device
+        which = torch.randint(len(self), (count,), generator=generator, device=device)
+        where = torch.rand(count, 2, generator=generator, device=device)
+        flips = torch.rand(count, generator=generator, device=device) < 0.5
+        zoom, stretch, light, contrast, *gains = torch.rand(count, 7, generator=generator, device=device).unbind(1)
+        whole = self.sizes[which].float()
+        wider = torch.exp((stretch - 0.5) * math.log1p(how.stretch))  # each side bears half of it
+        side = whole.amin(1) * torch.exp(zoom * -math.log(how.zoom))
+        sizes = torch.minimum(torch.stack([side / wider, side * wider], dim=1), whole)
+        spare = whole - sizes
+        corners = torch.minimum((where * (spare.floor() + 1)).floor(), spare)  # at whole pixels, so as not to blur
+        gain = 1 + how.colour * (2 * torch.stack(gains, dim=1) - 1)
+        contrast, light = 1 + how.colour * (2 * contrast - 1), how.colour * (2 * light - 1)
+        lift = (0.5 - 0.5 * contrast + light)[:, None] * gain  # contrast turns about the middle grey
+        return Boxes(which, corners, sizes, flips, contrast[:, None] * gain, lift)
+
+    def views(self, boxes: Boxes, sampler: Callable[..., Tensor] = sample) -> Tensor:
+        """(n, 3, side, side) float32 in [0, 1]: what lies in the boxes, as ``sample`` or what is made of it says."""
+        return sampler(self.pixels, self.starts[boxes.which], self.sizes[boxes.which], boxes, self.side)
 
 
 class Repeatable:
@@ -276,23 +412,36 @@ class Repeatable:
 
 
 class Held(Repeatable):
-    """Batches of random crops.
+    """Batches of random crops or views.
 
     Args:
         pictures: The set. order: As for ``Repeatable``, from the size on.
+        how: What views are like where a batch is to be augmented.
+        compiled: Whether to sample them by a compiled kernel.
 
     Attributes:
         pictures: Their number. skipped, damaged: see ``Pictures``.
     """
 
-    def __init__(self, pictures: Pictures, *order: int, **named: int) -> None:
+    def __init__(
+        self, pictures: Pictures, *order: int, how: Views = PLAIN, compiled: bool = False, **named: int
+    ) -> None:
         super().__init__(pictures.pixels.device, *order, **named)
-        self.store = pictures
+        self.store, self.how = pictures, how
+        self.sampler = torch.compile(sample, dynamic=False) if compiled else sample
         self.pictures, self.skipped, self.damaged = len(pictures), pictures.skipped, pictures.damaged
 
-    def batch(self, step: int) -> Tensor:
-        """(size / ranks, 3, side, side) float32 in [0, 1] on the pictures' device, without waiting for it."""
-        return self.store.crops(*(choice[self.mine] for choice in self.store.draw(self.size, self.chance(step))))
+    def batch(self, step: int, augment: bool = False) -> Tensor:
+        """(size / ranks, 3, side, side) float32 in [0, 1] on the pictures' device, without waiting for it.
+
+        Args:
+            step: What the batch depends on, besides the seed.
+            augment: Whether to take the views that ``how`` describes, rather than plain crops.
+        """
+        chance, how = self.chance(step), self.how if augment else PLAIN
+        if how == PLAIN and self.store.alike:
+            return self.store.crops(*(choice[self.mine] for choice in self.store.draw(self.size, chance)))
+        return self.store.views(self.store.draw_views(self.size, chance, how).part(self.mine), self.sampler)
 
 
 def share_of(size: int, ranks: int) -> int:

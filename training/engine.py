@@ -21,25 +21,33 @@ _BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|b
 
 
 class Clock:
-    """Progress through a budget of minutes or of steps, whichever ends first, counting what came before a resume.
+    """Progress through a budget of minutes or of steps or until a deadline, whichever ends first, counting what came
+    before a resume.
 
     Args:
         minutes: The whole budget of time, if there is one.
         steps: The whole number of updates, if there is one.
         spent: Seconds already used by earlier runs.
+        deadline: When the time is over, in seconds since the epoch, if there is such a moment.
     """
 
-    def __init__(self, minutes: float | None, steps: int | None = None, spent: float = 0.0) -> None:
+    def __init__(
+        self, minutes: float | None, steps: int | None = None, spent: float = 0.0, deadline: float | None = None
+    ) -> None:
         for value, unit in ((minutes, "minutes"), (steps, "steps")):
             if value is not None and value <= 0:
                 raise SystemExit(f"the budget is {value} {unit}: give more than 0")
-        self.minutes, self.steps = minutes, steps
+        self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.go(spent)
 
     def go(self, spent: float | None = None) -> None:
-        """Count from now on; what was spent before is kept unless given."""
+        """Count from now on; what was spent before is kept unless given. Until a deadline there is what was spent and
+        what is left."""
         self.before = spent if spent is not None else self.before
         self.began = time.monotonic() - self.before
+        self.seconds = self.minutes * 60 if self.minutes else math.inf
+        if self.deadline:
+            self.seconds = min(self.seconds, self.before + self.deadline - time.time())
 
     @property
     def spent(self) -> float:
@@ -48,7 +56,7 @@ class Clock:
 
     def progress(self, step: int) -> float:
         """Share of the budget used after ``step`` updates, 0 to 1."""
-        by_time = self.spent / (self.minutes * 60) if self.minutes else 0.0
+        by_time = self.spent / self.seconds if self.seconds > 0 else 1.0
         by_steps = step / self.steps if self.steps else 0.0
         return min(max(by_time, by_steps), 1.0)
 
@@ -58,6 +66,26 @@ def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
     if progress < warmup:
         return max(progress / warmup, floor)
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def flat(progress: float, share: float, floor: float = 0.01) -> float:
+    """Learning-rate factor: 1 for a ``share`` of the run, then down to ``floor`` in a straight line."""
+    return 1.0 if progress <= share else floor + (1 - floor) * (1 - progress) / (1 - share)
+
+
+def schedule(progress: float, step: int, hyper: Hyper) -> float:
+    """Learning-rate factor of a step, as ``hyper`` says: a rise, then a plateau and a line or half a cosine.
+
+    A rise of so many steps lets optimizers find their moments, which takes no longer in a longer run; a run of few
+    steps has a tenth for it.
+    """
+    warmup, floor = 0.0 if hyper.warmup_steps else hyper.warmup, hyper.floor
+    if hyper.warmup_steps:
+        rise = max((step + 1) / hyper.warmup_steps, progress / 0.1)
+    else:
+        rise = progress / warmup if warmup else 1.0
+    fall = flat(progress, hyper.flat, floor) if hyper.flat else cosine(max(progress, warmup), warmup, floor)
+    return min(max(rise, floor), fall)
 
 
 class Optimizers:
@@ -73,7 +101,10 @@ class Optimizers:
         rest = [(name, p) for name, p in named if id(p) not in chosen]
         plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
         decayed = [p for name, p in rest if not (p.ndim < 2 or "embed" in name or "token" in name)]
+        linear = [p for name, p in rest if ".linear." in name]  # set in closed form, so they have little left to learn
+        decayed, plain = ([p for p in some if all(p is not q for q in linear)] for some in (decayed, plain))
         groups = [{"params": decayed, "weight_decay": hyper.decay}, {"params": plain, "weight_decay": 0.0}]
+        groups += [{"params": linear, "weight_decay": 0.0, "lr": hyper.linear_rate}] if linear else []
         betas = (hyper.beta1, hyper.beta2)
         self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas)]
         if matrices:

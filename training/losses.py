@@ -1,5 +1,5 @@
-"""What a drawn picture is judged by: squared error, LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), and
-a classifier's logits. Weights are given by path."""
+"""What a drawn picture is judged by: squared error, LPIPS v0.1 with the SqueezeNet 1.1 trunk (Zhang et al. 2018), a
+classifier's logits and features, marks on a grid, and texture. Weights are given by path."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ from torch import Tensor, nn
 from titokcodec.errors import WeightsError
 from training.features import Lite0, read_tensors
 from training.hyper import Hyper
+from training.metrics import PERIODS, blurred, detail, fine_detail, unevenness
 
 JITTER = 16  # pixels that a pair is shifted by, at most
-SMALLEST = 0.6  # scale that a pair is shrunk to, at most
+SCALES = (1.0, 0.85, 0.75, 0.6)  # that a pair is shrunk to; few, so that convolutions are planned once for each
+BLUR_WINDOW = 7  # pixels
+TILE = 8  # cells of a grid, in each direction, over which marks are looked for
+AXES = ((3**-0.5,) * 3, (2**-0.5, -(2**-0.5), 0.0), (6**-0.5, 6**-0.5, -2 * 6**-0.5))  # grey and two colours
+LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0), (2, 2), (2, -2))  # pixels down and to the right
+REACH = 2  # pixels: the longest of these
+TEXTURE_WINDOW = 32  # pixels
 
 _FIRES = ((), (3, 4), (6, 7), (9,), (10,), (11,), (12,))  # fire modules before each of the seven taps
 _POOLED = {1, 2, 3}  # taps whose modules follow a max pooling
@@ -87,13 +94,20 @@ class LPIPS(nn.Module):
 
 
 class PixelLoss(nn.Module):
-    """Squared error, LPIPS and logits, weighted as ``hyper`` says; a term without weights or network is left out."""
+    """All of the losses, weighted as ``hyper`` says; a term without weight or network is left out.
+
+    Attributes:
+        blur: Pixels of the strongest random blur of what LPIPS compares, so that no single dot pleases it; 0: none.
+    """
+
+    blur = 0.0
 
     def __init__(self, hyper: Hyper, lpips: Path | None, classifier: Path | None) -> None:
         super().__init__()
         self.hyper = hyper
         self.lpips = LPIPS(lpips) if lpips else None
         self.classifier = Lite0(classifier) if classifier else None
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
@@ -103,7 +117,7 @@ class PixelLoss(nn.Module):
         fade = min(max((progress - hyper.lpips_start) / 0.1, 0.0), 1.0) if hyper.lpips_start else 1.0
         some = torch.randperm(len(truth), device=truth.device)[: max(1, round(len(truth) * hyper.lpips_share))]
         if self.lpips and hyper.lpips_weight * fade:
-            parts["lpips"] = self.lpips(*jittered(drawn[some].clamp(-0.5, 1.5), truth[some])).mean()
+            parts["lpips"] = self.lpips(*jittered(drawn[some].clamp(-0.5, 1.5), truth[some], self.blur)).mean()
             loss = loss + fade * hyper.lpips_weight * parts["lpips"]
         if self.classifier and hyper.logits * fade:
             a, b = (self.classifier.logits(x[some].clamp(0, 1)) for x in (drawn, truth))
@@ -112,6 +126,10 @@ class PixelLoss(nn.Module):
         if self.classifier and hyper.features * fade:
             parts["features"] = self._feature_distance(*jittered(drawn[some].clamp(0, 1), truth[some]))
             loss = loss + fade * hyper.features * parts["features"]
+        for name, distance in (("grain", excess_grain), ("texture", texture_distance)):
+            if (weight := getattr(hyper, name)) * fade:
+                parts[name] = distance(drawn[some].clamp(0, 1), truth[some])
+                loss = loss + fade * weight * parts[name]
         return loss, parts
 
     def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -124,19 +142,81 @@ class PixelLoss(nn.Module):
         return torch.stack([difference.square().sum(1).mean() for difference in apart]).mean()
 
 
-def jittered(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both of a pair of (B, 3, H, W) batches cropped, mirrored and shrunk by the same random amounts.
+def jittered(a: Tensor, b: Tensor, blur: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Both of a pair of (B, 3, H, W) batches cropped, mirrored, shrunk and blurred by the same random amounts.
 
     A fixed network on a fixed lattice rewards a fine grain that only it can see; over random transformations there is
-    less of it to find (E-LPIPS, Kettunen et al. 2019).
+    less of it to find (E-LPIPS, Kettunen et al. 2019). Results have one of ``len(SCALES)`` shapes.
+
+    Args:
+        blur: Pixels of the Gaussian's deviation, at most.
     """
-    top, left = torch.randint(JITTER, (2,)).tolist()
-    flip, scale = torch.rand(2).tolist()
-    pair = torch.cat([a, b])[..., top:, left:]
-    if flip < 0.5:
-        pair = pair.flip(3)
-    if scale > 0.5:
-        scale = SMALLEST + (1 - SMALLEST) * (2 * scale - 1)
-        pair = F.interpolate(pair, scale_factor=scale, mode="bilinear", antialias=True)
-    first, second = pair.chunk(2)
-    return first, second
+    top, left = torch.randint(JITTER + 1, (2,)).tolist()
+    scale = SCALES[int(torch.randint(len(SCALES), ()))]
+    mirrored, strength = torch.rand(2).tolist()
+
+    def changed(pixels: Tensor) -> Tensor:
+        height, width = (side - JITTER for side in pixels.shape[-2:])
+        pixels = pixels[..., top : top + height, left : left + width]
+        if mirrored < 0.5:
+            pixels = pixels.flip(3)
+        if scale < 1:
+            sides = (round(height * scale), round(width * scale))
+            pixels = F.interpolate(pixels, sides, mode="bilinear", antialias=True)
+        if blur:
+            padded = F.pad(pixels, (BLUR_WINDOW // 2,) * 4, mode="reflect")
+            pixels = blurred(padded, BLUR_WINDOW, max(blur * strength, 0.1))
+        return pixels.contiguous(memory_format=torch.channels_last)
+
+    return changed(a), changed(b)
+
+
+def excess_grain(drawn: Tensor, truth: Tensor) -> Tensor:
+    """By how much marks on a grid in (B, 3, H, W) drawn pictures exceed those in the true ones; differentiable.
+
+    The mean over tiles of 8 x 8 cells, so that marks in a small part of a picture count, and over all ``PERIODS`` of
+    which two cells fit into a picture.
+    """
+    energies, shortest = (fine_detail(drawn), fine_detail(truth)), min(truth.shape[-2:])
+    found = []
+    for period in PERIODS:
+        if 2 * period <= shortest:
+            a, b = (unevenness(_tiles(energy, min(TILE, shortest // period) * period), period) for energy in energies)
+            found.append((a - b.detach()).relu().mean())
+    return torch.stack(found).mean()
+
+
+def _tiles(planes: Tensor, side: int) -> Tensor:
+    """All whole squares of (B, H, W) planes: (n, side, side)."""
+    rows, columns = (length // side for length in planes.shape[-2:])
+    planes = planes[:, : rows * side, : columns * side]
+    return planes.unflatten(1, (rows, side)).unflatten(3, (columns, side)).transpose(2, 3).flatten(0, 2)
+
+
+def texture_distance(drawn: Tensor, truth: Tensor) -> Tensor:
+    """How unlike the fine detail of (B, 3, H, W) drawn pictures is to that of the true ones: direction, colour, dots.
+
+    The mean absolute difference of ``texture``. It asks for no amount of detail, and not for its places.
+    """
+    return (texture(drawn) - texture(truth).detach()).abs().mean()
+
+
+def texture(pixels: Tensor) -> Tensor:
+    """(B, 14, h, w) shares of the energy of fine detail, in windows of 32 pixels of which each overlaps half the next.
+
+    Grey detail times itself at a distance (``LAGS``): its direction and coarseness. Two colours squared and times grey:
+    how colourful it is. Its size with its sign, and its mean size squared: whether it is made of dark or bright dots.
+    All of these as shares of the whole energy, nearly 0 where there is hardly any.
+    """
+    channels = detail(pixels).unbind(1)
+    planes = [sum(share * channel for share, channel in zip(axis, channels, strict=True)) for axis in AXES]
+    grey, *colours = (plane[:, REACH:-REACH, REACH:-REACH] for plane in planes)
+    height, width = grey.shape[1:]
+    products = [sum(plane.square() for plane in (grey, *colours))]
+    for down, right in LAGS:
+        products.append(grey * planes[0][:, REACH + down :, REACH + right :][:, :height, :width])
+    products += [colour * other for colour in colours for other in (colour, grey)]
+    products += [grey * grey.abs(), grey.abs()]
+    means = F.avg_pool2d(torch.stack(products, 1), TEXTURE_WINDOW, TEXTURE_WINDOW // 2)
+    energy, *shares, size = means.unbind(1)
+    return torch.stack([*shares, size.square()], 1) / (energy.unsqueeze(1) + 1)

@@ -1,6 +1,7 @@
 """Tail drop: a nested model learns every rate at once, by drawing parts of each batch from a prefix of their tokens.
 
-One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here every picture has its own.
+One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here pictures of a batch have different ones, or one
+batch has one and the next another.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ from torch import Tensor
 
 from titokcodec.models.config import TiTokConfig
 
+SHORTER = (4, 2, 6, 2, 4, 3)  # halves of the least number of tokens that every other step draws, with linear paths
+CYCLE = 2 * len(SHORTER)  # steps until all lengths have had their turn
+
 
 def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
-    """Tokens kept by each equal share of the batch: five eighths keep all, the rest takes turns on shorter prefixes.
+    """Tokens kept by each equal share of the batch: most keep all, the rest takes turns on shorter prefixes.
 
-    A fixed ladder, so that compiled graphs see few shapes. With half of the batch at full length, tokens beyond the
-    64th learned little.
+    A fixed ladder, so that compiled graphs see few shapes. Five eighths keep all: with half of the batch at full
+    length, tokens beyond the 64th learned little. With linear paths, which give every token its place, every other step
+    is at full length, and a whole batch has one length: a GPU waits less for its host.
     """
     if not config.nested:
         return [config.tokens]
+    if config.spectrum:
+        halves = SHORTER[step % CYCLE // 2] if step % 2 else 2 * config.tokens
+        return [min(halves * config.min_tokens // 2, config.tokens)]
     span = config.tokens - config.min_tokens
     turn = (span // 6, span * 2 // 3) if step % 2 else (span // 3, span // 3)
     return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]

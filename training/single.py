@@ -12,20 +12,27 @@ Nested presets learn every rate at once.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec import weights
+from titokcodec.models.linear import SIDE
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
 from training import stage
-from training.data import Pictures
+from training.data import Held, Pictures
 from training.evaluate import first_pictures, rates, score
-from training.prefixes import draw_prefixes, prefix_lengths
+from training.prefixes import CYCLE, draw_prefixes, prefix_lengths
 from training.stage import Outcome, Stage
-from training.starts import start_in_2d
+from training.starts import start_in_2d, start_linear
+from training.streaming import Stream
+
+STATISTICS = 1 << 16  # crops that the linear start is computed from, at most, and at most so many of every picture:
+VIEWS = 16
 
 
 class Pass(nn.Module):
@@ -57,12 +64,14 @@ class Single(Stage):
     """Encoder, quantizer and decoder together."""
 
     name = "single"
+    supply: Held | Stream | None = None
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, help="start from these weights instead of at random")
-        parser.add_argument("--start", choices=("2d", "published"), help="how random weights begin (default: as "
-                            "published for titok_* presets, else with positions of the picture's plane)")
+        parser.add_argument("--start", choices=("linear", "2d", "published"), help="how weights begin: in closed form "
+                            "from the pictures, where the preset has linear paths; with positions of the picture's "
+                            "plane; at random (default: the first that the preset allows; published for titok_*)")
 
     def build(self) -> TiTok:
         """A new model, or the one of ``--init``."""
@@ -70,12 +79,46 @@ class Single(Stage):
             model = weights.load_model(self.options.init)
             if model.config != self.config:
                 raise SystemExit(f"{self.options.init} is of another architecture than preset {self.options.preset}")
-            return model.train().requires_grad_(True)
-        model = TiTok(self.config)
-        published = self.options.preset.startswith("titok_")
-        if (self.options.start or ("published" if published else "2d")) == "2d":
+            self.started = self.config.spectrum > 0
+            return self.lean(model.train().requires_grad_(True))
+        self.warmups = CYCLE if self.config.spectrum else self.warmups
+        model, start = TiTok(self.config), self.options.start or self.natural_start()
+        if start != "published":
             start_in_2d(model)
+        if start == "linear" and not (self.options.resume and (self.options.out / "state.pt").exists()):
+            if not self.config.spectrum:
+                raise SystemExit(f"preset {self.options.preset} has no linear paths: give --start 2d")
+            model.to(self.device)
+            start_linear(model, self.crops())
+            self.started = True  # its codebook stands for pictures already
+        return self.lean(model)
+
+    def natural_start(self) -> str:
+        """The start that suits the architecture."""
+        if self.config.spectrum:
+            return "linear"
+        return "published" if self.options.preset.startswith("titok_") else "2d"
+
+    def lean(self, model: TiTok) -> TiTok:
+        """The model, without fine detail if squared error alone is to teach it: that has nothing to say of detail."""
+        if self.config.head == "refiner" and not self.hyper.lpips_weight:
+            model.decoder.ffn.detailed = False
+            model.decoder.ffn.detail.requires_grad_(False)
         return model
+
+    def crops(self) -> Iterator[Tensor]:
+        """Random views of the training pictures, enough for statistics of their low frequencies."""
+        source = self.batches()
+        count = min(STATISTICS, VIEWS * (source.pictures or STATISTICS))
+        for number in range(-(-count // self.hyper.batch)):
+            batch = source.batch(-1 - number, True) if isinstance(source, Held) else source.batch(number)
+            yield F.avg_pool2d(batch, batch.shape[-1] // SIDE)
+
+    def batches(self) -> Held | Stream:
+        """Opened once: the start reads pictures too."""
+        if self.supply is None:
+            self.supply = super().batches()
+        return self.supply
 
     def forward_pass(self) -> nn.Module:
         return Pass(self.model, self)
@@ -86,6 +129,8 @@ class Single(Stage):
         with self.autocast():
             loss, parts = self.pixel_loss(drawn, truth, self.progress)
         both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
+        if self.config.spectrum:
+            both = self.hyper.pixels * both  # these are errors of pixels
         loss = loss + (self.hyper.quantizer * both if self.started else 0 * both)  # 0 x: all gradients exist
         parts |= {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
         return Outcome(loss, parts, found.tokens, latents, drawn, truth)

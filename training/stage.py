@@ -7,6 +7,7 @@ it against the clock, on one process or many, and leaves checkpoints, logs and s
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -20,13 +21,16 @@ from titokcodec.models.config import PRESETS, preset
 from training import command, hyper, parallel
 from training.adversarial import Adversary
 from training.codebook import CodebookCare
-from training.data import Held, Pictures, mix
-from training.engine import EMA, Clock, Log, Optimizers, cosine, load_state, save_state
+from training.data import PLAIN, Held, Pictures, Views, mix
+from training.engine import EMA, Clock, Log, Optimizers, load_state, save_state, schedule
 from training.evaluate import save_picture
 from training.losses import PixelLoss
+from training.metrics import psnr
 from training.streaming import Stream, open_source
 
 SETTLING = 64  # steps before quantization, at least
+SEEN = 64  # training pictures that are scored, at most
+SHAPES = 64  # shapes that one function may be compiled for: every prefix of every tower, with gradients and without
 
 
 @dataclass
@@ -53,6 +57,7 @@ class Stage:
     presets: dict = PRESETS
     preset_option = "--preset"
     restarts = True  # whether codes that nobody uses start again from data
+    warmups = 2  # updates of a rehearsal: as many as it takes until all lengths of prefixes were drawn
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
@@ -74,8 +79,8 @@ class Stage:
         if options.resume and self.file.exists():
             spent = self.load()
         self.forward = parallel.wrapped(self.forward_pass())
-        steps = options.hyper_steps or (None if options.minutes else self.hyper.steps)
-        self.clock = Clock(options.minutes, steps, spent)
+        steps = options.hyper_steps or (None if options.minutes or options.deadline else self.hyper.steps)
+        self.clock = Clock(options.minutes, steps, spent, options.deadline)
 
     # ---- what a stage says of itself ---------------------------------------------------------------------------
 
@@ -100,7 +105,7 @@ class Stage:
         options, side = self.options, getattr(self.config, "image_size", self.options.side)
         return open_source(
             options.data, self.hyper.batch, side, options.seed, parallel.rank(), parallel.count(), self.device,
-            options.stream, options.workers, options.limit,
+            options.stream, options.workers, options.limit, self.views(), options.compile,
         )
 
     def held_out(self) -> Pictures | None:
@@ -139,14 +144,25 @@ class Stage:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def compiled(self, module: nn.Module) -> object:
-        """The module as ``torch.compile`` makes it, if the options ask for it."""
-        return torch.compile(module, dynamic=False) if self.options.compile else module
+        """The module as ``torch.compile`` makes it, if the options ask for it.
+
+        Of a transformer the blocks are compiled, in place, and what draws pixels after them: blocks are alike and need
+        one compilation for all, where a whole tower takes as many times longer as it has blocks.
+        """
+        if not self.options.compile:
+            return module
+        for limit in ("recompile_limit", "cache_size_limit"):  # the latter before torch 2.7
+            if hasattr(torch._dynamo.config, limit):
+                setattr(torch._dynamo.config, limit, SHAPES)
+        if not hasattr(module, "transformer"):
+            return torch.compile(module, dynamic=False)
+        for part in (*module.transformer, *([module.ffn] if hasattr(module, "ffn") else [])):
+            part.compile(dynamic=False)
+        return module
 
     def save(self) -> None:
         """Leave a checkpoint."""
-        parts = {"model": self.model, "ema": self.ema.model, "optimizers": self.optimizers, "care": self.care,
-                 "adversary": self.adversary}
-        save_state(self.file, {name: part.state_dict() for name, part in parts.items() if part} | {
+        save_state(self.file, self.state() | {
             "stage": self.name, "config": json.dumps(asdict(self.config)), "step": self.step, "started": self.started,
             "spent": self.clock.spent, "memory": self.memory()})
 
@@ -156,12 +172,7 @@ class Stage:
         state = load_state(self.file, torch.device("cpu"))
         if (state["stage"], state["config"]) != (self.name, json.dumps(asdict(self.config))):
             raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {self.options.preset}")
-        self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["ema"])
-        self.optimizers.load_state_dict(state["optimizers"])
-        for part in ("care", "adversary"):
-            if part in state and getattr(self, part):
-                getattr(self, part).load_state_dict(state[part])
+        self.restore(state)
         self.step, self.started = state["step"], state["started"]
         self.remember(state.get("memory", {}))
         return state["spent"]
@@ -176,10 +187,56 @@ class Stage:
         """(B, K, d) what the codebook may start from."""
         return self.model.latents(pixels)
 
+    def look(self) -> float:
+        """Read the clock: the share of the run that is over, on which all ranks agree; 1 ends it."""
+        self.progress = parallel.agreed(1.0 if self.done else self.clock.progress(self.step), self.device)
+        return self.progress
+
+    def views(self) -> Views:
+        """What random views of the training pictures are like, if the run begins with them."""
+        hyper = self.hyper
+        return Views(hyper.zoom, hyper.stretch, hyper.colour) if hyper.augment_until else PLAIN
+
+    def batch(self, source: Held | Stream) -> object:
+        """This rank's part of the step's batch. The last part of a run is for plain crops, as they will be met."""
+        augment = self.progress < self.hyper.augment_until
+        return source.batch(self.step, True) if augment else source.batch(self.step)
+
+    def state(self) -> dict[str, object]:
+        """All that updates change, by name: states of modules and the like, not copies."""
+        parts = {"model": self.model, "ema": self.ema.model, "optimizers": self.optimizers, "care": self.care,
+                 "adversary": self.adversary}
+        return {name: part.state_dict() for name, part in parts.items() if part}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Take on what ``state`` gave."""
+        self.model.load_state_dict(state["model"])
+        self.ema.model.load_state_dict(state["ema"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        for part in ("care", "adversary"):
+            if part in state and getattr(self, part):
+                getattr(self, part).load_state_dict(state[part])
+
+    def rehearse(self, batch: object) -> None:
+        """Updates that are undone: they compile what the run will use, and load what it needs, before its clock starts.
+
+        The first ones are those that the run begins with, in all lengths of prefixes. One more is from its end, when
+        codes are quantized and all losses have joined. If memory does not suffice for these, that shows now.
+        """
+        before = copy.deepcopy(self.state())
+        step, started, progress = self.step, self.started, self.progress
+        for share in (*[progress] * self.warmups, 1.0):
+            self.progress = share
+            self.update(batch)
+        self.step, self.started, self.progress = step, started, progress
+        self.restore(before)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        parallel.wait()
+
     def update(self, batch: Tensor) -> dict[str, Tensor]:
         """One step on this rank's part of a batch; returns what it measured, without waiting for the device."""
         torch.manual_seed(mix(self.options.seed, self.step))  # a resumed run draws what a whole one would
-        self.progress = parallel.agreed(self.clock.progress(self.step), self.device)
         if not self.started and self.settled():
             if self.care and not self.options.init:
                 with torch.no_grad(), self.autocast():
@@ -187,7 +244,7 @@ class Stage:
             self.started = True
         found = self.losses(batch)
         loss, parts = found.loss, found.parts
-        rate = cosine(self.progress, self.hyper.warmup, self.hyper.floor)
+        rate = schedule(self.progress, self.step, self.hyper)
         if self.adversary and self.progress >= self.hyper.adversary_start:
             parts |= self.adversary.learn(found.truth, found.drawn.detach(), rate)
             parts["push"] = self.adversary.push(found.drawn)
@@ -221,28 +278,36 @@ def run(stage: Stage) -> nn.Module:
     for problem in source.damaged:
         log.say(f"warning: {problem}")
 
-    clock, measured = stage.clock, {}
+    clock, measured, batch = stage.clock, {}, None
     clock.go()
-    saved = reported = clock.spent
-    while parallel.agreed(1.0 if stage.done else clock.progress(stage.step), stage.device) < 1:
-        measured = stage.update(source.batch(stage.step))
+    if (options.compile if options.rehearse is None else options.rehearse) and stage.look() < 1:
+        batch = stage.batch(source)  # used again by the first update, as a stream has it only once
+        stage.rehearse(batch)
+    clock.go()
+    saved = reported = logged = clock.spent
+    counted = stage.step
+    while stage.look() < 1:
+        measured, batch = stage.update(stage.batch(source) if batch is None else batch), None
         if stage.step % options.log_every == 0:
             measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
             check_finite(measured, stage.step)
-            log.write(stage.step, minutes=clock.spent / 60, **measured)
+            now = clock.spent
+            pace = stage.hyper.batch * (stage.step - counted) / max(now - logged, 1e-9)
+            log.write(stage.step, minutes=now / 60, pictures_per_second=pace, **measured)
+            logged, counted = now, stage.step
         if first and clock.spent - saved > options.save_minutes * 60:
             check_finite(measured, stage.step)
             stage.save()
             saved = clock.spent
         if val is not None and clock.spent - reported > options.val_minutes * 60:
-            report(stage, val, log)
+            report(stage, val, log, source)
             reported = clock.spent
     check_finite(measured, stage.step)
     source.close()
     if first:
         stage.save()  # before anything else can fail
         if val is not None:
-            report(stage, val, log)
+            report(stage, val, log, source)
         stage.finish()
         if stage.memory():
             stage.save()  # with what the last score told
@@ -262,13 +327,29 @@ def check_finite(measured: dict[str, Tensor], step: int) -> None:
             )
 
 
-def report(stage: Stage, val: object, log: Log) -> None:
-    """Score the averaged model on held-out pictures, and leave a sheet of them beside the log."""
-    log.write(stage.step, **{f"val/{name}": value for name, value in stage.score(val).items()})
+def report(stage: Stage, val: object, log: Log, source: object = None) -> None:
+    """Score the averaged model on held-out pictures, and leave a sheet of them beside the log. If the training pictures
+    are held too, some of these are scored besides: a gap between the two says how much was learned by heart."""
+    scores = {f"val/{name}": value for name, value in stage.score(val).items()}
+    drawn = [name for name in scores if name.startswith("val/psnr")]
+    if drawn and isinstance(source, Held):
+        scores[drawn[-1].replace("val", "train", 1)] = familiar(stage.ema.model, source.store)
+    log.write(stage.step, **scores)
     sheet = stage.sheet(val)
     if sheet is not None:
         log.picture("val", sheet, stage.step)
         save_picture(sheet, stage.options.out / "val.png")
+
+
+@torch.no_grad()
+def familiar(model: nn.Module, pictures: Pictures) -> float:
+    """Mean PSNR in dB of a tokenizer, at full length, over a fixed sample of the pictures: their middles, plain."""
+    which = torch.linspace(0, len(pictures) - 1, min(SEEN, len(pictures))).long()
+    found = []
+    for part in which.split(16):
+        pixels = pictures.centre_crops(part)
+        found.append(psnr(model.decode(model.encode(pixels)), pixels))
+    return torch.cat(found).mean().item()
 
 
 def main(stage: type[Stage], about: str, arguments: list[str] | None = None) -> nn.Module:

@@ -35,6 +35,8 @@ class Stage2(Single):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
                             "or single, or a weight file")
+        parser.add_argument("--detail-only", action="store_true", help="of a refiner, train what draws fine detail and "
+                            "leave all else as it is")
         parser.add_argument("--proxies", type=Path, help="2D tokenizer to take a legacy model's pixel decoder from, "
                             "unless --init holds a trained one")
 
@@ -44,7 +46,7 @@ class Stage2(Single):
         return self.source.config
 
     def published(self) -> bool:
-        return self.config.head != "upsampler"
+        return self.config.head not in ("upsampler", "refiner")
 
     def build(self) -> TiTok:
         model = self.source
@@ -52,6 +54,12 @@ class Stage2(Single):
             proxies.hand_on(proxies.load(self.options.proxies, self.device), model)
         model.train().requires_grad_(False)
         model.decoder.requires_grad_(True)
+        self.lean(model)
+        if self.options.detail_only:
+            if self.config.head != "refiner":
+                raise SystemExit("--detail-only is for models with the head 'refiner': leave it out")
+            model.decoder.requires_grad_(False)
+            model.decoder.ffn.detail.requires_grad_(True)
         if self.config.head == "proxy":
             model.pixel_quantize.requires_grad_(True)
             model.pixel_decoder.requires_grad_(True)

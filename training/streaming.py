@@ -19,7 +19,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.data import Held, Lost, Pictures, Rejects, find, is_shard, mix, read_files, read_picture, share_of
+from training.data import (
+    PLAIN,
+    ROOM,
+    Held,
+    Lost,
+    Pictures,
+    Rejects,
+    Views,
+    find,
+    is_shard,
+    mix,
+    read_files,
+    read_picture,
+    share_of,
+)
 
 BLOCK = 256  # files of a folder that are one unit of work, at most
 PATIENCE = 300  # seconds without a batch after which the disk, or a worker, is taken for stuck
@@ -181,9 +195,10 @@ class Stream:
     def damaged(self) -> list[str]:
         return self.rejects.damaged
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int, augment: bool = False) -> Tensor:
         """(size / ranks, 3, side, side) float32 in [0, 1] on the device. Only the first call looks at ``step``: it
-        seeds all that follows, so that a resumed run does not see the same pictures again.
+        seeds all that follows, so that a resumed run does not see the same pictures again. Streams have plain crops
+        alone, even where ``augment`` asks for more: they are for sets that are large enough without.
 
         Raises:
             SystemExit: there is no readable picture, or the workers died or are stuck.
@@ -219,22 +234,28 @@ class Stream:
 def open_source(
     sources: list[Path], size: int, side: int = 256, seed: int = 0, rank: int = 0, ranks: int = 1,
     device: str | torch.device = "cpu", stream: bool = False, workers: int = 4, limit: int | None = None,
+    how: Views = PLAIN, compiled: bool = False,
 ) -> Held | Stream:
     """Where a trainer's batches come from: ``batch(step)`` gives this rank's (size / ranks, 3, side, side) float32 in
-    [0, 1]; ``pictures``, ``skipped`` and ``damaged`` say what was found; ``close()`` ends it.
+    [0, 1], ``batch(step, True)`` augmented ones; ``pictures``, ``skipped`` and ``damaged`` say what was found;
+    ``close()`` ends it.
 
     Args:
         sources: Tar shards, pictures, and folders of both.
         stream: Read them during training instead of holding all of them on the device.
         workers: Processes that read a stream, for each rank.
         limit: Hold the first pictures only.
+        how: What augmented views of held pictures are like; if they zoom, the pictures keep more of their pixels.
+        compiled: Whether such views are sampled by a compiled kernel.
 
     Raises:
         SystemExit: a source does not exist, nothing in them can be read, or the numbers do not fit together.
     """
     if not stream:
         share_of(size, ranks)  # complain before minutes of decoding, not after
-        return Held(Pictures(sources, side, limit, device), size, seed, rank, ranks)
+        largest = int(side * ROOM) if how.zoom > 1 else None
+        pictures = Pictures(sources, side, limit, device, largest)
+        return Held(pictures, size, seed, rank, ranks, how=how, compiled=compiled)
     if limit is not None:
         raise SystemExit("a limit is for pictures that are held: leave it out, or do not stream")
     return Stream(sources, size, side, seed, rank, ranks, workers, device)
