@@ -86,10 +86,10 @@ def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
 
 def test_a_file_made_with_this_release_still_reads(bundled, squares):
     """When another replaces it, its file goes to the list of the retired below."""
-    data = (DATA / "v1" / "default-2.titok").read_bytes()
-    tokens = json.loads((DATA / "v1" / "default-2.json").read_text())
+    data = (DATA / "v1" / "default-3.titok").read_bytes()
+    tokens = json.loads((DATA / "v1" / "default-3.json").read_text())
     header, offset = bitstream.parse(data)
-    assert (header.model_id, header.tokens, header.width, header.height) == (2, 128, 256, 256)
+    assert (header.model_id, header.tokens, header.width, header.height) == (3, 128, 256, 256)
     read = entropy.decode(data[offset:], header.mode, 1, 128, 4096, bundled.weights.tables)
     assert read.tolist() == [tokens]
     assert entropy.encode(np.array([tokens]), 4096, bundled.weights.tables) == (header.mode, data[offset:])
@@ -135,5 +135,5 @@ def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
 
 def test_the_generator_in_the_box_refuses_another_tokenizer(tiny_path):
     custom = Codec.from_pretrained(tiny_path, device="cpu")
-    with pytest.raises(titokcodec.TitokError, match=r"was trained for tokenizer default-2 .* not for tiny"):
+    with pytest.raises(titokcodec.TitokError, match=r"was trained for tokenizer default-3 .* not for tiny"):
         Generator.from_pretrained(device="cpu").check_fits(custom.weights)

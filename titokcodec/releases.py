@@ -28,11 +28,12 @@ class Release:
 # An id is never used twice: a replaced model stays here, without its file, so that its pictures get a helpful error.
 RELEASES: tuple[Release, ...] = (
     Release(1, "default-1", bytes.fromhex("ac3f876cac82ee3f"), None),
-    Release(2, "default-2", bytes.fromhex("1cfcde4c83c85927"), "default-2.safetensors"),
+    Release(2, "default-2", bytes.fromhex("1cfcde4c83c85927"), None),
+    Release(3, "default-3", bytes.fromhex("bbd6572c068c4f04"), "default-3.safetensors"),
 )
 
 # Generators inside the package, as files, the newest last. No picture's file names its generator: older ones may go.
-GENERATORS: tuple[str, ...] = ("classes-2.safetensors",)
+GENERATORS: tuple[str, ...] = ("classes-3.safetensors",)
 
 
 def by_id(model_id: int) -> Release:

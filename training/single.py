@@ -107,11 +107,12 @@ class Single(Stage):
         return model
 
     def crops(self) -> Iterator[Tensor]:
-        """Random views of the training pictures, enough for statistics of their low frequencies."""
+        """Random crops of the training pictures, enough for statistics of their low frequencies. Not views that zoom:
+        these are smoother than what will be compressed, and leave the last tokens without components."""
         source = self.batches()
         count = min(STATISTICS, VIEWS * (source.pictures or STATISTICS))
         for number in range(-(-count // self.hyper.batch)):
-            batch = source.batch(-1 - number, True) if isinstance(source, Held) else source.batch(number)
+            batch = source.batch(-1 - number if isinstance(source, Held) else number)
             yield F.avg_pool2d(batch, batch.shape[-1] // SIDE)
 
     def batches(self) -> Held | Stream:

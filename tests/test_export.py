@@ -1,0 +1,75 @@
+"""What an export adds to a checkpoint: tables for each codebook, and a share of another decoder."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_linear import CONFIG, started
+from titokcodec import entropy, weights
+from training.export import blended, candidates, choose_tables, main
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """Two models of the same tokens whose decoders differ."""
+    one, other = started(count=300), started(count=300)
+    with torch.no_grad():
+        for parameter in other.decoder.parameters():
+            parameter.add_(1.0)
+    return one, other
+
+
+def test_a_blend_takes_a_share_of_the_other_decoder_and_leaves_fine_detail_and_tokens_alone(pair):
+    one, other = pair
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    after = blended(one, other, 0.25).state_dict()
+    for name, value in before.items():
+        moved = name in dict(one.decoder.named_parameters(prefix="decoder")) and ".ffn.detail." not in name
+        assert torch.allclose(after[name], value + 0.25 if moved else value, atol=1e-6), name
+    one.load_state_dict(before)
+
+
+def test_a_blend_of_other_tokens_or_another_architecture_is_refused(pair):
+    stranger = started(count=300)
+    with torch.no_grad():
+        stranger.encoder.conv_out.bias.add_(1.0)
+    with pytest.raises(SystemExit, match=r"same tokens, but encoder\.conv_out\.bias"):
+        blended(stranger, pair[0], 0.5)
+
+
+def test_the_command_blends_weight_files(pair, tmp_path):
+    for name, model in zip("ab", pair, strict=True):
+        weights.save(tmp_path / f"{name}.safetensors", model, name, int8=False)
+    main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c", "--fp16",
+          "--blend", str(tmp_path / "b.safetensors"), "1"])
+    mixed, other = (weights.load_model(tmp_path / f"{name}.safetensors").decoder for name in "cb")
+    assert torch.equal(mixed.mask_token, other.mask_token)
+    assert not torch.equal(mixed.ffn.detail.leave.bias, other.ffn.detail.leave.bias)
+
+
+def skewed(count=400):
+    """Tokens of CONFIG whose two codebooks are used differently, and neither evenly."""
+    random = np.random.default_rng(0)
+    tokens = np.minimum(random.geometric(0.2, (count, CONFIG.tokens)) - 1, CONFIG.codes - 1)
+    tokens[:, CONFIG.tokens // 2 :] = CONFIG.codes - 1 - tokens[:, CONFIG.tokens // 2 :]
+    return tokens
+
+
+def test_positions_of_a_codebook_share_a_table():
+    rows = candidates(skewed(), CONFIG.codes, 2)["each"].frequencies
+    assert len(rows) == CONFIG.tokens
+    assert (rows[:8] == rows[0]).all() and (rows[8:] == rows[8]).all() and (rows[0] != rows[8]).any()
+
+
+def test_a_file_holds_one_table_a_codebook_and_codes_with_all_of_them(pair, tmp_path):
+    tokens = skewed()
+    tables, bits = choose_tables(tokens, CONFIG.codes, 2)
+    assert bits["each"] < bits["shared"] < bits["packed"]
+    saved = weights.save(tmp_path / "m.safetensors", pair[0], "m", tables)
+    with weights.open_file(saved.path) as file:
+        assert file.get_tensor("entropy.frequencies").shape == (2, CONFIG.codes)
+    assert np.array_equal(saved.tables.frequencies, tables.frequencies)
+    for length in (4, 9, 16):
+        mode, payload = entropy.encode(tokens[:3, :length], CONFIG.codes, saved.tables)
+        assert mode == 1
+        assert np.array_equal(entropy.decode(payload, mode, 3, length, CONFIG.codes, saved.tables), tokens[:3, :length])
