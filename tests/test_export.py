@@ -73,3 +73,18 @@ def test_a_file_holds_one_table_a_codebook_and_codes_with_all_of_them(pair, tmp_
         mode, payload = entropy.encode(tokens[:3, :length], CONFIG.codes, saved.tables)
         assert mode == 1
         assert np.array_equal(entropy.decode(payload, mode, 3, length, CONFIG.codes, saved.tables), tokens[:3, :length])
+
+
+@pytest.mark.parametrize("share", ["2", "-0.1", "nan", "x"])
+def test_a_share_that_makes_no_sense_is_named(pair, tmp_path, share):
+    weights.save(tmp_path / "a.safetensors", pair[0], "a")
+    with pytest.raises(SystemExit, match="from 0 to 1"):
+        main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c",
+              "--blend", str(tmp_path / "a.safetensors"), share])
+    assert not (tmp_path / "c.safetensors").exists()
+
+
+def test_a_file_that_is_no_model_ends_in_one_line(tmp_path):
+    for name in ("nope.safetensors", "nope.pt"):
+        with pytest.raises(SystemExit, match=r"error: .*nope"):
+            main([str(tmp_path / name), str(tmp_path / "c.safetensors"), "--name", "c"])

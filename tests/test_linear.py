@@ -341,3 +341,11 @@ def test_every_size_that_is_allowed_draws_pictures_of_its_size(size, grid):
     model = TiTok(config).eval()
     pixels = torch.rand(1, 3, size, size)
     assert model.decode(model.encode(pixels)).shape == pixels.shape
+
+
+def test_no_length_is_worse_for_a_search_that_helps_another():
+    model, pixels = started(), fields(6, 256, seed=4)
+    own, found = model.encode(pixels), search(model, pixels, CONFIG.tokens, 6)
+    for length in (4, 8, 16):
+        error, searched = ((model.decode(t[:, :length]) - pixels).square().mean((1, 2, 3)) for t in (own, found))
+        assert (searched <= error + 1e-7).all()

@@ -74,35 +74,36 @@ def _search_all(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     """All K tokens at once, by the mean error of the drawings from all ``rungs``: prefixes stay good pictures too.
 
     The importance of a latent's entry says how the error curves along it, so a slope tells how far to go: a damped
-    Newton step. Every picture keeps the best tokens that were met.
+    Newton step. Every picture keeps the best tokens that were met, of those that spoil no prefix for another's sake.
     """
     quantizer, lengths = model.quantize, rungs(model.config, model.config.tokens)
     drawn = torch.tensor([sum(n > k for n in lengths) for k in range(model.config.tokens)], device=pixels.device)
     curvature = 2 * quantizer.importance.square() * drawn[:, None] / len(lengths)
     latents = model.latents(pixels).float()
     best = quantizer.nearest(latents)
-    least, slopes = _mean_slopes(model, pixels, best, lengths)
+    first, slopes = _mean_slopes(model, pixels, best, lengths)
+    least = first.mean(0)
     for number in range(steps):
         share = DAMPING * (1 - number / (steps + 1))
         latents = latents - share * torch.where(curvature > 0, slopes / curvature.clamp_min(1e-30), 0.0)
         tokens = quantizer.nearest(latents)
         errors, slopes = _mean_slopes(model, pixels, tokens, lengths, number + 1 < steps)
-        better = errors < least
-        best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
+        better = (errors.mean(0) < least) & (errors <= first).all(0)
+        best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors.mean(0), least)
     return best
 
 
 def _mean_slopes(
     model: TiTok, pixels: Tensor, tokens: Tensor, lengths: list[int], wanted: bool = True
 ) -> tuple[Tensor, Tensor | None]:
-    """``_slopes``, averaged over drawings from several numbers of tokens."""
-    errors, total = 0.0, torch.zeros(*tokens.shape, model.config.code_width, device=pixels.device)
+    """``_slopes`` of drawings from several numbers of tokens: their errors (lengths, B), their slopes averaged."""
+    errors, total = [], torch.zeros(*tokens.shape, model.config.code_width, device=pixels.device)
     for length in lengths:
         error, slopes = _slopes(model, pixels, tokens[:, :length], wanted)
-        errors = errors + error / len(lengths)
+        errors.append(error)
         if wanted:
             total[:, :length] += slopes / len(lengths)
-    return errors, total if wanted else None
+    return torch.stack(errors), total if wanted else None
 
 
 def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, steps: int) -> Tensor:

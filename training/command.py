@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,9 @@ def moment(text: str) -> float:
         ValueError: it is neither.
     """
     if ":" not in text:
-        return float(text)
+        if not math.isfinite(seconds := float(text)):
+            raise ValueError(f"{text} is no moment")
+        return seconds
     now = datetime.now()
     found = datetime.strptime(text, "%H:%M:%S" if text.count(":") > 1 else "%H:%M")
     found = datetime.combine(now.date(), found.time())

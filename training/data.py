@@ -198,7 +198,7 @@ class Views:
     colour: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.zoom < 1 or self.stretch < 0 or not 0 <= self.colour < 1:
+        if not (1 <= self.zoom < math.inf and 0 <= self.stretch < math.inf and 0 <= self.colour < 1):
             raise SystemExit("a zoom is 1 or more, a stretch 0 or more, and a change of colour from 0 to 1")
 
 

@@ -46,7 +46,7 @@ class Clock:
         self.before = spent if spent is not None else self.before
         self.began = time.monotonic() - self.before
         self.seconds = self.minutes * 60 if self.minutes else math.inf
-        if self.deadline:
+        if self.deadline is not None:
             self.seconds = min(self.seconds, self.before + self.deadline - time.time())
 
     @property

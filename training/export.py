@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import pickle
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from titokcodec import weights
+from titokcodec.errors import TitokError
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.tables import FrequencyTables
@@ -112,6 +115,16 @@ def _averaged(path: Path) -> TiTok:
     return weights.load_model(path) if path.suffix == ".safetensors" else load_averaged(path)
 
 
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise SystemExit(f"the share to blend is {text}: give a number from 0 to 1")
+    return share
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,9 +137,12 @@ def main(arguments: list[str] | None = None) -> None:
                         "another checkpoint or weight file with the same tokens")
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
     options = parser.parse_args(arguments)
-    model = _averaged(options.state)
-    if options.blend:
-        model = blended(model, _averaged(Path(options.blend[0])), float(options.blend[1]))
+    try:
+        model = _averaged(options.state)
+        if options.blend:
+            model = blended(model, _averaged(Path(options.blend[0])), _share(options.blend[1]))
+    except (TitokError, OSError, pickle.UnpicklingError) as error:
+        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     tables, measured = None, {}
     if options.data:
         pictures = Pictures(options.data, model.config.image_size, options.limit)

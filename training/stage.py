@@ -79,7 +79,8 @@ class Stage:
         if options.resume and self.file.exists():
             spent = self.load()
         self.forward = parallel.wrapped(self.forward_pass())
-        steps = options.hyper_steps or (None if options.minutes or options.deadline else self.hyper.steps)
+        timed = options.minutes or options.deadline is not None
+        steps = options.hyper_steps or (None if timed else self.hyper.steps)
         self.clock = Clock(options.minutes, steps, spent, options.deadline)
 
     # ---- what a stage says of itself ---------------------------------------------------------------------------
