@@ -196,6 +196,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, help="write the scores here as well")
     parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
     options = parser.parse_args(arguments)
+    if options.effort is not None and options.effort < 0:
+        raise SystemExit(f"effort is {options.effort}: give 0 or more")
     try:
         codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
         lpips, lite0, inception = (

@@ -81,7 +81,6 @@ class Single(Stage):
                 raise SystemExit(f"{self.options.init} is of another architecture than preset {self.options.preset}")
             self.started = self.config.spectrum > 0
             return self.lean(model.train().requires_grad_(True))
-        self.warmups = CYCLE if self.config.spectrum else self.warmups
         model, start = TiTok(self.config), self.options.start or self.natural_start()
         if start != "published":
             start_in_2d(model)
@@ -122,6 +121,7 @@ class Single(Stage):
         return self.supply
 
     def forward_pass(self) -> nn.Module:
+        self.warmups = CYCLE if self.config.spectrum else self.warmups
         return Pass(self.model, self)
 
     def losses(self, pixels: Tensor) -> Outcome:
