@@ -98,11 +98,12 @@ class Optimizers:
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if hyper.muon_rate and _BLOCKS.search(name) and p.ndim > 1]
         chosen = {id(p) for p in matrices}
+        # Linear paths are set in closed form, so they have little left to learn.
+        linear = [p for name, p in named if ".linear." in name and id(p) not in chosen]
+        chosen |= {id(p) for p in linear}
         rest = [(name, p) for name, p in named if id(p) not in chosen]
         plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
         decayed = [p for name, p in rest if not (p.ndim < 2 or "embed" in name or "token" in name)]
-        linear = [p for name, p in rest if ".linear." in name]  # set in closed form, so they have little left to learn
-        decayed, plain = ([p for p in some if all(p is not q for q in linear)] for some in (decayed, plain))
         groups = [{"params": decayed, "weight_decay": hyper.decay}, {"params": plain, "weight_decay": 0.0}]
         groups += [{"params": linear, "weight_decay": 0.0, "lr": hyper.linear_rate}] if linear else []
         betas = (hyper.beta1, hyper.beta2)

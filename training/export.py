@@ -63,7 +63,8 @@ def candidates(tokens: np.ndarray, codes: int, codebooks: int = 1) -> dict[str, 
     shared = np.bincount(tokens.ravel(), minlength=codes)
     if codebooks > 1:
         books = np.stack([np.bincount(part.ravel(), minlength=codes) for part in np.split(tokens, codebooks, axis=1)])
-        each = FrequencyTables.from_counts(np.repeat(books, tokens.shape[1] // codebooks, 0))
+        few = FrequencyTables.from_counts(books).frequencies
+        each = FrequencyTables(np.repeat(few, tokens.shape[1] // codebooks, 0))
         return {"shared": FrequencyTables.from_counts(shared[None]), "each": each}
     own = np.stack([np.bincount(column, minlength=codes) for column in tokens.T])
     backed = own * 1000 + (BACKING * 1000 * shared[None] // max(shared.sum(), 1))

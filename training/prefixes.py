@@ -28,8 +28,9 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     if not config.nested:
         return [config.tokens]
     if config.spectrum:
-        halves = SHORTER[step % CYCLE // 2] if step % 2 else 2 * config.tokens
-        return [min(halves * config.min_tokens // 2, config.tokens)]
+        if step % 2 == 0:
+            return [config.tokens]
+        return [min(SHORTER[step % CYCLE // 2] * config.min_tokens // 2, config.tokens)]
     span = config.tokens - config.min_tokens
     turn = (span // 6, span * 2 // 3) if step % 2 else (span // 3, span // 3)
     return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from titokcodec.models.linear import SIDE, Spectrum
+from titokcodec.models.linear import LOW, SIDE, Spectrum
 from titokcodec.models.tokenizer import TiTok
 
 MEAN_PIXEL = 0.45  # of photographs
@@ -112,7 +112,7 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
 
 def _statistics(coefficients: Tensor, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
     """Mean (C,) and covariance (C, C), float64, of coefficients (n, C) and of those of their mirror images."""
-    columns = spectrum.chosen % 32
+    columns = spectrum.chosen % LOW
     mirror = 1 - 2 * (columns % 2).double()  # a mirrored picture has the odd columns negated
     mean = coefficients.mean(0, dtype=torch.float64)
     covariance = torch.zeros(len(mirror), len(mirror), dtype=torch.float64, device=mean.device)

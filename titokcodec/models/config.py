@@ -14,10 +14,11 @@ from titokcodec.errors import TitokError, WeightsError
 HEADS = ("upsampler", "pixels", "proxy", "refiner")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
 LARGEST = 1 << 14  # no size in a config may exceed this: products of four of them still fit 64 bits
-LARGEST_SPECTRUM = 3 * 32 * 32  # low frequencies of three colours, see titokcodec.models.linear
 LARGEST_CODEBOOK = 1 << 16  # what the entropy coder takes
 DEEPEST = 256
 SKETCH = 64  # side of what the linear decoder draws
+LOW = 32  # frequencies along one side that a spectrum may keep, see titokcodec.models.linear
+LARGEST_SPECTRUM = 3 * LOW**2  # of three colours
 REFINED = (SKETCH, 2 * SKETCH, 4 * SKETCH)  # sides of what the refiner can make of it
 LATER = ("spectrum", "codebooks")  # fields that older files lack; at their defaults, they are left out of new ones too
 

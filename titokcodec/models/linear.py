@@ -19,8 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDE = 64  # pixels along one side of the picture that the spectrum is taken of
-LOW = 32  # frequencies along one side that it may keep
+from titokcodec.models.config import LOW, SKETCH
+
+SIDE = SKETCH  # pixels along one side of the picture that the spectrum is taken of
 COLOURS = ((1.0, 1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 2.0, -1.0))  # grey, red against blue, green against magenta
 # How much less the two colour differences vary than grey does, in photographs: their frequencies are worth keeping up
 # to a root of that times the radius.
