@@ -129,7 +129,7 @@ def test_presets_are_the_published_sizes():
         "titok_sl256": (512, 1024, 256, 8192, 64),
         "default_large": (320, 384, 128, 4096, 12),
         "default_2": (256, 256, 128, 4096, 12),
-        "default": (256, 320, 128, 4096, 12),
+        "default": (256, 320, 128, 4096, 24),
     }
     heads = {tower.width // tower.heads for name, c in PRESETS.items() for tower in (c.encoder, c.decoder)}
     assert heads == {64}

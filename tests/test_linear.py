@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from titokcodec import Codec, weights
 from titokcodec.errors import WeightsError
@@ -16,12 +17,14 @@ from titokcodec.models.linear import LOW, Spectrum, _transforms
 from titokcodec.models.quantizer import VectorQuantizer
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import search
+from titokcodec.storage import open_file
 from training.codebook import CodebookCare
 from training.starts import start_linear
 
 CONFIG = TiTokConfig(
     Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, patch_size=32, pool=2, nested=True,
     min_tokens=4, l2_normalised=False, head="refiner", head_width=16, head_blocks=1, spectrum=48, codebooks=2,
+    components=48,
 )
 
 
@@ -217,6 +220,95 @@ def test_idle_codes_start_again_from_positions_that_their_book_serves(quantizer)
     assert [(book.min().item(), book.max().item()) for book in served] == [(0, 3), (4, 7), (8, 11)]
 
 
+# ---- codebooks that make up for what those before got wrong ---------------------------------------------------
+
+COMPONENTS = 20
+
+
+@pytest.fixture
+def residual(quantizer):
+    """The same with every codebook's entries telling of 16 out of 20 components."""
+    made = VectorQuantizer(CODES, WIDTH, False, codebooks=BOOKS, positions=POSITIONS, components=COMPONENTS)
+    made.embedding.load_state_dict(quantizer.embedding.state_dict())
+    made.importance.copy_(quantizer.importance)
+    made.component.copy_(torch.cat([torch.randperm(COMPONENTS)[: POSITIONS * WIDTH // BOOKS] for _ in range(BOOKS)]))
+    return made
+
+
+def residual_by_force(quantizer, latents):
+    """Tokens and latents as compared of one picture, entry by entry."""
+    component = quantizer.component.view(POSITIONS, WIDTH).tolist()
+    wrong, tokens, compared = [0.0] * COMPONENTS, [], []
+    for k, latent in enumerate(latents):
+        if k % (POSITIONS // BOOKS) == 0:
+            before = list(wrong)  # codes of one codebook do not make up for each other's errors
+        importance = quantizer.importance[k]
+        wanted = torch.stack([
+            value - before[c] / worth if worth > 0 else value
+            for value, c, worth in zip(latent, component[k], importance, strict=True)
+        ])
+        book = k // (POSITIONS // BOOKS)
+        codes = quantizer.embedding.weight[book * CODES : (book + 1) * CODES]
+        tokens.append(((wanted - codes) * importance).square().sum(1).argmin().item())
+        compared.append(wanted)
+        for c, value, code, worth in zip(component[k], latent, codes[tokens[-1]], importance, strict=True):
+            wrong[c] += ((code - value) * worth).item()
+    return tokens, torch.stack(compared)
+
+
+def test_each_codebook_looks_for_what_those_before_got_wrong(residual, quantizer):
+    latents = torch.randn(5, POSITIONS, WIDTH)
+    found = residual(latents)
+    for row, tokens, compared in zip(latents, found.tokens, found.latents, strict=True):
+        expected = residual_by_force(residual, row)
+        assert tokens.tolist() == expected[0]
+        torch.testing.assert_close(compared, expected[1], rtol=1e-4, atol=1e-3)
+    assert residual.nearest(latents).equal(found.tokens)
+    alone = quantizer.nearest(latents)
+    assert found.tokens[:, :4].equal(alone[:, :4]) and not found.tokens[:, 4:].equal(alone[:, 4:])
+
+
+def test_prefixes_of_latents_have_prefixes_of_tokens_with_components_too(residual):
+    latents = torch.randn(3, POSITIONS, WIDTH)
+    whole = residual.nearest(latents)
+    for k in range(1, POSITIONS + 1):
+        assert residual.nearest(latents[:, :k]).equal(whole[:, :k])
+
+
+def test_codes_of_a_component_add_up_to_its_latents_but_for_the_last_error(residual):
+    latents = torch.randn(4, POSITIONS, WIDTH)
+    found = residual(latents)
+    worth = residual.importance.flatten()
+    off = ((found.codes - latents).flatten(1) * worth).T
+    last = ((found.codes - found.latents).flatten(1) * worth).T
+    several = 0
+    for c in range(COMPONENTS):
+        telling = ((residual.component == c) & (worth > 0)).nonzero().flatten()
+        if len(telling):
+            torch.testing.assert_close(off[telling].sum(0), last[telling[-1]], rtol=1e-4, atol=1e-4)
+        several += len(telling) > 1
+    assert several > 10
+
+
+def test_gradients_pass_straight_through_to_entries_that_exist(residual, quantizer):
+    for each in (quantizer, residual):
+        latents = torch.randn(2, POSITIONS, WIDTH, requires_grad=True)
+        found = each(latents)
+        torch.testing.assert_close(found.codes, each.lookup(found.tokens))
+        gradient = torch.autograd.grad(found.codes.sum(), latents)[0]
+        assert gradient.equal((each.importance > 0).float().expand(2, -1, -1))
+
+
+def test_losses_are_of_latents_as_they_were_compared(residual):
+    latents = torch.randn(2, POSITIONS, WIDTH, requires_grad=True)
+    found = residual(latents)
+    error = (found.latents - found.codes.detach()) * residual.importance.square()
+    expected = (error * (found.latents - found.codes.detach())).sum((1, 2)).mean().item()
+    assert found.codebook_loss.item() == found.commitment_loss.item() == pytest.approx(expected, rel=1e-5)
+    gradient = torch.autograd.grad(found.commitment_loss, latents)[0]
+    torch.testing.assert_close(gradient, error, rtol=1e-4, atol=1e-5)  # 2 / the 2 pictures
+
+
 # ---- the whole model ------------------------------------------------------------------------------------------
 
 
@@ -287,6 +379,86 @@ def test_search_makes_no_picture_worse_and_keeps_prefixes(model):
     assert search(model, pictures, 7, 3).equal(found[:, :7])
 
 
+def test_a_model_without_components_is_as_before_them():
+    """Released files have no tensors of components, and two matrices from frequencies to entries and back."""
+    model, config = TiTok(replace(CONFIG, components=0)).eval(), replace(CONFIG, components=0)
+    assert not {name for name in model.state_dict() if "component" in name or "gain" in name}
+    assert "components" not in json.loads(config.to_json()) and TiTokConfig.from_json(config.to_json()) == config
+    with torch.no_grad():
+        for path, shape in ((model.encoder.linear, (64, 48)), (model.decoder.linear, (48, 64))):
+            assert path.weight.shape == shape
+            path.weight.normal_()
+        pictures, codes = fields(2, 256), torch.randn(2, 9, 4)
+        whitened = model.encoder.linear.spectrum(pictures)
+        torch.testing.assert_close(
+            model.encoder.linear(pictures).flatten(1), whitened @ model.encoder.linear.weight.T, rtol=1e-4, atol=1e-4
+        )
+        weight = model.decoder.linear.weight[:, :36]
+        expected = model.decoder.linear.spectrum.picture(codes.flatten(1) @ weight.T)
+        torch.testing.assert_close(model.decoder.linear(codes), expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_components_that_one_entry_each_tells_of_are_rows_of_a_matrix():
+    few = started(replace(CONFIG, codebooks=1))
+    assert len(few.quantize.component[few.quantize.importance.flatten() > 0].unique()) > 30
+    dense = TiTok(replace(CONFIG, codebooks=1, components=0)).eval()
+    state = {name: value for name, value in few.state_dict().items() if name in dense.state_dict()}
+    for name, along in (("encoder.linear", 0), ("decoder.linear", 1)):
+        path = few.get_submodule(name)
+        rows = path.weight.index_select(along, path.component)
+        state[f"{name}.weight"] = rows * path.gain.unsqueeze(1 - along)
+    dense.load_state_dict(state)
+    pictures = fields(8, 256, seed=5)
+    tokens = dense.encode(pictures)
+    assert (tokens == few.encode(pictures)).float().mean() > 0.99
+    torch.testing.assert_close(dense.decode(tokens[:, :7]), few.decode(tokens[:, :7]), rtol=1e-4, atol=1e-4)
+
+
+COMPONENT = ("encoder.linear.component", "decoder.linear.component", "quantize.component")
+
+
+@pytest.mark.parametrize("int8", [True, False], ids=["int8", "fp16"])
+def test_files_and_precisions_keep_every_component_exactly(tmp_path, int8):
+    """As many as a model may have: bfloat16 would have every eighth of the last of them."""
+    torch.manual_seed(0)
+    model = TiTok(replace(CONFIG, tokens=128, code_width=16, spectrum=2048, components=2048)).eval()
+    for name in COMPONENT:
+        model.get_buffer(name).copy_(torch.randperm(2048))
+    opened = weights.save(tmp_path / "m.safetensors", model, "linear", int8=int8)
+    for dtype in ("fp32", "bf16"):
+        codec = Codec.from_pretrained(opened.path, device="cpu", dtype=dtype)
+        for name in COMPONENT:
+            again = codec.model.get_buffer(name)
+            assert again.dtype == torch.int64 and again.equal(model.get_buffer(name)), name
+
+
+@pytest.mark.parametrize("number", [1e4, -3, 0.5, 48, 65504])
+def test_components_that_a_file_makes_up_do_no_harm(model, tmp_path, number):
+    opened = weights.save(tmp_path / "m.safetensors", model, "linear")
+    arrays = load_file(opened.path)
+    for name in COMPONENT:
+        arrays[name][::3] = number
+    with open_file(opened.path) as file:
+        save_file(arrays, tmp_path / "bad.safetensors", file.metadata())
+    codec = Codec.from_pretrained(tmp_path / "bad.safetensors", device="cpu", dtype="fp32")
+    pixels = fields(2, 256)
+    for tokens in (codec.encode(pixels), codec.encode(pixels, 5), codec.encode(pixels, effort=1)):
+        assert tokens.min() >= 0 and tokens.max() < 64
+        assert codec.decode(tokens).isfinite().all()
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_components_that_are_no_numbers_are_refused(model, tmp_path, number):
+    opened = weights.save(tmp_path / "m.safetensors", model, "linear")
+    arrays = load_file(opened.path)
+    arrays["quantize.component"][7] = number
+    with open_file(opened.path) as file:
+        save_file(arrays, tmp_path / "bad.safetensors", file.metadata())
+    with pytest.raises(WeightsError, match=r"quantize\.component does not hold finite"):
+        weights.load_model(tmp_path / "bad.safetensors")
+
+
 # ---- configurations -------------------------------------------------------------------------------------------
 
 
@@ -294,8 +466,9 @@ def test_files_from_before_linear_paths_load_and_stay_as_they_were():
     text = PRESETS["default_2"].to_json()
     assert not set(LATER) & set(json.loads(text))
     assert TiTokConfig.from_json(text) == PRESETS["default_2"]
-    assert TiTokConfig.from_json(text).spectrum == 0 and TiTokConfig.from_json(text).codebooks == 1
-    assert {"spectrum": 48, "codebooks": 2}.items() <= json.loads(CONFIG.to_json()).items()
+    read = TiTokConfig.from_json(text)
+    assert (read.spectrum, read.codebooks, read.components) == (0, 1, 0)
+    assert {"spectrum": 48, "codebooks": 2, "components": 48}.items() <= json.loads(CONFIG.to_json()).items()
     assert TiTokConfig.from_json(CONFIG.to_json()) == CONFIG
 
 
@@ -332,6 +505,32 @@ def test_sizes_that_do_not_fit_are_refused(changes):
     values = json.loads(CONFIG.to_json()) | changes
     with pytest.raises(WeightsError, match="does not make sense"):
         TiTokConfig.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"components": 49}, "components are 49, more than the spectrum"),
+        ({"spectrum": 3072, "components": 2049}, "components are 2049, .* or 2048"),
+        ({"components": -1}, "components is -1"),
+        ({"components": True}, "components is True"),
+        ({"components": 48.0}, "components is 48.0"),
+        ({"components": "48"}, "components is '48'"),
+        ({"components": None}, "components is None"),
+        ({"spectrum": 0, "codebooks": 1, "head": "upsampler"}, "components are 48, more than the spectrum"),
+    ],
+    ids=str,
+)
+def test_components_that_do_not_fit_are_refused_by_name(changes, problem):
+    values = json.loads(CONFIG.to_json()) | changes
+    with pytest.raises(WeightsError, match=f"does not make sense: {problem}") as caught:
+        TiTokConfig.from_json(json.dumps(values))
+    assert "\n" not in str(caught.value)
+
+
+def test_as_many_components_as_float16_can_count_are_allowed():
+    config = replace(CONFIG, spectrum=3072, components=2048)
+    assert TiTokConfig.from_json(config.to_json()) == config
 
 
 @pytest.mark.parametrize("size", [64, 128, 256])

@@ -44,6 +44,27 @@ def test_it_takes_the_steps_of_the_one_in_pytorch():
     assert (ours - theirs).norm() < 0.02 * (ours - 1).norm()
 
 
+def test_a_step_moves_every_parameter_as_if_it_were_alone():
+    """Matrices of two shapes, a kernel, and one without a gradient, which stays where it is."""
+    torch.manual_seed(0)
+    shapes, rate, decay, momentum = [(6, 4), (6, 4), (4, 10), (5, 3, 2, 2), (3, 3)], 0.1, 0.2, 0.9
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in shapes]
+    expected = [p.detach().clone() for p in parameters]
+    means = [torch.zeros(shape) for shape in shapes]
+    optimizer = Muon(parameters, lr=rate, weight_decay=decay, momentum=momentum)
+    for _ in range(3):
+        for p, place, mean in zip(parameters[:-1], expected, means, strict=False):
+            p.grad = torch.randn(p.shape)
+            mean.copy_(momentum * mean + (1 - momentum) * p.grad)
+            matrix = ((1 - momentum) * p.grad + momentum * mean).flatten(1)
+            turned = orthogonal(matrix[None])[0].view(p.shape)
+            step = rate * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5
+            place.copy_(place * (1 - rate * decay) - step * turned)
+        optimizer.step()
+    for p, place in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(p.detach(), place, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
 def test_kernels_are_matrices(memory):
     """A convolution over patches that do not overlap learns as the linear layer does that it is."""

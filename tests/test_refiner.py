@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.test_linear import CONFIG
-from titokcodec.models.refiner import NOISE, Refiner, fixed_noise
+from titokcodec.models.refiner import NOISE, Refiner, enlargement, fixed_noise
 
 FIRST = {
     64: [1.3306310176849365, 0.11800960451364517, -0.6083682775497437, -0.2933982014656067],
@@ -49,8 +49,31 @@ def test_noise_has_unit_variance_and_no_pattern(side):
 def test_a_silent_head_draws_the_enlarged_sketch_exactly(head, given):
     head.silence()
     expected = F.interpolate(given[1], size=256, mode="bicubic")
-    assert head(*given).equal(expected)
-    assert head.train()(*given).equal(expected)
+    with torch.no_grad():
+        assert head(*given).equal(expected)
+        assert head.train()(*given).equal(expected)
+    assert (head(*given) - expected).abs().max() < 1e-5, "and by another way where there are gradients"
+
+
+@pytest.mark.parametrize("size", [64, 128, 256])
+def test_enlargement_is_what_pytorch_does(size):
+    torch.manual_seed(0)
+    sketch, grads = torch.rand(2, 3, 64, 64, requires_grad=True), []
+    rows = torch.from_numpy(enlargement(64, size))
+    expected, found = F.interpolate(sketch, size=size, mode="bicubic"), rows @ (sketch @ rows.T)
+    assert rows.dtype == torch.float32 and (found - expected).abs().max() < 1e-5
+    for drawn in (expected, found):
+        grads += torch.autograd.grad(drawn.square().sum(), sketch)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_are_float32_under_autocast(head, given):
+    head.silence()
+    sketch = given[1].requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = head(given[0], sketch)
+    assert drawn.dtype == torch.float32
+    assert (drawn - F.interpolate(sketch, size=256, mode="bicubic")).abs().max() < 1e-5
 
 
 def test_noise_is_fresh_in_training_and_fixed_afterwards(head, given):

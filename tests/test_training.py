@@ -38,6 +38,7 @@ CONFIG = TiTokConfig(
 LINEAR = TiTokConfig(
     Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, image_size=64, patch_size=8, nested=True,
     min_tokens=4, l2_normalised=False, head="refiner", head_width=16, head_blocks=1, spectrum=48, codebooks=2,
+    components=48,
 )
 
 
@@ -481,6 +482,14 @@ def test_each_picture_is_drawn_from_its_own_prefix():
     assert seen == [1, 2] and sorted(places.tolist()) == list(range(10))
     for place, values in zip(places.tolist(), drawn, strict=True):
         assert values.equal(codes[place, : 2 if place % 2 == 0 else 1].sum(0))
+
+
+def test_pictures_that_are_all_drawn_from_one_length_keep_their_order_and_are_not_copied():
+    codes, pixels, given = torch.randn(5, 4, 3), torch.randn(5, 3, 8, 8), []
+    drawn, places = draw_prefixes(lambda part: given.append(part) or part.sum(1), codes, [2, 2])
+    assert drawn.equal(codes[:, :2].sum(1)) and len(given) == 1
+    assert given[0].data_ptr() == codes.data_ptr()
+    assert pixels[places].equal(pixels) and pixels[places].data_ptr() == pixels.data_ptr()
 
 
 class Named(TorchDispatchMode):

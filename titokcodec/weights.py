@@ -148,7 +148,8 @@ def build(weights: Weights) -> TiTok:
     with open_file(weights.path) as file:
         stored, expected = shapes_of(file), _expected(model)
         check_names(expected, stored, weights.path, _BESIDE)
-        state = {name: widened(file, name, stored) for name in expected}
+        kinds = {name: value.dtype for name, value in model.state_dict().items()}
+        state = {name: widened(file, name, stored).to(kinds[name]) for name in expected}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 

@@ -107,7 +107,8 @@ class Optimizers:
         groups = [{"params": decayed, "weight_decay": hyper.decay}, {"params": plain, "weight_decay": 0.0}]
         groups += [{"params": linear, "weight_decay": 0.0, "lr": hyper.linear_rate}] if linear else []
         betas = (hyper.beta1, hyper.beta2)
-        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas)]
+        fused = any(p.is_cuda for _, p in rest) or None
+        self.all: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=hyper.rate, betas=betas, fused=fused)]
         if matrices:
             self.all.append(Muon(matrices, lr=hyper.muon_rate, weight_decay=hyper.decay))
         for optimizer in self.all:

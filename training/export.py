@@ -104,7 +104,7 @@ def blended(model: TiTok, other: TiTok, share: float) -> TiTok:
     if model.config != other.config:
         raise SystemExit("--blend takes a model of the same architecture")
     for name, value in mine.items():
-        if name.startswith("decoder.") and ".ffn.detail." not in name:
+        if name.startswith("decoder.") and ".ffn.detail." not in name and value.is_floating_point():
             value.lerp_(theirs[name], share)
         elif not name.startswith("decoder.") and not torch.equal(value, theirs[name]):
             raise SystemExit(f"--blend takes a model with the same tokens, but {name} differs: give the one that "

@@ -38,23 +38,29 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self) -> None:
         for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
             alike: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-            for p in (p for p in group["params"] if p.grad is not None):
-                matrix = self._moved(p, group["momentum"]).flatten(1)
+            for p, moved in zip(params, self._moved(params, group["momentum"]), strict=True):
+                matrix = moved.flatten(1)
                 alike[tuple(matrix.shape)].append((p, matrix))
+            if params:
+                torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             for (rows, columns), members in alike.items():
                 rate = group["lr"] * math.sqrt(max(1.0, rows / columns))
                 updates = orthogonal(torch.stack([matrix for _, matrix in members]))
-                for (p, _), update in zip(members, updates, strict=True):
-                    p.mul_(1 - group["lr"] * group["weight_decay"]).sub_(update.view(p.shape), alpha=rate)
+                turned = [update.view(p.shape) for (p, _), update in zip(members, updates, strict=True)]
+                torch._foreach_sub_([p for p, _ in members], turned, alpha=rate)
 
-    def _moved(self, p: nn.Parameter, momentum: float) -> Tensor:
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        mean = state["momentum_buffer"]
-        mean.lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(mean, momentum)
+    def _moved(self, params: list[nn.Parameter], momentum: float) -> list[Tensor]:
+        """Gradients with their momenta. All in a few calls: a GPU waits for its host otherwise."""
+        for p in params:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        grads, means = [p.grad for p in params], [self.state[p]["momentum_buffer"] for p in params]
+        if not params:
+            return []
+        torch._foreach_lerp_(means, grads, 1 - momentum)
+        return list(torch._foreach_lerp(grads, means, momentum))
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -36,12 +36,17 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]
 
 
-def draw_prefixes(draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+def draw_prefixes(
+    draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]
+) -> tuple[Tensor, Tensor | slice]:
     """Draw (B, K, d) codes, the i-th picture from its first ``lengths[i % len(lengths)]`` of them.
 
     Returns:
-        What ``draw`` made of them, one call for each length, and (B,) the pictures' places in the batch.
+        What ``draw`` made of them, one call for each length, and (B,) the pictures' places in the batch, or a slice of
+        all if there is one length.
     """
+    if len(set(lengths)) == 1:
+        return draw(codes[:, : lengths[0]]), slice(None)
     groups = _groups(len(codes), tuple(lengths), codes.device)
     drawn = torch.cat([draw(codes[which, :length]) for length, which in groups.items()])
     return drawn, torch.cat(list(groups.values()))

@@ -45,8 +45,8 @@ class Pass(nn.Module):
         self.calls = tuple(run.compiled(part) for part in parts)  # a tuple, so that nothing is registered twice
         self.autocast = run.autocast
 
-    def forward(self, pixels: Tensor, lengths: list[int], quantize: bool) -> tuple[Tensor, Tensor, Quantized, Tensor]:
-        """Drawn pixels (unclamped), their places in the batch, the quantizer's findings, latents."""
+    def forward(self, pixels: Tensor, lengths: list[int], quantize: bool) -> tuple[Tensor, Tensor | slice, Quantized]:
+        """Drawn pixels (unclamped), their places in the batch, the quantizer's findings."""
         with self.autocast():
             frozen = not self.model.latent_tokens.requires_grad
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -54,7 +54,7 @@ class Pass(nn.Module):
                 found = self.model.quantize(latents)
             codes = found.codes if quantize else self.model.quantize.place(latents.float())
             drawn, places = draw_prefixes(self._draw, codes, lengths)
-        return drawn.float(), places, found, latents
+        return drawn.float(), places, found
 
     def _draw(self, codes: Tensor) -> Tensor:
         return self.model.paint(self.calls[1](codes), *self.calls[2:])
@@ -85,7 +85,7 @@ class Single(Stage):
         if start != "published":
             start_in_2d(model)
         if start == "linear" and not (self.options.resume and (self.options.out / "state.pt").exists()):
-            if not self.config.spectrum:
+            if not self.config.components:
                 raise SystemExit(f"preset {self.options.preset} has no linear paths: give --start 2d")
             model.to(self.device)
             start_linear(model, self.crops())
@@ -94,7 +94,7 @@ class Single(Stage):
 
     def natural_start(self) -> str:
         """The start that suits the architecture."""
-        if self.config.spectrum:
+        if self.config.components:
             return "linear"
         return "published" if self.options.preset.startswith("titok_") else "2d"
 
@@ -125,7 +125,7 @@ class Single(Stage):
         return Pass(self.model, self)
 
     def losses(self, pixels: Tensor) -> Outcome:
-        drawn, places, found, latents = self.forward(pixels, prefix_lengths(self.config, self.step), self.started)
+        drawn, places, found = self.forward(pixels, prefix_lengths(self.config, self.step), self.started)
         truth = pixels[places]
         with self.autocast():
             loss, parts = self.pixel_loss(drawn, truth, self.progress)
@@ -134,7 +134,7 @@ class Single(Stage):
             both = self.hyper.pixels * both  # these are errors of pixels
         loss = loss + (self.hyper.quantizer * both if self.started else 0 * both)  # 0 x: all gradients exist
         parts |= {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        return Outcome(loss, parts, found.tokens, latents, drawn, truth)
+        return Outcome(loss, parts, found.tokens, found.latents, drawn, truth)
 
     def score(self, val: Pictures) -> dict[str, float]:
         return score(self.ema.model, val, rates(self.ema.model), self.pixel_loss.lpips)

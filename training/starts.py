@@ -64,11 +64,19 @@ def start_in_2d(model: TiTok) -> None:
     patches = model.encoder.patch_embed
     patches.weight.mul_(3)
     patches.bias.copy_(-MEAN_PIXEL * patches.weight.sum((1, 2, 3)))
-    torch.nn.init.normal_(model.decoder.decoder_embed.weight, std=1.0)
+    if not model.config.spectrum:
+        torch.nn.init.normal_(model.decoder.decoder_embed.weight, std=1.0)
+        return
+    # Entries of these codes have unit variance each, and pixels of the sketch deviate by a quarter.
+    for enters, deviation in ((model.encoder.linear_embed, 1), (model.decoder.decoder_embed, 1),
+                              (model.decoder.sketch_embed, 0.25)):
+        torch.nn.init.normal_(enters.weight, std=enters.weight.shape[1] ** -0.5 / deviation)
 
 
 KMEANS = 6  # rounds
-SAMPLED = {"cpu": 1 << 15, "cuda": 1 << 18}  # latents that the codes of one codebook are found from
+SAMPLED = {"cpu": 1 << 16, "cuda": 1 << 18}  # latents that the codes of one codebook are found from
+NOTHING = 1e-6  # a component of so small a share of the largest variance, or what is left of it, is as good as none
+REMAINDERS = {"cpu": 1 << 14, "cuda": 1 << 16}  # pictures that say what tokens leave
 
 
 @torch.no_grad()
@@ -76,38 +84,55 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
     """Set the linear paths and codebooks of ``model`` in place, so that it compresses before it has learned anything.
 
     Args:
-        model: With linear paths; on the device where the pictures are.
+        model: With linear paths and components; on the device where the pictures are.
         pictures: Batches (B, 3, H, H) in [0, 1], some tens of thousands of pictures in all. H is a multiple of 64.
         say: Told about each step, in a line.
 
-    Mirror images count as seen too. Deterministic: equal pictures give equal weights.
+    Mirror images count as seen, as far as means and covariances go. Deterministic: equal pictures give equal weights.
+
+    The tokens of one codebook share out the rate among the components by what those before have left of them, so that
+    every codebook ends near the best that its number of tokens allows: Gaussian sources are successively refinable
+    (Equitz and Cover 1991).
     """
-    encoder, decoder, config = model.encoder.linear, model.decoder.linear, model.config
-    spectrum = encoder.spectrum
+    config, spectrum = model.config, model.encoder.linear.spectrum
     coefficients = torch.cat([spectrum.coefficients(batch) for batch in pictures])
     say(f"linear start: {len(coefficients)} pictures")
     mean, covariance = _statistics(coefficients, spectrum)
     variance, basis = torch.linalg.eigh(covariance)
-    variance, basis = variance.flip(0).clamp_min(1e-9), basis.flip(1)
+    floor, basis = variance[-1].item() * NOTHING, basis.flip(1)[:, : config.components]
     basis = basis * basis.sum(0).sign()  # an eigenvector's sign is chance
-    place, importance = _allocate(variance, config.tokens, config.code_width, math.log2(config.codes))
-    say(f"linear start: {int((importance > 0).sum())} components in {config.tokens} tokens")
-
     deviation = covariance.diagonal().sqrt().clamp_min(1e-6)
-    used = importance.flatten() > 0
-    analysis = torch.zeros_like(encoder.weight)
-    synthesis = torch.zeros_like(decoder.weight)
-    directions = basis[:, place.flatten()[used]]
-    scale = variance[place.flatten()[used]].sqrt()
-    analysis[used] = ((directions * deviation[:, None]) / scale).T.float()
-    synthesis[:, used] = ((directions * scale) / deviation[:, None]).float()
-    encoder.weight.copy_(analysis)
-    decoder.weight.copy_(synthesis)
-    for part in (encoder.spectrum, decoder.spectrum):
-        part.mean.copy_(mean)
-        part.deviation.copy_(deviation)
-    model.quantize.importance.copy_(importance / math.sqrt(3 * SIDE * SIDE))
-    _start_codes(model, (coefficients - spectrum.mean) / spectrum.deviation, say)
+    for path in (model.encoder.linear, model.decoder.linear):
+        path.spectrum.mean.copy_(mean)
+        path.spectrum.deviation.copy_(deviation)
+    model.encoder.linear.weight.copy_((basis * deviation[:, None]).T)
+    model.decoder.linear.weight.copy_(basis / deviation[:, None])
+
+    device = coefficients.device.type
+    chance = torch.Generator(coefficients.device).manual_seed(0)
+    order = torch.randperm(len(coefficients), generator=chance, device=coefficients.device)
+    left = (coefficients[order[: REMAINDERS.get(device, 1 << 14)]] - mean.float()) @ basis.float()
+    new = torch.ones(left.shape[1], dtype=torch.bool, device=left.device)  # components that nothing was said of yet
+    share = config.tokens // config.codebooks
+    for book in range(config.codebooks):
+        variance = left.double().square().mean(0)
+        place, scale = _allocate(variance, share, config.code_width, math.log2(config.codes), floor)
+        used = scale > 0
+        latents = left[:, place.flatten()].view(-1, *place.shape) / scale.clamp_min(1e-30) * used
+        codes = _start_codes(latents[: max(SAMPLED.get(device, 1 << 16) // share, 1)], scale, config.codes, chance)
+        positions = slice(book * share, (book + 1) * share)
+        entries = slice(book * share * config.code_width, (book + 1) * share * config.code_width)
+        model.quantize.embedding.weight[book * config.codes : (book + 1) * config.codes] = codes
+        model.quantize.importance[positions] = scale / math.sqrt(3 * SIDE * SIDE)
+        for part in (model.quantize, model.encoder.linear, model.decoder.linear):
+            part.component[entries] = place.flatten()
+        model.encoder.linear.gain[entries] = (new[place] * used / scale.clamp_min(1e-30)).flatten()
+        model.decoder.linear.gain[entries] = scale.flatten()
+        for few, part in zip(latents.split(1024), left.split(1024), strict=True):
+            told = codes[_nearest(few, scale.square(), codes)] * scale
+            part.index_add_(1, place.flatten(), -told.flatten(1))
+        new[place[used]] = False
+    say(f"linear start: {int((~new).sum())} components, {config.codebooks} codebooks of {config.codes} codes")
 
 
 def _statistics(coefficients: Tensor, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
@@ -124,51 +149,45 @@ def _statistics(coefficients: Tensor, spectrum: Spectrum) -> tuple[Tensor, Tenso
     return mean, (covariance + mirror[:, None] * covariance * mirror) / 2
 
 
-def _allocate(variance: Tensor, tokens: int, width: int, bits: float) -> tuple[Tensor, Tensor]:
+def _allocate(
+    variance: Tensor, tokens: int, width: int, bits: float, floor: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Which components go into which token, from coarse to fine: reverse water-filling (Cover and Thomas, 10.3.3).
 
     A component of variance v is worth log2(v / level) / 2 bits; the level is such that all of them use up the rate. A
-    token takes the components, in order, whose bits are its own.
+    token takes the components, from the greatest on, whose bits are its own. Up to ``floor``, a variance is none.
 
     Returns:
         (tokens, width) indices of components and their deviations, 0 where a token has fewer.
     """
+    variance, order = variance.clamp_min(1e-12).sort(descending=True, stable=True)
     low, high = variance.min() * 2.0**-200, variance.max()  # below the least variance, if there is rate for all
     for _ in range(80):
         level = (low * high).sqrt()
         worth = (variance / level).clamp_min(1).log2() / 2
         low, high = (level, high) if worth.sum() > tokens * bits else (low, level)
     token = ((worth.cumsum(0) - 1e-4) / bits).floor().long()
-    token[worth <= 0] = tokens
+    token[(worth <= 0) | (variance <= floor)] = tokens
     place = torch.zeros(tokens, width, dtype=torch.long, device=variance.device)
-    importance = torch.zeros(tokens, width, device=variance.device)
+    scale = torch.zeros(tokens, width, device=variance.device)
     for t in range(tokens):
         mine = (token == t).nonzero().flatten()[:width]
-        place[t, : len(mine)] = mine
-        importance[t, : len(mine)] = variance[mine].sqrt().float()
-    return place, importance
+        place[t, : len(mine)] = order[mine]
+        scale[t, : len(mine)] = variance[mine].sqrt().float()
+    return place, scale
 
 
-def _start_codes(model: TiTok, whitened: Tensor, say: Callable[[str], None]) -> None:
-    """k-means for every codebook, over the latents of the positions that share it.
+def _start_codes(latents: Tensor, scale: Tensor, count: int, chance: torch.Generator) -> Tensor:
+    """(count, d) codes for latents (n, K, d) of positions whose entries have deviations (K, d) in the picture.
 
     Positions use different numbers of entries and weigh them differently: codes are nearest, and means are taken, by
     what an entry is worth in the picture.
     """
-    quantizer, config = model.quantize, model.config
-    chance = torch.Generator(whitened.device).manual_seed(0)
-    for book in range(config.codebooks):
-        positions = slice(book * quantizer.share, (book + 1) * quantizer.share)
-        rows = max(min(len(whitened), SAMPLED.get(whitened.device.type, 1 << 15) // quantizer.share), 1)
-        picks = torch.randperm(len(whitened), generator=chance, device=whitened.device)[:rows]
-        weight = model.encoder.linear.weight.unflatten(0, (config.tokens, -1))[positions].flatten(0, 1)
-        latents = (whitened[picks] @ weight.T).view(rows * quantizer.share, -1)
-        worth = quantizer.importance[positions].square().repeat(rows, 1)
-        # Entries that a position lacks are filled with what they would be, so that every code starts complete.
-        filled = torch.where(worth > 0, latents, torch.randn(latents.shape, generator=chance, device=latents.device))
-        codes = _kmeans(filled, worth, config.codes, chance)
-        quantizer.embedding.weight[book * config.codes : (book + 1) * config.codes] = codes
-    say(f"linear start: {config.codebooks} codebooks of {config.codes} codes")
+    worth = scale.square().expand_as(latents).flatten(0, 1)
+    # Entries that a position lacks are filled with what they would be, so that every code starts complete.
+    noise = torch.randn(latents.shape, generator=chance, device=latents.device)
+    filled = torch.where(scale > 0, latents, noise).flatten(0, 1)
+    return _kmeans(filled, worth, count, chance)
 
 
 def _kmeans(points: Tensor, worth: Tensor, count: int, chance: torch.Generator) -> Tensor:
@@ -178,12 +197,14 @@ def _kmeans(points: Tensor, worth: Tensor, count: int, chance: torch.Generator) 
         more = torch.randn(count - len(codes), points.shape[1], generator=chance, device=points.device)
         codes = torch.cat([codes, more])
     for _ in range(KMEANS):
-        near = [
-            ((2 * p * w) @ codes.T - w @ codes.square().T).argmax(1)
-            for p, w in zip(points.split(8192), worth.split(8192), strict=True)
-        ]
-        near = torch.cat(near)
+        parts = zip(points.split(8192), worth.split(8192), strict=True)
+        near = torch.cat([_nearest(p, w, codes) for p, w in parts])
         total = torch.zeros_like(codes).index_add_(0, near, points * worth)
         mass = torch.zeros_like(codes).index_add_(0, near, worth)
         codes = torch.where(mass > 0, total / mass.clamp_min(1e-12), codes)
     return codes
+
+
+def _nearest(points: Tensor, worth: Tensor, codes: Tensor) -> Tensor:
+    """(..., d) points, weights of their entries that fit these, (N, d) codes -> (...) indices of the nearest."""
+    return ((2 * points * worth) @ codes.T - worth @ codes.square().T).argmax(-1)

@@ -19,8 +19,10 @@ DEEPEST = 256
 SKETCH = 64  # side of what the linear decoder draws
 LOW = 32  # frequencies along one side that a spectrum may keep, see titokcodec.models.linear
 LARGEST_SPECTRUM = 3 * LOW**2  # of three colours
+LARGEST_COMPONENTS = 2048  # float16, as weight files have vectors in, has all whole numbers up to it
 REFINED = (SKETCH, 2 * SKETCH, 4 * SKETCH)  # sides of what the refiner can make of it
-LATER = ("spectrum", "codebooks")  # fields that older files lack; at their defaults, they are left out of new ones too
+# Fields that older files lack; at their defaults, they are left out of new ones too.
+LATER = ("spectrum", "codebooks", "components", "detail_width")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ class TiTokConfig:
         spectrum: Low frequencies of the picture that linear paths beside both transformers work with
             (``titokcodec.models.linear``); 0: there are none.
         codebooks: Codebooks of ``codes`` entries each; consecutive tokens share one.
+        components: Directions of the spectrum that tokens describe. An entry of a code belongs to one of them, several
+            entries to the same one: the tokens of each codebook tell what those of the codebooks before have left. 0:
+            every entry has a direction of its own.
+        detail_width: Channels at 64 x 64 of what draws fine detail in the refiner, with a residual block there; half
+            and a third of them at 128 and 256. 0: a third, a sixth and an eighth of ``head_width``, without the block.
     """
 
     encoder: Tower
@@ -76,6 +83,8 @@ class TiTokConfig:
     legacy: bool = False
     spectrum: int = 0
     codebooks: int = 1
+    components: int = 0
+    detail_width: int = 0
 
     def __post_init__(self) -> None:
         if not self.min_tokens:
@@ -96,7 +105,11 @@ class TiTokConfig:
         _require(self.tokens % self.codebooks == 0, f"{self.codebooks} codebooks cannot share {self.tokens} tokens")
         _require(not (self.spectrum and (self.l2_normalised or self.legacy)), "linear paths want codes of any length")
         _require(self.codebooks == 1 or self.spectrum > 0, "several codebooks want linear paths")
+        fits = self.components <= min(self.spectrum, LARGEST_COMPONENTS)
+        _require(fits, f"components are {self.components}, more than the spectrum or {LARGEST_COMPONENTS}")
         _require((self.head == "refiner") == (self.spectrum > 0), "linear paths and the head 'refiner' go together")
+        _require(self.detail_width != 1 and self.detail_width != 2, "detail_width must be 3 or more, or 0")
+        _require(self.head == "refiner" or not self.detail_width, "only the head 'refiner' has a detail_width")
         if self.head == "refiner":
             sides = ", ".join(map(str, REFINED))
             _require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
@@ -155,7 +168,7 @@ def _check_types(config: TiTokConfig | Tower) -> None:
     for field in fields(config):
         value, kind = getattr(config, field.name), field.type
         if kind == "int":
-            least = 0 if field.name in ("head_blocks", "spectrum") else 1
+            least = 0 if field.name in ("head_blocks", "spectrum", "components", "detail_width") else 1
             most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
             _require(type(value) is int and least <= value <= most, f"{field.name} is {value!r}")
         elif kind == "bool":
@@ -181,8 +194,9 @@ PRESETS: dict[str, TiTokConfig] = {
         Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
     ),
     "default": TiTokConfig(
-        Tower(256, 4, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
-        l2_normalised=False, head="refiner", head_width=96, head_blocks=4, spectrum=896, codebooks=4,
+        Tower(256, 5, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
+        l2_normalised=False, head="refiner", head_width=96, head_blocks=5, spectrum=896, codebooks=4,
+        components=832, code_width=24, detail_width=48,
     ),
 }
 

@@ -73,32 +73,63 @@ class Spectrum(nn.Module):
         return torch.einsum("nkhw,kc->nchw", x, self.colour) + 0.5
 
 
-class LinearEncoder(nn.Module):
-    """(B, 3, H, H) -> (B, K, d) float32 latents."""
+class LinearPath(nn.Module):
+    """A matrix between whitened frequencies and the entries of all codes.
 
-    def __init__(self, count: int, tokens: int, width: int) -> None:
+    With ``components`` the matrix is between frequencies and these, and every entry is one of them at some scale.
+
+    Attributes:
+        component: (K d,) int64, which component each entry of each token tells of.
+        gain: (K d,) how many units of the component a unit of the entry is, or the other way round in the encoder.
+    """
+
+    component: Tensor | None
+    gain: Tensor | None
+
+    def __init__(self, count: int, entries: int, components: int) -> None:
         super().__init__()
         self.spectrum = Spectrum(count)
-        self.weight = nn.Parameter(torch.zeros(tokens * width, count))
+        self.components = components
+        self.register_buffer("component", torch.arange(entries) % components if components else None)
+        self.register_buffer("gain", torch.zeros(entries) if components else None)
+
+    def places(self) -> Tensor:
+        """``component``, in range whatever a weight file said."""
+        return self.component.clamp(0, self.components - 1)
+
+
+class LinearEncoder(LinearPath):
+    """(B, 3, H, H) -> (B, K, d) float32 latents."""
+
+    def __init__(self, count: int, tokens: int, width: int, components: int = 0) -> None:
+        super().__init__(count, tokens * width, components)
+        self.weight = nn.Parameter(torch.zeros(components or tokens * width, count))
         self.width = width
 
     def forward(self, pixels: Tensor) -> Tensor:
         with torch.autocast(pixels.device.type, enabled=False):
-            return F.linear(self.spectrum(pixels), self.weight.float()).unflatten(1, (-1, self.width))
+            found = F.linear(self.spectrum(pixels), self.weight.float())
+            if self.components:
+                found = found[:, self.places()] * self.gain
+            return found.unflatten(1, (-1, self.width))
 
 
-class LinearDecoder(nn.Module):
+class LinearDecoder(LinearPath):
     """(B, k, d) codes -> (B, 3, 64, 64) float32 pixels, the sketch. Tokens that are missing count as their mean, 0."""
 
-    def __init__(self, count: int, tokens: int, width: int) -> None:
-        super().__init__()
-        self.spectrum = Spectrum(count)
-        self.weight = nn.Parameter(torch.zeros(count, tokens * width))
+    def __init__(self, count: int, tokens: int, width: int, components: int = 0) -> None:
+        super().__init__(count, tokens * width, components)
+        self.weight = nn.Parameter(torch.zeros(count, components or tokens * width))
 
     def forward(self, codes: Tensor) -> Tensor:
         with torch.autocast(codes.device.type, enabled=False):
             flat = codes.float().flatten(1)
-            return self.spectrum.picture(F.linear(flat, self.weight.float()[:, : flat.shape[1]]))
+            entries = flat.shape[1]
+            if not self.components:
+                return self.spectrum.picture(F.linear(flat, self.weight.float()[:, :entries]))
+            parts = flat.new_zeros(len(flat), self.components)
+            parts = parts.index_add(1, self.places()[:entries], flat * self.gain[:entries])
+            return self.spectrum.picture(F.linear(parts, self.weight.float()))
 
 
 @lru_cache(maxsize=8)

@@ -17,12 +17,14 @@ class Quantized(NamedTuple):
         tokens: (B, K) int64 indices.
         codebook_loss: Pulls codes towards latents.
         commitment_loss: Pulls latents towards codes.
+        latents: (B, K, d) float32, what the codes stand for: the latents as they were compared.
     """
 
     codes: Tensor
     tokens: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
+    latents: Tensor
 
 
 class VectorQuantizer(nn.Module):
@@ -33,14 +35,22 @@ class VectorQuantizer(nn.Module):
         l2_normalised: Codes and latents live on the unit sphere.
         codebooks: How many there are; consecutive positions share one.
         positions: K, if positions differ in what their entries are worth, else 0.
+        components: How many there are for entries to tell of, if several entries may tell of the same one, else 0.
 
     Attributes:
         importance: (K, d) if there are ``positions``: the error that a deviation of 1 in an entry makes, as the root
             of the mean square over a picture's pixels. The nearest code is nearest by that, and so are the two losses,
             which then are errors of pixels. Entries of importance 0 do not exist: they are 0 in every code.
+        component: (K d,) int64 if there are ``components``: the one that each entry tells of. What the codes of one
+            codebook get wrong about a component is made up for by those of the next ones that tell of it, as far as
+            they can (residual quantization, Juang and Gray 1982).
     """
 
-    def __init__(self, codes: int, width: int, l2_normalised: bool, codebooks: int = 1, positions: int = 0) -> None:
+    component: Tensor | None
+
+    def __init__(
+        self, codes: int, width: int, l2_normalised: bool, codebooks: int = 1, positions: int = 0, components: int = 0
+    ) -> None:
         super().__init__()
         self.codes, self.l2_normalised = codes, l2_normalised
         self.share = max(positions // codebooks, 1)  # positions that one codebook serves
@@ -48,15 +58,20 @@ class VectorQuantizer(nn.Module):
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
         self.importance: Tensor | None
         self.register_buffer("importance", torch.ones(positions, width) if positions else None)
+        self.components = components
+        self.register_buffer("component", torch.arange(positions * width) % components if components else None)
 
     def codebook(self) -> Tensor:
         """(N, d) float32, or all codebooks' one after the other: the codes as they are compared and handed on."""
         return self.place(self.embedding.weight.float())
 
     def nearest(self, latents: Tensor, first: int = 0) -> Tensor:
-        """(B, k, d) latents of the positions from ``first`` on -> (B, k) int64 indices of the closest codes."""
+        """(B, k, d) latents of the positions from ``first`` on -> (B, k) int64 indices of the closest codes.
+
+        With ``components``, ``first`` is 0: later positions depend on what the first ones got wrong.
+        """
         with torch.autocast(latents.device.type, enabled=False):
-            return self._nearest(self.place(latents.float()), self.codebook(), first)
+            return self._compared(self.place(latents.float()), first)[0]
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """(B, k) indices of the first k positions -> (B, k, d) float32 codes."""
@@ -79,41 +94,54 @@ class VectorQuantizer(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             z = self.place(latents.float())
             with torch.no_grad():
-                tokens = self._nearest(z, self.codebook())
+                tokens, compared = self._compared(z)
+            z = z + (compared - z).detach()
             codes = self.lookup(tokens)
             if self.importance is None:
                 codebook_loss = F.mse_loss(codes, z.detach())
                 commitment_loss = F.mse_loss(z, codes.detach())
-                return Quantized(z + (codes - z).detach(), tokens, codebook_loss, commitment_loss)
+                return Quantized(z + (codes - z).detach(), tokens, codebook_loss, commitment_loss, compared)
             worth = self.importance.square()
             codebook_loss = ((codes - z.detach()).square() * worth).sum((1, 2)).mean()
             commitment_loss = ((z - codes.detach()).square() * worth).sum((1, 2)).mean()
             z = self.masked(z)
             # The picture's error reaches codes as well as latents: what both should be is what draws best.
-            return Quantized(codes + z - z.detach(), tokens, codebook_loss, commitment_loss)
+            return Quantized(codes + z - z.detach(), tokens, codebook_loss, commitment_loss, compared)
 
     def place(self, vectors: Tensor) -> Tensor:
         """Vectors where codes live: on the unit sphere if they are l2-normalised, anywhere otherwise."""
         return F.normalize(vectors, dim=-1) if self.l2_normalised else vectors
 
-    def _nearest(self, z: Tensor, codebook: Tensor, first: int = 0) -> Tensor:
+    def _compared(self, z: Tensor, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Tokens, and the latents that their codes are nearest to: ``z`` itself, unless errors are made up for."""
         if self.importance is not None:
-            return self._nearest_weighted(z, codebook, first)
-        flat = z.reshape(-1, z.shape[-1])
+            return self._compared_weighted(z, self.codebook(), first)
+        codebook, flat = self.codebook(), z.reshape(-1, z.shape[-1])
         scores = flat @ codebook.T  # on the sphere the nearest code has the largest inner product
         if not self.l2_normalised:
             scores = 2 * scores - codebook.square().sum(1)
-        return scores.argmax(1).view(z.shape[:-1])
+        return scores.argmax(1).view(z.shape[:-1]), z
 
-    def _nearest_weighted(self, z: Tensor, codebook: Tensor, first: int) -> Tensor:
+    def _compared_weighted(self, z: Tensor, codebook: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """By the error in the picture, one codebook after the other."""
-        worth = self.importance[first : first + z.shape[1]].square()
-        found, start = [], 0
+        found, compared, start = [], [], 0
+        wrong = z.new_zeros(len(z), self.components)  # with the components so far, in units of the picture
         while start < z.shape[1]:
             book = (first + start) // self.share
             end = min((book + 1) * self.share - first, z.shape[1])
-            codes, w = codebook[book * self.codes : (book + 1) * self.codes], worth[start:end]
-            scores = (2 * z[:, start:end] * w) @ codes.T - w @ codes.square().T
-            found.append(scores.argmax(-1))
+            codes, here = codebook[book * self.codes : (book + 1) * self.codes], z[:, start:end]
+            importance = self.importance[first + start : first + end]
+            worth = importance.square()
+            if self.component is not None:
+                entries = slice((first + start) * z.shape[2], (first + end) * z.shape[2])
+                which = self.component[entries].clamp(0, self.components - 1)
+                left = wrong[:, which].view_as(here)
+                here = here - torch.where(worth > 0, left / importance.clamp_min(1e-30), 0.0)
+            tokens = ((2 * here * worth) @ codes.T - worth @ codes.square().T).argmax(-1)
+            if self.component is not None and end < z.shape[1]:
+                error = (codes[tokens] - here) * importance - left * (importance > 0)
+                wrong = wrong.index_add(1, which, error.flatten(1))
+            found.append(tokens)
+            compared.append(here)
             start = end
-        return torch.cat(found, 1)
+        return torch.cat(found, 1), torch.cat(compared, 1)

@@ -34,9 +34,11 @@ class Residual(nn.Module):
 class Detail(nn.Module):
     """What lies between the enlarged sketch and the picture: (B, W, 32, 32) and (B, 3, 64, 64) -> (B, 3, H, H)."""
 
-    def __init__(self, width: int, image_size: int) -> None:
+    def __init__(self, width: int, image_size: int, own_width: int = 0) -> None:
         super().__init__()
         widths = (max(width // 3, 8), max(width // 6, 8), max(width // 8, 8))
+        if own_width:
+            widths = (own_width, own_width // 2, own_width // 3)
         self.enter = nn.Conv2d(width, widths[0], 3, padding=1)
         self.steps = nn.ModuleList()
         before = widths[0] + 3
@@ -45,6 +47,7 @@ class Detail(nn.Module):
             self.steps.append(nn.Conv2d(before + NOISE[side], after, 3, padding=1))
             self.register_buffer(f"noise_{side}", torch.from_numpy(fixed_noise(side)), persistent=False)
             before = after
+        self.block = Residual(widths[0]) if own_width else nn.Identity()  # where it is drawn from, at 64 x 64
         self.leave = nn.Conv2d(before, 3, 3, padding=1)
 
     def forward(self, x: Tensor, sketch: Tensor) -> Tensor:
@@ -52,6 +55,8 @@ class Detail(nn.Module):
         for side, step in zip(self.sides, self.steps, strict=True):
             x = _enlarged(x, side)
             x = F.gelu(step(torch.cat([x, self._noise(x, side)], 1)))
+            if side == SKETCH:
+                x = self.block(x)
         return self.leave(x)
 
     def _noise(self, x: Tensor, side: int) -> Tensor:
@@ -79,7 +84,8 @@ class Refiner(nn.Module):
         self.read = nn.Conv2d(3 * self.spread**2, width, 3, padding=1)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(config.head_blocks))
         self.correct = nn.Conv2d(width, 3 * self.spread**2, 3, padding=1)
-        self.detail = Detail(width, config.image_size)
+        self.detail = Detail(width, config.image_size, config.detail_width)
+        self.register_buffer("rows", torch.from_numpy(enlargement(SKETCH, config.image_size)), persistent=False)
         self.detailed = True
 
     def silence(self) -> None:
@@ -93,12 +99,36 @@ class Refiner(nn.Module):
         for block in self.blocks:
             x = block(x)
         sketch = sketch + F.pixel_shuffle(self.correct(x), self.spread).float()
-        drawn = F.interpolate(sketch, size=self.size, mode="bicubic")
+        drawn = self._enlarged(sketch)
         return drawn + self.detail(x, sketch).float() if self.detailed else drawn
+
+    def _enlarged(self, sketch: Tensor) -> Tensor:
+        """The sketch at full size, bicubic. For gradients by two products with a matrix: on a GPU, PyTorch's own kernel
+        adds these up one by one."""
+        if not sketch.requires_grad or self.rows.dtype != sketch.dtype:  # a model in bfloat16 has rounded its matrix
+            return F.interpolate(sketch, size=self.size, mode="bicubic")
+        with torch.autocast(sketch.device.type, enabled=False):
+            return self.rows @ (sketch @ self.rows.T)
 
 
 def _enlarged(x: Tensor, side: int) -> Tensor:
     return x if x.shape[-1] == side else F.interpolate(x, size=side, mode="bilinear")
+
+
+def enlargement(small: int, large: int) -> np.ndarray:
+    """(large, small) float32: the weights that bicubic enlargement, as PyTorch does it, gives the pixels of a column.
+
+    Keys' cubic with a = -0.75 over four neighbours; beyond the border, the outermost pixel stands for what is missing.
+    """
+    a, rows = -0.75, np.arange(large)
+    centres = (rows + 0.5) * small / large - 0.5
+    before = np.floor(centres).astype(int)
+    matrix = np.zeros((large, small))
+    for tap in range(-1, 3):
+        x = np.abs(centres - before - tap)
+        near, far = ((a + 2) * x - (a + 3)) * x * x + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        np.add.at(matrix, (rows, np.clip(before + tap, 0, small - 1)), np.where(x <= 1, near, far))
+    return matrix.astype(np.float32)
 
 
 def fixed_noise(side: int) -> np.ndarray:

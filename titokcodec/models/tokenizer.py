@@ -31,7 +31,7 @@ class Encoder(Transformer):
         self.conv_out = nn.Conv2d(config.encoder.width, config.code_width, 1)
         self.linear = self.linear_embed = None
         if config.spectrum:
-            self.linear = LinearEncoder(config.spectrum, config.tokens, config.code_width)
+            self.linear = LinearEncoder(config.spectrum, config.tokens, config.code_width, config.components)
             self.linear_embed = nn.Linear(config.code_width, config.encoder.width)
 
     def forward(self, pixels: Tensor, latent_tokens: Tensor) -> Tensor:
@@ -114,7 +114,7 @@ class Decoder(Transformer):
         self.conv_out: nn.Module = nn.Identity()
         self.linear = self.sketch_embed = None
         if config.spectrum:
-            self.linear = LinearDecoder(config.spectrum, config.tokens, config.code_width)
+            self.linear = LinearDecoder(config.spectrum, config.tokens, config.code_width, config.components)
             self.patch = SKETCH // config.grid
             self.sketch_embed = nn.Linear(3 * self.patch**2, width)
         if config.head == "proxy":
@@ -151,7 +151,7 @@ class TiTok(nn.Module):
         self.encoder = Encoder(config)
         positions = config.tokens if config.spectrum else 0
         self.quantize = VectorQuantizer(
-            config.codes, config.code_width, config.l2_normalised, config.codebooks, positions
+            config.codes, config.code_width, config.l2_normalised, config.codebooks, positions, config.components
         )
         self.decoder = Decoder(config)
         self.apply(init_weights)
