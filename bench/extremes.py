@@ -18,16 +18,13 @@ from PIL import Image
 
 from bench import curves
 from bench.curves import metric_of
-from bench.gallery import save, sheet
+from bench.gallery import NOTHING, Cell, save, sheet
 
 TOKENS = (32, 128)
 RIVALS = ("webp-thumbnail", "jxl-thumbnail")
 METRICS = ("lpips-squeeze", "psnr-rgb")  # of the captions
-LETTERS, QUALITY = 20, 72  # pixels of the font, for a sheet that is shown at half its size; of the WebP file
+QUALITY = 72  # of the WebP file
 RANKS = ("", "second ", "third ")
-NOTHING = "#eeeeee"
-
-Cell = tuple[str, Image.Image]
 
 
 def chosen(folder: Path, each: int) -> list[dict[str, Any]]:
@@ -112,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, help="default: "
                         f"{' '.join(map(str, TOKENS))}")  # fmt: skip
     options = parser.parse_args(arguments)
-    save(sheet(table(options.folder, options.each, options.tokens), LETTERS), options.out, QUALITY)
+    save(sheet(table(options.folder, options.each, options.tokens)), options.out, QUALITY)
 
 
 if __name__ == "__main__":

@@ -1,46 +1,81 @@
-"""The README's gallery: pictures, and what is left of them at each rate.
+"""The README's gallery: pictures, and what is left of them at each rate, beside WebP thumbnails of as many bytes.
 
-    python -m bench.gallery tests/data/*.jpg --out bench/results/gallery.webp
+    python -m bench.gallery tests/data/astronaut.jpg@96,0,256 tests/data/coffee.jpg --out gallery.webp
+
+A row a picture: the original, then for each number of tokens what titok makes of it, and of all WebP files of any side
+and quality that are no longer than titok's of so many tokens can be, the one with the highest PSNR when it is enlarged
+again. Pictures are cropped to their middle; of ``FILE@LEFT,TOP,SIDE`` the square of so many pixels at that place is
+taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from bench.ours import Entrant
+from bench.thumbnails import best_thumbnail
 from titokcodec import Codec
 
 GAP, PAD = 6, 3  # pixels between pictures, and around a caption
-LETTERS = 10  # pixels of its font
+LETTERS = 20  # pixels of its font, for a sheet that is shown at half its size
+QUALITY = 82  # of the WebP file
+NOTHING = "#eeeeee"  # stands where no file is so small
+
+Cell = tuple[str, Image.Image]  # a caption and what it stands under
 
 
-def square(path: Path, side: int = 256) -> Image.Image:
-    """The middle of the picture as an RGB square."""
-    return ImageOps.fit(Image.open(path).convert("RGB"), (side, side), Image.Resampling.LANCZOS)
+def square(given: str, side: int = 256) -> Image.Image:
+    """The middle of a file's picture as an RGB square, or of ``FILE@LEFT,TOP,SIDE`` that part.
+
+    Raises:
+        ValueError: What stands behind the @ is no square inside the picture.
+    """
+    path, _, place = given.partition("@")
+    picture = Image.open(path).convert("RGB")
+    if place:
+        left, top, length = map(int, place.split(","))
+        if min(left, top, length - 1) < 0 or left + length > picture.width or top + length > picture.height:
+            raise ValueError(f"{place} is not inside {path}")
+        picture = picture.crop((left, top, left + length, top + length))
+    return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
 
 
-def rows(codec: Codec, pictures: list[Image.Image], counts: list[int]) -> list[list[tuple[str, Image.Image]]]:
-    """For each picture: itself and its decoded files, each with a caption."""
-    table = [[("original", picture)] for picture in pictures]
+def table(codec: Codec, pictures: Sequence[Image.Image], counts: Sequence[int]) -> list[list[Cell]]:
+    """For each picture itself, and for each number of tokens what titok and a WebP thumbnail keep of it."""
+    rows = [[("original", picture)] for picture in pictures]
+    entrant = Entrant(codec, codec.weights.name)
     for count in counts:
         files = codec.compress_batch(pictures, tokens=count)
-        for row, data, decoded in zip(table, files, codec.decompress_batch(files), strict=True):
-            row.append((f"{count} tokens, {len(data)} bytes", decoded))
-    return table
+        for row, data, decoded in zip(rows, files, codec.decompress_batch(files), strict=True):
+            row.append((f"titok, {len(data)} bytes\n{count} tokens", decoded.convert("RGB")))
+            row.append(thumbnail(row[0][1], entrant.ceiling(count)))
+    return rows
 
 
-def sheet(table: list[list[tuple[str, Image.Image]]], letters: int = LETTERS) -> Image.Image:
-    """All pictures of the table, which are of one size, on one white sheet, captions of so many pixels below."""
-    width, height = table[0][0][1].size
+def thumbnail(picture: Image.Image, budget: int) -> Cell:
+    """The WebP thumbnail of the highest PSNR in so many bytes."""
+    pixels = np.asarray(picture, dtype=np.float64)
+    found = best_thumbnail(picture, budget, "webp", lambda shown: -np.square(shown - pixels).mean())
+    if found is None:
+        return "WebP\nhas no file so small", Image.new("RGB", picture.size, NOTHING)
+    return f"WebP, {len(found.data)} bytes\n{found.side} x {found.side} pixels", found.picture
+
+
+def sheet(rows: Sequence[Sequence[Cell]], letters: int = LETTERS) -> Image.Image:
+    """All pictures of a table, which are of one size, on one white sheet, captions of so many pixels below."""
+    width, height = rows[0][0][1].size
     line = round(1.2 * letters)
-    lines = max(caption.count("\n") + 1 for row in table for caption, _ in row)
+    lines = max(caption.count("\n") + 1 for row in rows for caption, _ in row)
     across, down = width + GAP, height + line * lines + 2 * PAD + GAP
-    canvas = Image.new("RGB", (across * len(table[0]) - GAP, down * len(table)), "white")
+    canvas = Image.new("RGB", (across * len(rows[0]) - GAP, down * len(rows)), "white")
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(letters)
-    for y, row in enumerate(table):
+    for y, row in enumerate(rows):
         for x, (caption, picture) in enumerate(row):
             canvas.paste(picture, (x * across, y * down))
             for number, text in enumerate(caption.split("\n")):
@@ -48,7 +83,7 @@ def sheet(table: list[list[tuple[str, Image.Image]]], letters: int = LETTERS) ->
     return canvas
 
 
-def save(image: Image.Image, path: Path, quality: int = 82) -> None:
+def save(image: Image.Image, path: Path, quality: int = QUALITY) -> None:
     """Write small: these pictures live in the repository."""
     buffer = io.BytesIO()
     image.save(buffer, path.suffix[1:], quality=quality, method=6)
@@ -56,16 +91,15 @@ def save(image: Image.Image, path: Path, quality: int = 82) -> None:
     path.write_bytes(buffer.getvalue())
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("images", type=Path, nargs="+")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("images", type=square, nargs="+", metavar="FILE[@LEFT,TOP,SIDE]")
+    parser.add_argument("--out", type=Path, required=True, help="WebP file")
     parser.add_argument("--model", help="weight file (default: the bundled one)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128])
-    options = parser.parse_args()
-    codec = Codec.from_pretrained(options.model)
-    save(sheet(rows(codec, [square(path) for path in options.images], options.tokens)), options.out)
+    parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128], help="default: 32 64 128")
+    options = parser.parse_args(arguments)
+    save(sheet(table(Codec.from_pretrained(options.model), options.images, options.tokens)), options.out)
 
 
 if __name__ == "__main__":

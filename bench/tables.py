@@ -42,7 +42,7 @@ def scores() -> str:
         for count in sorted((k.split("/")[1] for k in found if k.startswith("psnr/")), key=int)
     ]
     note = (
-        f"\n{found['pictures']} pictures of 256 x 256; {found['usage']:.0%} of the codes in use, "
+        f"\n{found['model']}, {found['pictures']} pictures of 256 x 256; {found['usage']:.0%} of the codes in use, "
         f"{found['entropy']:.2f} bits of entropy a token.\n"
     )
     return rows(["tokens", "bytes at most", "PSNR", "LPIPS (squeeze)"], body) + note
@@ -98,22 +98,24 @@ def effort() -> str:
     ]
     head = ["effort", *(f"PSNR, {k} tokens" for k in counts), *(f"LPIPS, {k}" for k in counts), "one picture",
             "each of 16"]
-    note = f"\n{found['pictures']} held-out pictures, {found['threads']} threads of a CPU in {found['dtype']}.\n"
+    note = (f"\n{found['model']}, {found['pictures']} held-out pictures, {found['threads']} threads of a CPU in "
+            f"{found['dtype']}.\n")  # fmt: skip
     return rows(head, body) + note
 
 
-def generation() -> str:
+def generation(found: dict) -> str:
     """Pictures of classes a second, beside a diffusion transformer."""
-    found = _read("generation-speed.json")
     short = {"bfloat16": "bf16", "float32": "fp32"}
     body = [
         [row["model"], str(row["steps"]), short[row["dtype"]], str(row["batch"]),
          f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}",
-         "-" if row["times_dit"] is None else f"{row['times_dit']:.3g}"]
+         "-" if row["times_dit"] is None else f"{row['times_dit']:.4g}"]
         for row in found["results"]
     ]
-    rough = any(row["extrapolated"] for row in found["results"])
-    note = f"\n{found['device']}, torch {found['torch']}{', TF32 in fp32' * found['tf32']}."
+    full = any(row["dtype"] == "float32" for row in found["results"])
+    compiled, rough = (any(row[key] for row in found["results"]) for key in ("compiled", "extrapolated"))
+    note = f"\n{found['device']}, torch {found['torch']}{', TF32 in fp32' * (found['tf32'] and full)}."
+    note += " Nothing was compiled." * (not compiled)
     note += " ≈: not timed in whole, but from single steps times their number, and decoding." * rough
     return rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
 
@@ -159,7 +161,7 @@ def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
 TABLES: dict[str, Callable[..., str]] = {
     "scores": scores, "effort": effort, "headline": headline, "whole": whole, "extremes": extremes,
     "seams": seams,
-    "generation": generation, "ablation": ablation, "training": training,
+    "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
     "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
     "scaling": _timed(timings.scaling, "scaling"), "pipeline": _timed(timings.pipeline, "pipeline"),

@@ -15,7 +15,7 @@ import pytest
 from bench import jobs
 from bench.jobs import Model
 from bench.thumbnails import FORMATS, installed
-from titokcodec.search import STEPS
+from titokcodec.search import default_steps
 
 NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
 QUALITIES = {"jpeg": 75, "webp": 80, "avif": 75, "jxl": 90}  # those of Pillow, and of its plugin for JPEG XL
@@ -36,7 +36,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("pictures", [1, 16])
 @pytest.mark.parametrize("effort", [0, None], ids=["effort 0", "default"])
 def test_compress(benchmark: Any, measure: Callable, model: Model, effort: int | None, pictures: int) -> None:
-    label(benchmark, "compress", f"titok, effort {STEPS if effort is None else effort}, {model.precision}", pictures)
+    steps = default_steps(model.load().weights.config, 1) if effort is None else effort
+    label(benchmark, "compress", f"titok, effort {steps}, {model.precision}", pictures)
     files = measure(jobs.compress, pictures, model=model, count=pictures, effort=effort)
     benchmark.extra_info["bytes"] = round(sum(map(len, files)) / len(files))
     assert len(files) == pictures

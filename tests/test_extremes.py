@@ -125,7 +125,7 @@ def test_what_is_missing_is_told_in_one_line(results, gone, message):
 
 def test_captions_of_several_lines_do_not_touch_pictures():
     black = Image.new("RGB", (64, 64), "black")
-    one, two = (np.asarray(sheet([[(caption, black)], [(caption, black)]])) for caption in ("a", "a\nb"))
+    one, two = (np.asarray(sheet([[(caption, black)]] * 2, letters=10)) for caption in ("a", "a\nb"))
     for pixels, lines in ((one, 1), (two, 2)):
         dark = np.flatnonzero((pixels[:, 32:] < 128).all(axis=(1, 2)))
         assert len(dark) == 2 * 64 and pixels.shape[0] == 2 * (64 + 12 * lines + 6 + GAP)

@@ -266,6 +266,24 @@ def test_from_the_command_line_to_the_table(tmp_path, monkeypatch, capsys):
     assert found["device"] in body[-1] and "≈" not in "".join(body)
 
 
+def test_the_table_of_another_machine_says_what_was_not_done(tmp_path, monkeypatch):
+    row = {"model": "DiT-XL/2", "steps": 250, "dtype": "bfloat16", "batch": 128, "images_per_second": 2.556,
+           "extrapolated": True, "compiled": False, "times_dit": 1.0}  # fmt: skip
+    fast = row | {"model": "TiTok-L-32", "steps": 8, "images_per_second": 421.1, "extrapolated": False}
+    fast["times_dit"] = 164.8
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+
+    def shown(*results):
+        found = {"device": "a GPU", "torch": "2.11.0", "tf32": True, "results": results}
+        (tmp_path / "speed-gpu.json").write_text(json.dumps(found))
+        return tables.render("<!-- table: generation speed-gpu -->\n<!-- end -->").splitlines()
+
+    *_, second, _, note, _ = shown(row, fast)
+    assert second == "| TiTok-L-32 | 8 | bf16 | 128 | 421 | 164.8 |"
+    assert note.startswith("a GPU, torch 2.11.0. Nothing was compiled. ≈: not timed in whole")
+    assert shown(fast | {"dtype": "float32", "compiled": True})[-2] == "a GPU, torch 2.11.0, TF32 in fp32."
+
+
 def test_how_much_time_to_spend_is_said_on_the_command_line(tmp_path, monkeypatch):
     seen, path = [], tmp_path / "x.json"
 

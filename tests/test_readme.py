@@ -79,6 +79,13 @@ def test_the_sheet_is_that_of_its_gallery():
     assert path.stat().st_size < 150_000
 
 
+def test_the_first_picture_is_small_and_of_rows_of_seven():
+    path = RESULTS / "gallery.webp"
+    width, height = Image.open(path).size
+    assert width == 7 * 256 + 6 * GAP and 5 * 256 < height < 5 * 330
+    assert path.stat().st_size < 250_000 and "](bench/results/gallery.webp)" in README
+
+
 @pytest.mark.parametrize(("module", "folder", "out"), [
     ("headline", next(iter(SETS)), "headline.svg"), ("extremes", GALLERY, "extremes.webp"),
 ])  # fmt: skip

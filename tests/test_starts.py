@@ -1,14 +1,17 @@
 """The closed-form start: a transform coder before anything was learned."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.test_linear import CONFIG, fields, psnr, started
-from titokcodec.models.config import preset
+from titokcodec.models.config import PRESETS, preset
 from titokcodec.models.tokenizer import TiTok
+from training import single
 from training.starts import _allocate, _kmeans, _statistics, start_linear
 
 
@@ -178,3 +181,22 @@ def test_it_says_what_it_does():
 
 def test_the_default_preset_has_linear_paths():
     assert preset("default").spectrum and preset("default").head == "refiner" and not preset("default_2").spectrum
+
+
+def test_from_500_pictures_it_beats_a_model_trained_from_noise_for_longer(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tried", CONFIG)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number, pixels in enumerate(fields(500)):
+        array = (pixels.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(array).resize((256, 256), Image.Resampling.NEAREST).save(folder / f"{number}.png")
+    began = time.monotonic()
+    closed = started(count=500)
+    seconds = max(3 * (time.monotonic() - began), 6)
+    trained = single.main([
+        "--data", str(folder), "--preset", "tried", "--start", "2d", "--minutes", str(seconds / 60), "--batch", "16",
+        "--lpips-weight", "0", "--features", "0", "--no-compile", "--device", "cpu", "--out", str(tmp_path / "run"),
+    ])
+    pictures = fields(16, 256, seed=9)
+    for tokens in (4, 16):
+        assert psnr(closed, pictures, tokens) > psnr(trained, pictures, tokens) + 1

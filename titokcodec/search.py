@@ -17,7 +17,9 @@ from titokcodec.models.tokenizer import TiTok
 
 STEPS = 4
 NEWTON_STEPS = 3  # of models with linear paths, whose steps are longer
-DAMPING = 0.2  # of a first Newton step: all tokens move at once, and each reckons with the others standing still
+# Of a first Newton step: all tokens move at once, and each reckons with the others standing still. Half as much where
+# several entries describe one component.
+DAMPING = 0.2
 RATE = 0.08  # of the first step, as a share of a code's typical entry
 LEVELLED = 0.75  # how alike latents are in the lengths of their steps: 0 as their slopes are, 1 all the same
 
@@ -83,8 +85,9 @@ def _search_all(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     best = quantizer.nearest(latents)
     first, slopes = _mean_slopes(model, pixels, best, lengths)
     least = first.mean(0)
+    damping = DAMPING / 2 if model.config.components else DAMPING
     for number in range(steps):
-        share = DAMPING * (1 - number / (steps + 1))
+        share = damping * (1 - number / (steps + 1))
         latents = latents - share * torch.where(curvature > 0, slopes / curvature.clamp_min(1e-30), 0.0)
         tokens = quantizer.nearest(latents)
         errors, slopes = _mean_slopes(model, pixels, tokens, lengths, number + 1 < steps)
