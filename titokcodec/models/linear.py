@@ -79,7 +79,7 @@ class LinearPath(nn.Module):
     With ``components`` the matrix is between frequencies and these, and every entry is one of them at some scale.
 
     Attributes:
-        component: (K d,) int64, which component each entry of each token tells of.
+        component: (K d,) int64, which component each entry of each token describes.
         gain: (K d,) how many units of the component a unit of the entry is, or the other way round in the encoder.
     """
 

@@ -35,14 +35,14 @@ class VectorQuantizer(nn.Module):
         l2_normalised: Codes and latents live on the unit sphere.
         codebooks: How many there are; consecutive positions share one.
         positions: K, if positions differ in what their entries are worth, else 0.
-        components: How many there are for entries to tell of, if several entries may tell of the same one, else 0.
+        components: How many there are for entries to describe, if several entries may describe the same one, else 0.
 
     Attributes:
         importance: (K, d) if there are ``positions``: the error that a deviation of 1 in an entry makes, as the root
             of the mean square over a picture's pixels. The nearest code is nearest by that, and so are the two losses,
             which then are errors of pixels. Entries of importance 0 do not exist: they are 0 in every code.
-        component: (K d,) int64 if there are ``components``: the one that each entry tells of. What the codes of one
-            codebook get wrong about a component is made up for by those of the next ones that tell of it, as far as
+        component: (K d,) int64 if there are ``components``: the one that each entry describes. What the codes of one
+            codebook get wrong about a component is made up for by those of the next ones that describe it, as far as
             they can (residual quantization, Juang and Gray 1982).
     """
 
