@@ -34,14 +34,19 @@ def square(given: str, side: int = 256) -> Image.Image:
     """The middle of a file's picture as an RGB square, or of ``FILE@LEFT,TOP,SIDE`` that part.
 
     Raises:
-        ValueError: What stands behind the @ is no square inside the picture.
+        argparse.ArgumentTypeError: There is no such picture, or what stands behind the @ is no square inside it.
     """
     path, _, place = given.partition("@")
-    picture = Image.open(path).convert("RGB")
+    try:
+        picture = Image.open(path).convert("RGB")
+        left, top, length = map(int, place.split(",")) if place else (0, 0, min(picture.size))
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{place} is not LEFT,TOP,SIDE") from None
     if place:
-        left, top, length = map(int, place.split(","))
         if min(left, top, length - 1) < 0 or left + length > picture.width or top + length > picture.height:
-            raise ValueError(f"{place} is not inside {path}")
+            raise argparse.ArgumentTypeError(f"{place} is not inside {path}")
         picture = picture.crop((left, top, left + length, top + length))
     return ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS)
 

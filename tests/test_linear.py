@@ -19,7 +19,7 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import search
 from titokcodec.storage import open_file
 from training.codebook import CodebookCare
-from training.starts import start_linear
+from training.starts import start_in_2d, start_linear
 
 CONFIG = TiTokConfig(
     Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, patch_size=32, pool=2, nested=True,
@@ -548,3 +548,21 @@ def test_no_length_is_worse_for_a_search_that_helps_another():
     for length in (4, 8, 16):
         error, searched = ((model.decode(t[:, :length]) - pixels).square().mean((1, 2, 3)) for t in (own, found))
         assert (searched <= error + 1e-7).all()
+
+
+def test_linear_paths_that_did_not_start_in_closed_form_learn_as_well():
+    torch.manual_seed(0)
+    model, pictures = TiTok(CONFIG), fields(8, 256)
+    start_in_2d(model)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    errors = []
+    for _ in range(12):
+        found = model(pictures)
+        error = F.mse_loss(model.draw(found.codes), pictures)
+        (error + found.codebook_loss + 0.25 * found.commitment_loss).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(error.item())
+    assert found.commitment_loss < 1, "errors that are made up for do not grow from codebook to codebook"
+    assert model.encoder.linear.weight.any() and model.decoder.linear.weight.any()
+    assert errors[-1] < 0.9 * errors[0]

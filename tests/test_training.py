@@ -818,7 +818,7 @@ def test_detail_is_learned_where_a_loss_sees_it(linear):
 
 
 def test_a_linear_start_wants_linear_paths(trainer):
-    with pytest.raises(SystemExit, match="has no linear paths: give --start 2d"):
+    with pytest.raises(SystemExit, match="has no components to start from: give --start 2d"):
         trainer("--start", "linear")
 
 

@@ -86,7 +86,7 @@ class Single(Stage):
             start_in_2d(model)
         if start == "linear" and not (self.options.resume and (self.options.out / "state.pt").exists()):
             if not self.config.components:
-                raise SystemExit(f"preset {self.options.preset} has no linear paths: give --start 2d")
+                raise SystemExit(f"preset {self.options.preset} has no components to start from: give --start 2d")
             model.to(self.device)
             start_linear(model, self.crops())
             self.started = True  # its codebook stands for pictures already

@@ -6,7 +6,7 @@ finds content by position at once instead of discovering space first, which is w
 ``start_linear``: the linear paths are set in closed form, from pictures. What comes out is a transform coder: principal
 components of low frequencies, a rate for each by reverse water-filling, k-means for the codes. No gradient is taken.
 
-Everything stays learnable.
+All but scales and places stays learnable.
 """
 
 from __future__ import annotations

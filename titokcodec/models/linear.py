@@ -91,7 +91,7 @@ class LinearPath(nn.Module):
         self.spectrum = Spectrum(count)
         self.components = components
         self.register_buffer("component", torch.arange(entries) % components if components else None)
-        self.register_buffer("gain", torch.zeros(entries) if components else None)
+        self.register_buffer("gain", torch.ones(entries) if components else None)
 
     def places(self) -> Tensor:
         """``component``, in range whatever a weight file said."""
@@ -105,6 +105,8 @@ class LinearEncoder(LinearPath):
         super().__init__(count, tokens * width, components)
         self.weight = nn.Parameter(torch.zeros(components or tokens * width, count))
         self.width = width
+        if components:
+            self.gain[components:] = 0  # entries that describe a component again begin with what others left: nothing
 
     def forward(self, pixels: Tensor) -> Tensor:
         with torch.autocast(pixels.device.type, enabled=False):

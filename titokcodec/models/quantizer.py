@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.models.config import SKETCH
+
 
 class Quantized(NamedTuple):
     """What ``VectorQuantizer.forward`` found.
@@ -57,7 +59,8 @@ class VectorQuantizer(nn.Module):
         self.embedding = nn.Embedding(codebooks * codes, width)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
         self.importance: Tensor | None
-        self.register_buffer("importance", torch.ones(positions, width) if positions else None)
+        worth = (3 * SKETCH**2) ** -0.5 if components else 1.0  # of a component's unit in the picture
+        self.register_buffer("importance", torch.full((positions, width), worth) if positions else None)
         self.components = components
         self.register_buffer("component", torch.arange(positions * width) % components if components else None)
 
