@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.models.linear import LOW, SIDE, Spectrum
+from titokcodec.models.quantizer import nearest_weighted
 from titokcodec.models.tokenizer import TiTok
 
 MEAN_PIXEL = 0.45  # of photographs
@@ -120,19 +121,31 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
         used = scale > 0
         latents = left[:, place.flatten()].view(-1, *place.shape) / scale.clamp_min(1e-30) * used
         codes = _start_codes(latents[: max(SAMPLED.get(device, 1 << 16) // share, 1)], scale, config.codes, chance)
-        positions = slice(book * share, (book + 1) * share)
-        entries = slice(book * share * config.code_width, (book + 1) * share * config.code_width)
-        model.quantize.embedding.weight[book * config.codes : (book + 1) * config.codes] = codes
-        model.quantize.importance[positions] = scale / math.sqrt(3 * SIDE * SIDE)
-        for part in (model.quantize, model.encoder.linear, model.decoder.linear):
-            part.component[entries] = place.flatten()
-        model.encoder.linear.gain[entries] = (new[place] * used / scale.clamp_min(1e-30)).flatten()
-        model.decoder.linear.gain[entries] = scale.flatten()
+        _set_codebook(model, book, codes, place, scale, new[place] & used)
         for few, part in zip(latents.split(1024), left.split(1024), strict=True):
-            told = codes[_nearest(few, scale.square(), codes)] * scale
+            told = codes[nearest_weighted(few, scale.square(), codes)] * scale
             part.index_add_(1, place.flatten(), -told.flatten(1))
         new[place[used]] = False
     say(f"linear start: {int((~new).sum())} components, {config.codebooks} codebooks of {config.codes} codes")
+
+
+def _set_codebook(model: TiTok, book: int, codes: Tensor, place: Tensor, scale: Tensor, first: Tensor) -> None:
+    """Write one codebook and what its positions mean, in place.
+
+    Args:
+        codes: (N, d). place, scale: (positions, d) as ``_allocate`` gives them.
+        first: (positions, d) entries that are the first to describe their component: the encoder hands it to these.
+    """
+    quantizer, encoder, decoder = model.quantize, model.encoder.linear, model.decoder.linear
+    rows = slice(book * len(codes), (book + 1) * len(codes))
+    positions = slice(book * len(place), (book + 1) * len(place))
+    entries = slice(book * place.numel(), (book + 1) * place.numel())
+    quantizer.embedding.weight[rows] = codes
+    quantizer.importance[positions] = scale / math.sqrt(3 * SIDE * SIDE)
+    for part in (quantizer, encoder, decoder):
+        part.component[entries] = place.flatten()
+    encoder.gain[entries] = (first / scale.clamp_min(1e-30)).flatten()
+    decoder.gain[entries] = scale.flatten()
 
 
 def _statistics(coefficients: Tensor, spectrum: Spectrum) -> tuple[Tensor, Tensor]:
@@ -198,13 +211,8 @@ def _kmeans(points: Tensor, worth: Tensor, count: int, chance: torch.Generator) 
         codes = torch.cat([codes, more])
     for _ in range(KMEANS):
         parts = zip(points.split(8192), worth.split(8192), strict=True)
-        near = torch.cat([_nearest(p, w, codes) for p, w in parts])
+        near = torch.cat([nearest_weighted(p, w, codes) for p, w in parts])
         total = torch.zeros_like(codes).index_add_(0, near, points * worth)
         mass = torch.zeros_like(codes).index_add_(0, near, worth)
         codes = torch.where(mass > 0, total / mass.clamp_min(1e-12), codes)
     return codes
-
-
-def _nearest(points: Tensor, worth: Tensor, codes: Tensor) -> Tensor:
-    """(..., d) points, weights of their entries that fit these, (N, d) codes -> (...) indices of the nearest."""
-    return ((2 * points * worth) @ codes.T - worth @ codes.square().T).argmax(-1)

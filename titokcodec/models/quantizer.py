@@ -140,7 +140,7 @@ class VectorQuantizer(nn.Module):
                 which = self.component[entries].clamp(0, self.components - 1)
                 left = wrong[:, which].view_as(here)
                 here = here - torch.where(worth > 0, left / importance.clamp_min(1e-30), 0.0)
-            tokens = ((2 * here * worth) @ codes.T - worth @ codes.square().T).argmax(-1)
+            tokens = nearest_weighted(here, worth, codes)
             if self.component is not None and end < z.shape[1]:
                 error = (codes[tokens] - here) * importance - left * (importance > 0)
                 wrong = wrong.index_add(1, which, error.flatten(1))
@@ -148,3 +148,9 @@ class VectorQuantizer(nn.Module):
             compared.append(here)
             start = end
         return torch.cat(found, 1), torch.cat(compared, 1)
+
+
+def nearest_weighted(points: Tensor, worth: Tensor, codes: Tensor) -> Tensor:
+    """(..., d) points, weights of their entries that broadcast to these, (N, d) codes -> (...) int64 indices of the
+    codes at the least weighted squared distance."""
+    return ((2 * points * worth) @ codes.T - worth @ codes.square().T).argmax(-1)
