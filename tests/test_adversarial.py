@@ -42,7 +42,7 @@ def test_bad_sizes_are_refused(sizes):
 @torch.no_grad()
 def test_logits_are_a_map_of_16_at_most(stages, height, width, logits):
     model = Discriminator(32, stages, most=32)
-    assert model(torch.rand(2, 3, height, width)).shape == (2, 1, *logits)
+    assert model(torch.rand(2, 3, height, width))[0].shape == (2, 1, *logits)
 
 
 @torch.no_grad()
@@ -67,7 +67,7 @@ def test_forward_agrees_with_the_plain_one():
     x = leaky((x - mean) / (variance + 1e-5).sqrt() * p[4].view(-1, 1, 1) + p[5].view(-1, 1, 1))
     x = x.view(2, 32, 16, 2, 16, 2).amax((3, 5))
     x = leaky(torch.einsum("bihw,oi->bohw", x, p[6][:, :, 0, 0]) + p[7].view(-1, 1, 1))
-    torch.testing.assert_close(model(pixels), F.conv2d(x, p[8], p[9], padding=2), rtol=0, atol=1e-4)
+    torch.testing.assert_close(model(pixels)[0], F.conv2d(x, p[8], p[9], padding=2), rtol=0, atol=1e-4)
 
 
 # ---- the blur -------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def test_a_discriminator_learns_to_tell_stripes_from_noise():
 
     losses = []
     for _ in range(20):
-        real, fake = (model(pixels) for pixels in draw())
+        real, fake = (model(pixels)[0] for pixels in draw())
         loss = hinge_discriminator(real, fake) + 0.001 * lecam(real, fake)
         optimizer.zero_grad()
         loss.backward()
@@ -160,6 +160,6 @@ def test_a_discriminator_learns_to_tell_stripes_from_noise():
         losses.append(loss.item())
     assert losses[0] > 1.5 and losses[-1] < 0.5
     with torch.no_grad():
-        real, fake = (model(pixels).mean((1, 2, 3)) for pixels in draw())
+        real, fake = (model(pixels)[0].mean((1, 2, 3)) for pixels in draw())
     assert real.min() > fake.max()
     assert lecam.real > 0 > lecam.fake

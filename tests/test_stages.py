@@ -14,13 +14,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from tests.test_features import lite0_state
 from titokcodec import weights
 from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
 from training import command, export, generator, hyper, proxies, single, stage, stage1, stage2, vqgan
+from training.adversarial import Discriminator
+from training.critic import FeatureCritic
 
 ROOT = Path(__file__).parent.parent
 SMALL = TiTokConfig(
@@ -193,6 +197,34 @@ def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer)
     train(stage2.Stage2, "--init", tokenizer, *common, "--resume", steps=30)
     assert all(value.equal(critic[name]) for name, value in train.stage.adversary.critic.state_dict().items())
     assert train.stage.adversary.lecam.real != 0
+
+
+def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tokenizer, tmp_path):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-start", 0, "--pixels", 0, "--batch", 4,
+              "--lite0", tmp_path / "lite0.safetensors", "--features", 0, "--decay", 0)
+    train(stage2.Stage2, *common, steps=3)
+    adversary, model = train.stage.adversary, train.stage.model
+    assert isinstance(adversary.critic, FeatureCritic)
+    start = weights.load_model(tokenizer)
+    moved = {name.split(".")[0] for (name, a), b in zip(model.named_parameters(), start.parameters(), strict=True)
+             if not a.equal(b)}
+    assert moved == {"decoder"}, "nothing but the critic was in the loss"
+    left = adversary.critic.state_dict()
+    train(stage2.Stage2, *common, "--resume", steps=3)
+    assert all(value.equal(left[name]) for name, value in train.stage.adversary.critic.state_dict().items())
+
+
+def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_path):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-width", 32)
+    given = ("--lite0", tmp_path / "lite0.safetensors", "--features", 0)
+    for words, kind in (((), Discriminator), (given, FeatureCritic), ((*given, "--critic", "patches"), Discriminator),
+                        ((*given, "--recipe", "published"), Discriminator)):
+        train(stage2.Stage2, *common, *words, steps=1, out=f"{kind.__name__}{len(words)}")
+        assert isinstance(train.stage.adversary.critic, kind)
+    with pytest.raises(SystemExit, match="--lite0"):
+        train(stage2.Stage2, *common, "--critic", "features", steps=1, out="none")
 
 
 # ---- stops and resumes -----------------------------------------------------------------------------------------

@@ -1,4 +1,5 @@
-"""The adversarial loss of TiTok's second stage: a small patch discriminator, hinge losses, LeCam regularization.
+"""The adversarial loss of TiTok's second stage: a small patch discriminator, hinge losses, LeCam regularization; and
+who trains it, or the critic of ``training.critic``, beside a decoder.
 
 Widths and weights follow the published training code; Yu et al. 2024 give the losses in section 3.3.
 """
@@ -7,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import parallel
+from training.critic import FeatureCritic
 from training.hyper import Hyper
 
 SLOPE = 0.1  # of every LeakyReLU
@@ -39,7 +42,7 @@ class Blur(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """(B, 3, H, W) RGB in [0, 1] -> (B, 1, h, w) logits, high where the picture looks real; h, w <= 16.
+    """(B, 3, H, W) RGB in [0, 1] -> one map (B, 1, h, w) of logits, high where the picture looks real; h, w <= 16.
 
     A 5x5 convolution to ``width`` channels; stages of 3x3 convolution, ``Blur``, norm and LeakyReLU; the maxima over a
     16x16 grid; a 1x1 convolution and a 5x5 one to a single map. The first stage keeps the width and each later one
@@ -68,10 +71,10 @@ class Discriminator(nn.Module):
             nn.Conv2d(last, last, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(last, 1, 5, padding=2)
         )
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> list[Tensor]:
         x = self.stages(self.block_in(pixels * 2 - 1))
         grid = (min(GRID, x.shape[2]), min(GRID, x.shape[3]))
-        return self.to_logits(F.adaptive_max_pool2d(x, grid))
+        return [self.to_logits(F.adaptive_max_pool2d(x, grid))]
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
@@ -121,43 +124,58 @@ class LeCam(nn.Module):
 
 
 class Adversary:
-    """A discriminator in training, and the push that it gives to whoever draws.
+    """A critic in training, and the push that it gives to whoever draws.
 
     Args:
         hyper: Rates and weights.
         device: Where it lives.
         autocast: Makes the context that its forward passes run in.
+        lite0: Weight file of the classifier whose features it judges; None: a discriminator of pixels, as published.
     """
 
-    def __init__(self, hyper: Hyper, device: torch.device, autocast: Callable[[], AbstractContextManager]) -> None:
-        self.critic = Discriminator(hyper.adversary_width).to(device=device, memory_format=torch.channels_last)
+    def __init__(
+        self, hyper: Hyper, device: torch.device, autocast: Callable[[], AbstractContextManager], lite0: Path | None
+    ) -> None:
+        critic = FeatureCritic(lite0, device) if lite0 else Discriminator(hyper.adversary_width)
+        self.critic = critic.to(device=device, memory_format=torch.channels_last)
         self.lecam, self.weight, self.autocast = LeCam().to(device), hyper.lecam, autocast
-        self.peak = hyper.adversary_rate
-        self.optimizer = torch.optim.AdamW(
-            self.critic.parameters(), lr=self.peak, betas=(0.9, 0.999), weight_decay=hyper.decay
-        )
+        self.peak, self.share = hyper.adversary_rate, hyper.adversary_share
+        self.trained = [p for p in self.critic.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=self.peak, betas=(0.9, 0.999), weight_decay=hyper.decay)
         self.judge = parallel.wrapped(self.critic)
 
     def learn(self, truth: Tensor, drawn: Tensor, rate: float) -> dict[str, Tensor]:
-        """One step of the discriminator on (B, 3, H, W) pairs, at ``rate`` times its peak learning rate."""
+        """One step of the critic on (B, 3, H, W) pairs, at ``rate`` times its peak learning rate."""
+        some = self._some(drawn)
         with self.autocast():
-            real, fake = self.judge(torch.cat([truth, drawn.detach()])).float().chunk(2)
-        loss = hinge_discriminator(real, fake)
-        (loss + self.weight * self.lecam(real, fake)).backward()
-        self.lecam.update(parallel.mean(real.mean()), parallel.mean(fake.mean()))
+            maps = self.judge(torch.cat([truth[some], drawn[some].detach()]))
+        pairs = [(real, fake) for real, fake in (logits.float().chunk(2) for logits in maps)]
+        losses = torch.stack([hinge_discriminator(real, fake) for real, fake in pairs])
+        lecam = torch.stack([self.lecam(real, fake) for real, fake in pairs])
+        (losses.mean() + self.weight * lecam.mean()).backward()
+        real, fake = (torch.stack([logits.mean() for logits in side]).mean() for side in zip(*pairs, strict=True))
+        self.lecam.update(parallel.mean(real), parallel.mean(fake))
         for group in self.optimizer.param_groups:
             group["lr"] = self.peak * rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"critic": loss.detach(), "margin": (real.mean() - fake.mean()).detach()}
+        return {"critic": losses.mean().detach(), "margin": (real - fake).detach()}
 
     def push(self, drawn: Tensor) -> Tensor:
         """The generator's loss; its gradient reaches ``drawn`` alone."""
-        self.critic.requires_grad_(False)
+        for parameter in self.trained:
+            parameter.requires_grad_(False)
         with self.autocast():
-            loss = hinge_generator(self.critic(drawn))
-        self.critic.requires_grad_(True)
-        return loss
+            maps = self.critic(drawn[self._some(drawn)])
+        for parameter in self.trained:
+            parameter.requires_grad_(True)
+        return torch.stack([hinge_generator(logits) for logits in maps]).mean()
+
+    def _some(self, drawn: Tensor) -> Tensor | slice:
+        """Which pictures of a batch are judged: all, or as many of them at random as ``share`` says."""
+        if self.share >= 1:
+            return slice(None)
+        return torch.randperm(len(drawn), device=drawn.device)[: max(1, round(len(drawn) * self.share))]
 
     def state_dict(self) -> dict[str, dict]:
         return {name: getattr(self, name).state_dict() for name in ("critic", "lecam", "optimizer")}

@@ -56,7 +56,11 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
     if "lpips_weight" not in hyper.UNUSED[stage.name]:
         add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them no LPIPS is in the loss")
-        add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors), for --features and --logits")
+        add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors), for --features, --logits and "
+            "--critic features")
+        add("--critic", choices=("patches", "features"), help="what judges pictures if --adversary is not 0: a "
+            "discriminator of patches, as published, or heads on Lite0's features (default: features if --lite0 is "
+            "given and the hyper-parameters are ours)")
     if stage.presets:
         add(stage.preset_option, dest="preset", choices=stage.presets, default=next(iter(reversed(stage.presets))),
             help="architecture (default: %(default)s)")
@@ -79,5 +83,5 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
              "--compile)")
     stage.add_options(parser)
     hyper.add_options(parser, stage.name)
-    parser.set_defaults(init=None, side=256, lpips=None, lite0=None)
+    parser.set_defaults(init=None, side=256, lpips=None, lite0=None, critic=None)
     return parser

@@ -59,7 +59,8 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], shapes: Mapping[str, 
 class Lite0(nn.Module):
     """EfficientNet-Lite0, frozen; differentiable in its input.
 
-    All methods take (B, 3, H, W) RGB in [0, 1] and resize it to 224 x 224 themselves (bicubic, antialiased).
+    All methods take (B, 3, H, W) RGB in [0, 1]; all but ``maps`` resize it to 224 x 224 themselves (bicubic,
+    antialiased).
 
     Args:
         path: safetensors file with ``stem``, ``blocks.N.{expand,dw,project}``, ``head`` and ``fc``, each with
@@ -92,13 +93,18 @@ class Lite0(nn.Module):
         """Eight feature maps: after each of the seven stages, at strides 2 4 8 16 16 32 32, and the head's."""
         if pixels.shape[-2:] != (SIDE, SIDE):
             pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bicubic", antialias=True)
+        maps = self.maps(pixels)
+        return [*maps, F.relu6(self.head(maps[-1]))]
+
+    def maps(self, pixels: Tensor, stages: int = len(_STAGES)) -> list[Tensor]:
+        """The feature maps of the first ``stages`` stages, for pictures of any size, which is left as it is."""
         x = F.relu6(self.stem((pixels * 255 - 127) / 128))
         maps = []
-        for number, block in enumerate(self.blocks, 1):
+        for number, block in enumerate(self.blocks[: self.ends[stages - 1]], 1):
             x = block(x)
             if number in self.ends:
                 maps.append(x)
-        return [*maps, F.relu6(self.head(x))]
+        return maps
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 1280) features before the classifier."""

@@ -45,9 +45,10 @@ class Hyper:
     texture: float = _option("weight of the distance between directions and colours of fine detail")
     adversary: float = _option("weight of the adversarial loss; 0: none")
     adversary_start: float = _option("share of the run after which the adversary is in the loss")
-    adversary_rate: float = _option("peak learning rate of the discriminator")
-    adversary_width: int = _option("channels of the discriminator at full resolution, a multiple of 32")
-    lecam: float = _option("weight of LeCam regularisation of the discriminator")
+    adversary_rate: float = _option("peak learning rate of the adversary")
+    adversary_width: int = _option("channels of the critic of patches at full resolution, a multiple of 32")
+    adversary_share: float = _option("share of the batch that the adversary sees")
+    lecam: float = _option("weight of LeCam regularisation of the adversary")
     smoothing: float = _option("label smoothing of the cross entropy of tokens")
     unmasked: float = _option("weight of tokens that are not masked; masked ones have 1")
     label_drop: float = _option("share of labels that are left out, for guidance")
@@ -63,7 +64,8 @@ _PUBLISHED = Hyper(
     warmup=0.01, warmup_steps=0, flat=0.0, floor=0.1,
     ema=0.999, clip=1.0, continuous=0.0, pixels=0.0, quantizer=1.0, commitment=0.25, lpips_weight=0.0,
     lpips_start=0.0, lpips_share=1.0, features=0.0, logits=0.0, grain=0.0, texture=0.0,
-    adversary=0.0, adversary_start=0.0, adversary_rate=1e-4, adversary_width=128, lecam=0.001,
+    adversary=0.0, adversary_start=0.0, adversary_rate=1e-4, adversary_width=128, adversary_share=1.0,
+    lecam=0.001,
     smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
     zoom=1.0, stretch=0.0, colour=0.0, augment_until=0.0,
 )
@@ -74,7 +76,8 @@ _SHORT = Hyper(
     warmup_steps=100, flat=0.0, floor=0.01,
     ema=0.995, clip=1.0, continuous=0.03, pixels=10.0, quantizer=1.0, commitment=0.25, lpips_weight=0.5,
     lpips_start=0.5, lpips_share=0.25, features=0.25, logits=0.0, grain=0.0, texture=0.0,
-    adversary=0.0, adversary_start=0.7, adversary_rate=4e-4, adversary_width=64, lecam=0.001,
+    adversary=0.0, adversary_start=0.7, adversary_rate=4e-4, adversary_width=64, adversary_share=0.5,
+    lecam=0.001,
     smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
     zoom=1.7, stretch=0.15, colour=0.05, augment_until=0.85,
 )
@@ -107,7 +110,7 @@ SHORT = {
 }
 
 _PIXELS = {"pixels", "lpips_weight", "lpips_start", "lpips_share", "features", "logits", "grain", "texture"}
-_ADVERSARY = {"adversary", "adversary_start", "adversary_rate", "adversary_width", "lecam"}
+_ADVERSARY = {"adversary", "adversary_start", "adversary_rate", "adversary_width", "adversary_share", "lecam"}
 _CODEBOOK = {"quantizer", "commitment", "continuous"}
 _VIEWS = {"zoom", "stretch", "colour", "augment_until"}
 _TOKENS = {"smoothing", "unmasked", "label_drop", "dropout"}

@@ -74,7 +74,7 @@ class Stage:
         self.ema = EMA(self.model, self.hyper.ema)
         self.optimizers = Optimizers(self.model, self.hyper)
         self.care = CodebookCare(self.model.quantize) if self.restarts else None
-        self.adversary = Adversary(self.hyper, self.device, self.autocast) if self.hyper.adversary else None
+        self.adversary = self.opponent() if self.hyper.adversary else None
         self.file = options.out / "state.pt"
         if options.resume and self.file.exists():
             spent = self.load()
@@ -143,6 +143,15 @@ class Stage:
         asked = self.options.bf16
         enabled = choose_dtype(self.device) is torch.bfloat16 if asked is None else asked
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def opponent(self) -> Adversary:
+        """The critic that --critic asks for, or the one that fits the recipe and the networks at hand."""
+        options = self.options
+        ours = (options.recipe or ("published" if self.published() else "short")) == "short"
+        critic = options.critic or ("features" if ours and options.lite0 else "patches")
+        if critic == "features" and not options.lite0:
+            raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
+        return Adversary(self.hyper, self.device, self.autocast, options.lite0 if critic == "features" else None)
 
     def compiled(self, module: nn.Module) -> object:
         """The module as ``torch.compile`` makes it, if the options ask for it.
