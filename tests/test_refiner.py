@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.test_linear import CONFIG
+from titokcodec.errors import WeightsError
 from titokcodec.models.refiner import NOISE, Refiner, enlargement, fixed_noise
 
 FIRST = {
@@ -105,3 +106,24 @@ def test_noise_is_no_part_of_a_weight_file(head):
 def test_other_sizes(size):
     head = Refiner(replace(CONFIG, image_size=size, patch_size=size // 8))
     assert head(torch.randn(1, 32, 8, 8), torch.rand(1, 3, 64, 64)).shape == (1, 3, size, size)
+
+
+def test_blocks_on_finer_grids_are_heard_and_leave_other_models_alone(given):
+    wide = replace(CONFIG, detail_width=12)
+    assert not any(".finer." in name for name in Refiner(wide).state_dict()), "files from before still load"
+    for blocks, sides in ((2, {6}), (3, {6, 4})):
+        torch.manual_seed(0)
+        head = Refiner(replace(wide, detail_blocks=blocks)).eval()
+        assert {block.norm.num_channels for block in head.detail.finer} == sides
+        with torch.no_grad():
+            drawn = head(*given)
+            for block in head.detail.finer:
+                before, block.conv_2.weight.data = block.conv_2.weight.data, torch.zeros_like(block.conv_2.weight)
+                assert (head(*given) - drawn).abs().max() > 1e-6
+                block.conv_2.weight.data = before
+
+
+def test_no_more_blocks_than_there_are_grids():
+    for changes in ({"detail_blocks": 2}, {"detail_width": 12, "detail_blocks": 4}, {"detail_blocks": 0}):
+        with pytest.raises(WeightsError, match="detail_blocks is"):
+            replace(CONFIG, **changes)

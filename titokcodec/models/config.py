@@ -22,7 +22,7 @@ LARGEST_SPECTRUM = 3 * LOW**2  # of three colours
 LARGEST_COMPONENTS = 2048  # float16, as weight files have vectors in, has all whole numbers up to it
 REFINED = (SKETCH, 2 * SKETCH, 4 * SKETCH)  # sides of what the refiner can make of it
 # Fields that older files lack; at their defaults, they are left out of new ones too.
-LATER = ("spectrum", "codebooks", "components", "detail_width")
+LATER = ("spectrum", "codebooks", "components", "detail_width", "detail_blocks")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class TiTokConfig:
             every entry has a direction of its own.
         detail_width: Channels at 64 x 64 of what draws fine detail in the refiner, with a residual block there; half
             and a third of them at 128 and 256. 0: a third, a sixth and an eighth of ``head_width``, without the block.
+        detail_blocks: Grids that have such a residual block: 1: that of 64 x 64; 2: that of 128 as well; 3: all.
     """
 
     encoder: Tower
@@ -85,6 +86,7 @@ class TiTokConfig:
     codebooks: int = 1
     components: int = 0
     detail_width: int = 0
+    detail_blocks: int = 1
 
     def __post_init__(self) -> None:
         if not self.min_tokens:
@@ -110,6 +112,8 @@ class TiTokConfig:
         _require((self.head == "refiner") == (self.spectrum > 0), "linear paths and the head 'refiner' go together")
         _require(self.detail_width != 1 and self.detail_width != 2, "detail_width must be 3 or more, or 0")
         _require(self.head == "refiner" or not self.detail_width, "only the head 'refiner' has a detail_width")
+        most = len(REFINED) if self.detail_width else 1
+        _require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}")
         if self.head == "refiner":
             sides = ", ".join(map(str, REFINED))
             _require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
@@ -194,9 +198,9 @@ PRESETS: dict[str, TiTokConfig] = {
         Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
     ),
     "default": TiTokConfig(
-        Tower(256, 5, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
-        l2_normalised=False, head="refiner", head_width=96, head_blocks=5, spectrum=896, codebooks=4,
-        components=832, code_width=24, detail_width=48,
+        Tower(256, 3, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
+        l2_normalised=False, head="refiner", head_width=96, head_blocks=8, spectrum=896, codebooks=4,
+        components=832, code_width=24, detail_width=64, detail_blocks=2,
     ),
 }
 

@@ -8,6 +8,8 @@ cell.
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,7 +36,7 @@ class Residual(nn.Module):
 class Detail(nn.Module):
     """What lies between the enlarged sketch and the picture: (B, W, 32, 32) and (B, 3, 64, 64) -> (B, 3, H, H)."""
 
-    def __init__(self, width: int, image_size: int, own_width: int = 0) -> None:
+    def __init__(self, width: int, image_size: int, own_width: int = 0, blocks: int = 1) -> None:
         super().__init__()
         widths = (max(width // 3, 8), max(width // 6, 8), max(width // 8, 8))
         if own_width:
@@ -47,16 +49,16 @@ class Detail(nn.Module):
             self.steps.append(nn.Conv2d(before + NOISE[side], after, 3, padding=1))
             self.register_buffer(f"noise_{side}", torch.from_numpy(fixed_noise(side)), persistent=False)
             before = after
-        self.block = Residual(widths[0]) if own_width else nn.Identity()  # where it is drawn from, at 64 x 64
+        self.block = Residual(widths[0]) if own_width else nn.Identity()  # at 64 x 64, where it is drawn from
+        self.finer = nn.ModuleList(Residual(width) for width in widths[1 : min(blocks, len(self.sides))])
         self.leave = nn.Conv2d(before, 3, 3, padding=1)
 
     def forward(self, x: Tensor, sketch: Tensor) -> Tensor:
         x = torch.cat([_enlarged(self.enter(x), SKETCH), sketch.to(x.dtype) - 0.5], 1)
-        for side, step in zip(self.sides, self.steps, strict=True):
+        for side, step, block in zip_longest(self.sides, self.steps, [self.block, *self.finer]):
             x = _enlarged(x, side)
             x = F.gelu(step(torch.cat([x, self._noise(x, side)], 1)))
-            if side == SKETCH:
-                x = self.block(x)
+            x = block(x) if block else x
         return self.leave(x)
 
     def _noise(self, x: Tensor, side: int) -> Tensor:
@@ -84,7 +86,7 @@ class Refiner(nn.Module):
         self.read = nn.Conv2d(3 * self.spread**2, width, 3, padding=1)
         self.blocks = nn.ModuleList(Residual(width) for _ in range(config.head_blocks))
         self.correct = nn.Conv2d(width, 3 * self.spread**2, 3, padding=1)
-        self.detail = Detail(width, config.image_size, config.detail_width)
+        self.detail = Detail(width, config.image_size, config.detail_width, config.detail_blocks)
         self.register_buffer("rows", torch.from_numpy(enlargement(SKETCH, config.image_size)), persistent=False)
         self.detailed = True
 
