@@ -1,6 +1,8 @@
 """Every stage in seconds on a handful of pictures: it learns, what is frozen stays frozen, and a stop costs nothing."""
 
 import argparse
+import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -21,10 +23,12 @@ from titokcodec import weights
 from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
+from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
 from training import command, export, generator, hyper, proxies, single, stage, stage1, stage2, vqgan
 from training.adversarial import Discriminator
 from training.critic import FeatureCritic
+from training.searched import Searched
 
 ROOT = Path(__file__).parent.parent
 SMALL = TiTokConfig(
@@ -197,6 +201,36 @@ def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer)
     train(stage2.Stage2, "--init", tokenizer, *common, "--resume", steps=30)
     assert all(value.equal(critic[name]) for name, value in train.stage.adversary.critic.state_dict().items())
     assert train.stage.adversary.lecam.real != 0
+
+
+def test_stage_2_tunes_on_searched_tokens(train, photos, tokenizer):
+    rows = train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, "--searched", 20, "--pixels", 30, steps=40)
+    assert rows[0]["pictures"] == 24, "whole batches"
+    falls(rows, "mse", 0.7)
+    assert {name.split(".")[0] for name in changed(train)} == {"decoder"}
+    again = train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, "--searched", 20, "--pixels", 30, out="b")
+    assert again[-1]["loss"] == rows[-1]["loss"]
+
+
+def test_searched_tokens_draw_their_crops_better_than_the_encoders(tokenizer):
+    model = weights.load_model(tokenizer)
+    torch.nn.init.normal_(model.decoder.ffn.spread[0].weight, std=0.1)
+    crops = [torch.rand(4, 3, 1, 1).expand(4, 3, 64, 64).contiguous() for _ in range(3)]
+    source = argparse.Namespace(batch=lambda number: crops[number], skipped=0, damaged=[], close=lambda: None)
+    found = Searched(source, model, 10, contextlib.nullcontext(), 4)
+    assert found.pictures == 12
+    pixels, tokens = found.batch(0)
+    assert pixels.shape == (4, 3, 64, 64) and tokens.shape == (4, 8)
+    errors = [(model.decode(t) - pixels).square().mean() for t in (tokens, model.encode(pixels))]
+    assert errors[0] < errors[1]
+    assert found.batch(0)[1].equal(tokens) and not found.batch(1)[1].equal(tokens)
+
+
+def test_a_model_without_a_search_has_no_searched_tokens(train, photos, tmp_path):
+    torch.manual_seed(0)
+    weights.save(tmp_path / "pixels.safetensors", TiTok(dataclasses.replace(SMALL, head="pixels")), "p", int8=False)
+    with pytest.raises(SystemExit, match="--searched is for models"):
+        train(stage2.Stage2, "--init", tmp_path / "pixels.safetensors", "--adversary", 0, "--searched", 8, steps=2)
 
 
 def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tokenizer, tmp_path):

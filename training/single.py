@@ -45,16 +45,23 @@ class Pass(nn.Module):
         self.calls = tuple(run.compiled(part) for part in parts)  # a tuple, so that nothing is registered twice
         self.autocast = run.autocast
 
-    def forward(self, pixels: Tensor, lengths: list[int], quantize: bool) -> tuple[Tensor, Tensor | slice, Quantized]:
-        """Drawn pixels (unclamped), their places in the batch, the quantizer's findings."""
+    def forward(
+        self, pixels: Tensor, lengths: list[int], quantize: bool, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | slice, Quantized | None]:
+        """Drawn pixels (unclamped), their places in the batch, and the quantizer's findings unless tokens are given."""
         with self.autocast():
+            if tokens is not None:
+                return *self._drawn(self.model.quantize.lookup(tokens), lengths), None
             frozen = not self.model.latent_tokens.requires_grad
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 latents = self.calls[0](pixels, self.model.latent_tokens)
                 found = self.model.quantize(latents)
             codes = found.codes if quantize else self.model.quantize.place(latents.float())
-            drawn, places = draw_prefixes(self._draw, codes, lengths)
-        return drawn.float(), places, found
+            return *self._drawn(codes, lengths), found
+
+    def _drawn(self, codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | slice]:
+        drawn, places = draw_prefixes(self._draw, codes, lengths)
+        return drawn.float(), places
 
     def _draw(self, codes: Tensor) -> Tensor:
         return self.model.paint(self.calls[1](codes), *self.calls[2:])

@@ -14,12 +14,20 @@ import argparse
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from titokcodec import weights
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
-from training import proxies, stage
+from titokcodec.search import default_steps
+from training import parallel, proxies, stage
+from training.data import Held
 from training.engine import load_state
+from training.prefixes import prefix_lengths
+from training.searched import Searched
 from training.single import Single
+from training.stage import Outcome
+from training.streaming import Stream
 
 HEAD = ("decoder.ffn.", "decoder.conv_out.")  # what turns cells into pixels
 
@@ -35,6 +43,8 @@ class Stage2(Single):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
                             "or single, or a weight file")
+        parser.add_argument("--searched", type=int, default=0, metavar="N", help="tune on N random crops whose tokens "
+                            "were searched beforehand, as those of files are, instead of the encoder's")
         parser.add_argument("--detail-only", action="store_true", help="of a refiner, train what draws fine detail and "
                             "leave all else as it is")
         parser.add_argument("--proxies", type=Path, help="2D tokenizer to take a legacy model's pixel decoder from, "
@@ -64,6 +74,25 @@ class Stage2(Single):
             model.pixel_quantize.requires_grad_(True)
             model.pixel_decoder.requires_grad_(True)
         return model
+
+    def batches(self) -> Held | Stream | Searched:
+        source, options = super().batches(), self.options
+        if not options.searched:
+            return source
+        if not default_steps(self.config, 1):
+            raise SystemExit("--searched is for models whose tokens are searched: leave it out")
+        order = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
+        return Searched(source, self.ema.model, options.searched, self.autocast(), *order)
+
+    def losses(self, batch: Tensor | tuple[Tensor, Tensor]) -> Outcome:
+        if isinstance(batch, Tensor):
+            return super().losses(batch)
+        pixels, tokens = batch
+        drawn, places, _ = self.forward(pixels, prefix_lengths(self.config, self.step), True, tokens)
+        truth = pixels[places]
+        with self.autocast():
+            loss, parts = self.pixel_loss(drawn, truth, self.progress)
+        return Outcome(loss, parts, drawn=drawn, truth=truth)
 
 
 def _load(path: Path, device: object) -> TiTok:
