@@ -1,10 +1,15 @@
 """From a folder of pictures to a finished, scored weight file, in one command and within a given time.
 
     python -m training.recipe --data train/ --val val.tar --lpips lpips_squeeze.safetensors --minutes 28 --out runs/b
+    python -m training.recipe --data train/ --val val.tar --deadline 17:30 --out runs/b
 
 Runs a chain of stages, exports (``training.export``) and scores (``training.evaluate``); run it again after a kill and
 it goes on. A tenth of the time is kept for what follows the training. OUT then holds ``model.safetensors`` with its
 entropy tables, ``scores.json``, ``sheet.png``, and a folder for each stage with its log and checkpoint.
+
+``--minutes`` count training alone; until a ``--deadline`` everything has to be done, so that reading pictures and
+compiling shorten the training. A run that goes on after a kill has the deadline that it began with: with the same time
+of day as before it never waits for tomorrow's, but exports and scores at once what it has if that time is over.
 
 Chains: ``single`` learns pixels from the start; ``sharpened`` does so by squared error alone, and gives its last
 quarter to the decoder, with perceptual losses and an adversary; ``two-stage`` is the published way, by a 2D tokenizer
@@ -15,13 +20,16 @@ Options that this command does not know are handed to the stages that do, for in
 from __future__ import annotations
 
 import argparse
+import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeAlias
 
-import torch
-
+from titokcodec.atomic import write_atomic
 from training import command, evaluate, export, single, stage, stage1, stage2, vqgan
 
-KEPT = 0.1  # share of the minutes for export and scores
+KEPT = 0.1  # share of the time for export and scores
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
 STAGES = {"vqgan": vqgan.ProxyTokenizer, "stage1": stage1.Stage1, "stage2": stage2.Stage2, "single": single.Single}
@@ -33,6 +41,8 @@ CHAINS = {  # shares of the training time
 # What makes a stage of a chain differ from the stage alone, whatever else is asked for.
 FIXED = {("sharpened", "single"): ["--lpips-weight", "0", "--features", "0"]}
 
+Steps: TypeAlias = list[tuple[type[stage.Stage], argparse.Namespace]]
+
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The recipe's own options, and those for the stages."""
@@ -41,34 +51,44 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="held-out pictures")
     parser.add_argument("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors)")
     parser.add_argument("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    parser.add_argument("--minutes", type=float, required=True, help="for everything")
+    parser.add_argument("--minutes", type=float, help="for everything, of which a tenth is kept for export and scores")
+    parser.add_argument("--deadline", type=deadline, metavar="TIME", help="when everything is to be done: a time of "
+                        "day, HH:MM:SS, or seconds since the epoch; with --minutes, whichever ends first")
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--name", default="titok", help="what the model is to be called (default: %(default)s)")
     parser.add_argument("--chain", choices=CHAINS, default="single", help="stages to run (default: %(default)s)")
     parser.add_argument("--proxies", type=Path, help="2D tokenizer for the two-stage chain, instead of training one")
-    return parser.parse_known_args(arguments)
+    options, extra = parser.parse_known_args(arguments)
+    if options.minutes is None and options.deadline is None:
+        parser.error("give --minutes or --deadline, or both")
+    return options, extra
 
 
-def plan(
-    options: argparse.Namespace, extra: list[str]
-) -> list[tuple[type[stage.Stage], argparse.Namespace]]:
+def deadline(text: str) -> str:
+    """The text, if it names a moment. Which one is for ``Timetable`` to say: a resumed run knows it already."""
+    command.moment(text)
+    return text
+
+
+def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
     """The stages of the chain, each with its options. Raises ``SystemExit`` for words that no stage knows."""
     shares = dict(CHAINS[options.chain])
     if options.proxies:
         shares.pop("vqgan", None)
     files = ["--data", *map(str, options.data), "--val", *map(str, options.val)]
     files += networks(options)
-    minutes = options.minutes * (1 - KEPT) / sum(shares.values())
     proxies = options.proxies or options.out / "vqgan" / "vqgan.safetensors"
     steps, unknown, before = [], extra, None
     for name, share in shares.items():
-        line = [*files, "--minutes", str(minutes * share), "--out", str(options.out / name), "--resume"]
+        line = [*files, "--out", str(options.out / name), "--resume"]
+        if options.minutes is not None:
+            line += ["--minutes", str(options.minutes * (1 - KEPT) * share / sum(shares.values()))]
         line += ["--proxies", str(proxies)] if name == "stage1" else []
         line += ["--init", str(before)] if name == "stage2" else []
         given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
         steps.append((STAGES[name], given))
-        before = options.out / name / "state.pt"
+        before = checkpoint(given)
     if unknown:
         raise SystemExit(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
     return steps
@@ -80,15 +100,67 @@ def networks(options: argparse.Namespace) -> list[str]:
     return [word for pair in given for word in pair]
 
 
+def checkpoint(given: argparse.Namespace) -> Path:
+    """Where a stage with these options leaves its checkpoint."""
+    return given.out / "state.pt"
+
+
+class Timetable:
+    """When training ends in a run with a deadline, and each of its stages.
+
+    What is settled lies in OUT/recipe.json and holds for a run that is resumed with the same deadline: by then a time
+    of day may have passed, and would be tomorrow's if it was read again.
+    """
+
+    def __init__(self, text: str, out: Path) -> None:
+        self.file = out / "recipe.json"
+        self.settled = json.loads(self.file.read_text()) if self.file.exists() else {}
+        if self.settled.get("deadline") != text:
+            now, end = time.time(), command.moment(text)
+            self.settled = {"deadline": text, "end": end, "training": end - KEPT * (end - now), "stages": {}}
+
+    def left(self) -> float:
+        """Seconds that are left for training."""
+        return self.settled["training"] - time.time()
+
+    def end(self, name: str, share: float, begun: bool) -> float:
+        """When a stage ends: as was settled if it has ``begun`` before, else after a share of the time that is left."""
+        if not begun or name not in self.settled["stages"]:
+            self.settled["stages"][name] = time.time() + share * self.left()
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.file, json.dumps(self.settled, indent=2).encode())
+        return self.settled["stages"][name]
+
+
+def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[stage.Stage], argparse.Namespace]]:
+    """The stages that are not through yet, as long as there is time for training, each with a deadline of its own.
+
+    It is settled only when a stage's turn comes, so that what was lost by then is taken off all that follow.
+    """
+    table = Timetable(options.deadline, options.out)
+    begun = [number for number, (_, given) in enumerate(steps) if checkpoint(given).exists()]
+    current = begun[-1] if begun else 0
+    for number, (kind, given) in enumerate(steps[current:], current):
+        if table.left() <= 0:
+            print(f"no time is left for {kind.name}", flush=True)
+            return
+        shares = [CHAINS[options.chain][later.name] for later, _ in steps[number:]]
+        given.deadline = table.end(kind.name, shares[0] / sum(shares), number in begun)
+        yield kind, given
+
+
 def run(options: argparse.Namespace, extra: list[str]) -> None:
     """Train, export, score."""
-    for kind, given in plan(options, extra):
+    steps = plan(options, extra)
+    for kind, given in timed(steps, options) if options.deadline else steps:
         stage.run(kind(given))
-        torch.compiler.reset()  # or it would count the shapes of all stages together, and leave the ninth as it is
-    last = list(CHAINS[options.chain])[-1]
+    states = [checkpoint(given) for _, given in steps if checkpoint(given).exists()]
+    if not states:
+        raise SystemExit(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
+                         f"deadline than {options.deadline}")
     weights = options.out / "model.safetensors"
     counted = ["--data", *map(str, options.data), "--limit", str(COUNTED)]
-    export.main([str(options.out / last / "state.pt"), str(weights), "--name", options.name, *counted])
+    export.main([str(states[-1]), str(weights), "--name", options.name, *counted])
     scored = ["--data", *map(str, options.val), *networks(options)]
     results = ["--json", str(options.out / "scores.json"), "--sheet", str(options.out / "sheet.png")]
     evaluate.main([str(weights), *scored, *results])
