@@ -1,11 +1,15 @@
 """What an export adds to a checkpoint: tables for each codebook, and a share of another decoder."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
+from tests.conftest import DATA
 from tests.test_linear import CONFIG, started
-from titokcodec import entropy, weights
+from titokcodec import Codec, entropy, weights
+from titokcodec.models.tokenizer import TiTok
 from training.export import blended, candidates, choose_tables, main
 
 
@@ -88,3 +92,38 @@ def test_a_file_that_is_no_model_ends_in_one_line(tmp_path):
     for name in ("nope.safetensors", "nope.pt"):
         with pytest.raises(SystemExit, match=r"error: .*nope"):
             main([str(tmp_path / name), str(tmp_path / "c.safetensors"), "--name", "c"])
+
+
+@pytest.fixture
+def early(tiny_path, tmp_path):
+    """A weight file in float16 without tables, as it is written in haste."""
+    weights.save(tmp_path / "early.safetensors", weights.load_model(tiny_path), "early", int8=False)
+    return tmp_path / "early.safetensors"
+
+
+def test_a_weight_file_gets_tables_and_int8_later(early, tmp_path, photo, capsys):
+    out = tmp_path / "late.safetensors"
+    main([str(early), str(out), "--name", "late", "--data", str(DATA), "--device", "cpu"])
+    told = json.loads(capsys.readouterr().out)
+    opened = weights.read(out)
+    assert opened.tables and opened.name == "late" and told["fingerprint"] == opened.fingerprint.hex()
+    assert told["bits"]["each"] < told["bits"]["packed"] == 6
+    with weights.open_file(out) as file:
+        assert any(name.endswith(".scale") for name in file.keys())  # noqa: SIM118
+    before, after = (Codec.from_pretrained(path, device="cpu", dtype="fp32") for path in (early, out))
+    assert len(after.compress(photo, layout="fit")) < len(before.compress(photo, layout="fit"))
+
+
+@pytest.mark.cuda
+def test_pictures_are_encoded_on_the_device_that_is_asked_for(early, tmp_path, monkeypatch):
+    seen, encode = [], TiTok.encode
+    monkeypatch.setattr(TiTok, "encode", lambda self, pixels: seen.append(pixels.device.type) or encode(self, pixels))
+    for more in ([], ["--device", "cpu"]):
+        main([str(early), str(tmp_path / "out.safetensors"), "--name", "out", "--data", str(DATA), *more])
+    assert seen == ["cuda", "cpu"]
+
+
+def test_a_device_that_is_not_there_ends_in_one_line(early, tmp_path):
+    with pytest.raises(SystemExit, match="error: no device 'cuda:99' here: try --device cpu"):
+        main([str(early), str(tmp_path / "out.safetensors"), "--name", "out", "--device", "cuda:99"])
+    assert not (tmp_path / "out.safetensors").exists()

@@ -138,6 +138,13 @@ def chain(monkeypatch, tmp_path):
     return run
 
 
+def test_codes_are_counted_on_the_device_of_the_stages(chain, monkeypatch):
+    exported = []
+    monkeypatch.setattr(recipe.export, "main", exported.extend)
+    chain("--minutes 1 --device cuda:1")
+    assert exported[exported.index("--device") + 1] == "cuda:1"
+
+
 def test_stages_share_what_is_left_until_a_tenth_before_the_deadline(chain):
     trained, after = chain(f"--chain two-stage --deadline {START + 1000}", vqgan=285, stage1=500)
     assert trained == [("vqgan", None, 225), ("stage1", None, 285 + 0.6 * 615), ("stage2", None, 900)]

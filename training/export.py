@@ -4,7 +4,11 @@
 
 The tables count how often the model uses each code on the given pictures. One table for all positions and one for each
 (of a model with several codebooks, one for each of these) are both measured on pictures that were not counted, and the
-better one is kept if it saves anything.
+better one is kept if it saves anything. Where there is CUDA, pictures are encoded there.
+
+    python -m training.export early.safetensors titok.safetensors --name my-model --data train/
+
+takes a weight file instead of a checkpoint: one written by --fp16, say, gets tables and int8 matrices later.
 
     python -m training.export runs/stage2/state.pt titok.safetensors --name my-model --blend runs/single/state.pt 0.35
 
@@ -25,6 +29,7 @@ import numpy as np
 import torch
 
 from titokcodec import weights
+from titokcodec.devices import choose_device
 from titokcodec.errors import TitokError
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
@@ -50,7 +55,7 @@ def load_averaged(path: Path) -> TiTok:
 
 @torch.no_grad()
 def tokenize(model: TiTok, pictures: Pictures, batch: int = 32) -> np.ndarray:
-    """(pictures, K) tokens of the centre crops."""
+    """(pictures, K) tokens of the centre crops. Model and pictures are on one device."""
     parts = torch.arange(len(pictures)).split(batch)
     return torch.cat([model.encode(pictures.centre_crops(which)).cpu() for which in parts]).numpy()
 
@@ -134,11 +139,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="what the model is to be called")
     parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables")
     parser.add_argument("--limit", type=int, help="count on the first pictures only")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where pictures are "
+                        "encoded to count their codes (default: %(default)s)")
     parser.add_argument("--blend", nargs=2, metavar=("OTHER", "SHARE"), help="take a share, 0 to 1, of the decoder of "
                         "another checkpoint or weight file with the same tokens")
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
     options = parser.parse_args(arguments)
     try:
+        device = choose_device(options.device)
         model = _averaged(options.state)
         if options.blend:
             model = blended(model, _averaged(Path(options.blend[0])), _share(options.blend[1]))
@@ -146,8 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     tables, measured = None, {}
     if options.data:
-        pictures = Pictures(options.data, model.config.image_size, options.limit)
-        tables, measured = choose_tables(tokenize(model, pictures), model.config.codes, model.config.codebooks)
+        pictures = Pictures(options.data, model.config.image_size, options.limit, device)
+        tokens = tokenize(model.to(device), pictures)
+        tables, measured = choose_tables(tokens, model.config.codes, model.config.codebooks)
     saved = weights.save(options.out, model, options.name, tables, int8=not options.fp16)
     about = {"fingerprint": saved.fingerprint.hex(), "bytes": options.out.stat().st_size, "bits": measured}
     print(json.dumps(about, indent=2))

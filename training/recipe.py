@@ -159,7 +159,7 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
         raise SystemExit(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
                          f"deadline than {options.deadline}")
     weights = options.out / "model.safetensors"
-    counted = ["--data", *map(str, options.data), "--limit", str(COUNTED)]
+    counted = ["--data", *map(str, options.data), "--limit", str(COUNTED), "--device", steps[-1][1].device]
     export.main([str(states[-1]), str(weights), "--name", options.name, *counted])
     scored = ["--data", *map(str, options.val), *networks(options)]
     results = ["--json", str(options.out / "scores.json"), "--sheet", str(options.out / "sheet.png")]
