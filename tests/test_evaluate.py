@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ from bench import thumbnails
 from bench.thumbnails import FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
+from titokcodec import rangecoder, tables, weights
 from titokcodec.search import STEPS
 from training import evaluate
 from training.data import Pictures
@@ -80,6 +82,28 @@ def test_command_leaves_out_what_it_has_no_weights_for(folder, tiny_path, capsys
     text = capsys.readouterr().out
     assert json.loads(text).keys() == PLAIN
     assert len(text.splitlines()) == len(PLAIN) + 2, "a list lies on one line"
+
+
+def test_a_weight_file_without_tables_has_sizes_too(folder, tiny_path, tmp_path, capsys):
+    weights.save(tmp_path / "plain.safetensors", weights.load_model(tiny_path), "plain")
+    evaluate.main([str(tmp_path / "plain.safetensors"), "--data", str(folder), "--device", "cpu"])
+    out, err = capsys.readouterr()
+    assert json.loads(out).keys() == PLAIN and not err
+
+
+def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "constriction", None)  # without it tables code nothing
+    monkeypatch.setattr(tables, "coder", tables.coder.__wrapped__)
+    monkeypatch.setattr(rangecoder, "coder", tables.coder)
+    json_file, sheet = tmp_path / "scores.json", tmp_path / "sheet.png"
+    evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--json", str(json_file),
+                   "--sheet", str(sheet)])
+    out, err = capsys.readouterr()
+    assert json.loads(out) == json.loads(json_file.read_text())
+    assert json.loads(out).keys() == {name for name in PLAIN if "bytes" not in name}
+    assert len(err.splitlines()) == 1 and err.startswith("warning: no sizes of files: ") and "constriction" in err
+    with Image.open(sheet) as drawn:
+        assert drawn.size == (MARGIN + 3 * 256, (1 + len(RATES)) * 256), "no thumbnails of as many bytes"
 
 
 def test_effort_is_that_of_compressing_unless_another_is_asked_for(full, folder, tiny_path, capsys):

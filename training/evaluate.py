@@ -3,7 +3,8 @@
     python -m training.evaluate weights.safetensors --data DIR|TAR ... [--json OUT] [--sheet OUT]
         [--lpips FILE] [--lite0 FILE] [--inception FILE]
 
-PSNR and SSIM need nothing; a metric that needs weights which were not given is left out.
+PSNR and SSIM need nothing; a metric that needs weights which were not given is left out. So are sizes of files if
+these cannot be written, and a line on stderr says why.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from training.features import Lite0
 from training.inception import Inception
 from training.losses import LPIPS
 from training.metrics import frechet, inception_score, psnr, ssim, use_of_codes
-from training.sheet import contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
+from training.sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
 
 __all__ = [
     "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "psnr", "rates", "report_sheet",
@@ -121,23 +122,24 @@ def tokens_of(codec: Codec, pictures: Pictures, effort: int, batch: int = 16) ->
     return torch.cat([codec.encode(pictures.centre_crops(which), effort=effort) for which in parts])
 
 
-def report_sheet(codec: Codec, pictures: Pictures, tokens: Tensor, count: int = 6) -> Image.Image:
+def report_sheet(
+    model: TiTok, pictures: Pictures, tokens: Tensor, sizes: dict[int, list[int]], count: int = 6
+) -> Image.Image:
     """The first pictures, what is left of them at every rate, and the best WebP thumbnail (by PSNR) in as many bytes.
 
     As many as the picture's own file has at the highest rate; where no WebP is that small the place is left grey.
+
+    Args:
+        sizes: As ``file_sizes`` gives them; if there are none, there are no thumbnails either.
     """
-    counts, pixels = rates(codec.model), _first(pictures, count)
-    originals, *drawn = (images(row) for row in (pixels, *drawn_rows(codec.model, tokens[:count], counts)))
-    sizes = file_sizes(codec, tokens[:count], counts)
-    rivals = [
-        best_thumbnail(picture, budget, "webp", lambda image, truth=truth: _psnr_of(image, truth))
-        for picture, truth, budget in zip(originals, pixels, sizes[counts[-1]], strict=True)
-    ]
-    found = [len(rival.data) for rival in rivals if rival]
-    label = f"best WebP\n{_span(found)}" if found else "best WebP"
+    counts, pixels = rates(model), _first(pictures, count)
+    originals, *drawn = (images(row) for row in (pixels, *drawn_rows(model, tokens[:count], counts)))
+    spans = {k: f"\n{_span(found[:count])}" for k, found in sizes.items()}
     rows = [("original", originals)]
-    rows += [(f"{k} tokens\n{_span(sizes[k])}", row) for k, row in zip(counts, drawn, strict=True)]
-    return labelled_sheet([*rows, (label, [rival and rival.picture for rival in rivals])])
+    rows += [(f"{k} tokens{spans.get(k, '')}", row) for k, row in zip(counts, drawn, strict=True)]
+    if sizes:
+        rows.append(_rivals(originals, pixels, sizes[counts[-1]][:count]))
+    return labelled_sheet(rows)
 
 
 def file_sizes(codec: Codec, tokens: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
@@ -153,6 +155,17 @@ def summary(sizes: dict[int, list[int]]) -> dict[str, float]:
 
 def _first(pictures: Pictures, count: int) -> Tensor:
     return pictures.centre_crops(torch.arange(min(count, len(pictures))))
+
+
+def _rivals(originals: list[Image.Image], pixels: Tensor, budgets: list[int]) -> Row:
+    """The best WebP thumbnail of each picture in so many bytes."""
+    rivals = [
+        best_thumbnail(picture, budget, "webp", lambda image, truth=truth: _psnr_of(image, truth))
+        for picture, truth, budget in zip(originals, pixels, budgets, strict=True)
+    ]
+    found = [len(rival.data) for rival in rivals if rival]
+    label = f"best WebP\n{_span(found)}" if found else "best WebP"
+    return label, [rival and rival.picture for rival in rivals]
 
 
 def _psnr_of(image: Image.Image, truth: Tensor) -> float:
@@ -217,12 +230,18 @@ def main(arguments: list[str] | None = None) -> None:
     about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
              "skipped": pictures.skipped, "effort": effort, "dtype": str(codec.dtype).removeprefix("torch.")}
     found = measure(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
-    text = _json(about | found | summary(file_sizes(codec, tokens, counts)))
+    try:
+        sizes = file_sizes(codec, tokens, counts)
+    except Exception as error:  # whatever it is, the scores took minutes and stand without
+        reason = " ".join(str(error).split()) or type(error).__name__
+        print(f"warning: no sizes of files: {reason}", file=sys.stderr)
+        sizes = {}
+    text = _json(about | found | summary(sizes))
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
     if options.sheet:
-        report_sheet(codec, pictures, tokens).save(options.sheet)
+        report_sheet(codec.model, pictures, tokens, sizes).save(options.sheet)
 
 
 if __name__ == "__main__":
