@@ -76,7 +76,7 @@ _SHORT = Hyper(
     warmup_steps=100, flat=0.0, floor=0.01,
     ema=0.995, clip=1.0, continuous=0.03, pixels=10.0, quantizer=1.0, commitment=0.25, lpips_weight=0.5,
     lpips_start=0.5, lpips_share=0.25, features=0.25, logits=0.0, grain=0.0, texture=0.0,
-    adversary=0.0, adversary_start=0.7, adversary_rate=4e-4, adversary_width=64, adversary_share=0.5,
+    adversary=0.0, adversary_start=0.7, adversary_rate=2e-4, adversary_width=64, adversary_share=0.5,
     lecam=0.001,
     smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
     zoom=1.7, stretch=0.15, colour=0.05, augment_until=0.85,
@@ -102,7 +102,7 @@ SHORT = {
     "vqgan": replace(_SHORT, muon_rate=0.02, continuous=0.1),
     "stage1": _SHORT,
     "stage2": replace(
-        _SHORT, rate=5e-4, muon_rate=0.01, quantizer=0.0, continuous=0.0, lpips_start=0.0, adversary=0.02,
+        _SHORT, rate=5e-4, muon_rate=0.01, quantizer=0.0, continuous=0.0, lpips_start=0.0, adversary=0.002,
         adversary_start=0.2,
     ),
     "single": replace(_SHORT, flat=0.55),
