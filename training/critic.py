@@ -56,8 +56,10 @@ class FeatureCritic(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         pixels = changed(pixels.clamp(0, 1))
-        judged = [head(x) for head, x in zip(self.heads, self.projected(pixels), strict=True)]
-        return [*judged, self.patches(pixels - 0.5)]
+        found = self.projected(pixels)
+        with torch.autocast(pixels.device.type, enabled=False):  # spectral norms want one precision, and cost little
+            judged = [head(x.float()) for head, x in zip(self.heads, found, strict=True)]
+            return [*judged, self.patches(pixels.float() - 0.5)]
 
     def projected(self, pixels: Tensor) -> list[Tensor]:
         """The classifier's features, from fine to coarse, each mixed with the coarser ones: (B, WIDTH, h, w)."""
