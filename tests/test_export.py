@@ -1,5 +1,6 @@
 """What an export adds to a checkpoint: tables for each codebook, and a share of another decoder."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from tests.conftest import DATA
 from tests.test_linear import CONFIG, started
 from titokcodec import Codec, entropy, weights
 from titokcodec.models.tokenizer import TiTok
-from training.export import blended, candidates, choose_tables, main
+from training.export import blended, candidates, choose_tables, main, mean_of
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,30 @@ def test_a_blend_of_other_tokens_or_another_architecture_is_refused(pair):
         stranger.encoder.conv_out.bias.add_(1.0)
     with pytest.raises(SystemExit, match=r"same tokens, but encoder\.conv_out\.bias"):
         blended(stranger, pair[0], 0.5)
+
+
+def test_the_mean_of_decoders_is_of_all_alike_fine_detail_included(pair):
+    one, other = pair
+    before = {name: value.clone() for name, value in one.state_dict().items()}
+    after = mean_of(one, [other, other]).state_dict()
+    for name, value in before.items():
+        moved = name in dict(one.decoder.named_parameters(prefix="decoder"))
+        assert torch.allclose(after[name], value + 2 / 3 if moved else value, atol=1e-5), name
+    one.load_state_dict(before)
+
+
+def test_the_command_averages_weight_files(pair, tmp_path):
+    for name, model in zip("ab", pair, strict=True):
+        weights.save(tmp_path / f"{name}.safetensors", model, name, int8=False)
+    main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c", "--fp16",
+          "--average", str(tmp_path / "b.safetensors")])
+    middle, one = (weights.load_model(tmp_path / f"{name}.safetensors").decoder for name in "ca")
+    assert torch.allclose(middle.ffn.detail.leave.bias, one.ffn.detail.leave.bias + 0.5, atol=1e-3)
+    other = TiTok(dataclasses.replace(CONFIG, head_blocks=CONFIG.head_blocks + 1))
+    weights.save(tmp_path / "d.safetensors", other, "d", int8=False)
+    with pytest.raises(SystemExit, match="--average takes a model of the same architecture"):
+        main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c",
+              "--average", str(tmp_path / "d.safetensors")])
 
 
 def test_the_command_blends_weight_files(pair, tmp_path):

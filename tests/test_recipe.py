@@ -35,7 +35,8 @@ def photos(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(("chain", "last"), [("single", "single"), ("sharpened", "stage2"), ("two-stage", "stage2")])
+@pytest.mark.parametrize(("chain", "last"), [
+    ("single", "single"), ("sharpened", "stage2"), ("finished", "critic"), ("two-stage", "stage2")])
 def test_recipe_leaves_a_scored_model_that_compresses(chain, last, tiny_preset, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(vqgan.PRESETS, "tiny", VQGANConfig(channels=(32,) * 5, blocks=1, code_width=8))
@@ -67,6 +68,19 @@ def test_a_sharpened_run_draws_by_squared_error_before_anything_else(photos, tmp
     (_, first), (_, second) = recipe.plan(*recipe.parse(line.split()))
     assert (first.hyper_lpips_weight, first.hyper_features) == (0, 0)
     assert second.hyper_lpips_weight == 0.2 and first.minutes == 3 * second.minutes
+
+
+def test_a_finished_run_has_an_adversary_last_and_is_the_mean_of_two_decoders(chain, monkeypatch, tmp_path):
+    exported = []
+    monkeypatch.setattr(recipe.export, "main", exported.extend)
+    chain("--chain finished --minutes 10 --lpips-weight 0.2 --adversary 0.003")
+    assert [minutes for _, minutes, _ in chain.seen[:3]] == pytest.approx([4.5, 1.98, 2.52])
+    assert exported[0] == chain.state("critic")
+    assert exported[exported.index("--average") + 1 :] == [chain.state("stage2")]
+    line = f"--data {tmp_path} --val {tmp_path} --out {tmp_path} --chain finished --minutes 1 --adversary 0.003"
+    plans = [given for _, given in recipe.plan(*recipe.parse(line.split()))]
+    assert [given.hyper_adversary for given in plans] == [0.003, 0, 0.003]
+    assert [given.init and given.init.parent.name for given in plans] == [None, "single", "stage2"]
 
 
 def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path, monkeypatch):
@@ -182,6 +196,23 @@ def test_a_stage_that_was_killed_before_its_first_checkpoint_gets_a_share_of_wha
     assert chain(line, at=START + 700)[0] == [("single", None, 850), ("stage2", None, 900)]
 
 
+def test_a_deadline_may_be_spelled_with_or_without_seconds(chain, monkeypatch):
+    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000)
+    with pytest.raises(KeyboardInterrupt):
+        chain("--chain sharpened --deadline 12:30", single=LATE)
+    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000 + 24 * 3600)
+    assert chain("--chain sharpened --deadline 12:30:00", at=START + 1001)[0] == []
+
+
+def test_what_a_later_link_lacks_is_said_before_the_first_one_trains(chain, tmp_path):
+    with pytest.raises(SystemExit, match="--critic features needs Lite0"):
+        chain("--chain sharpened --minutes 1 --critic features")
+    assert not chain.seen
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(SystemExit, match=r"recipe\.json is damaged"):
+        chain(f"--deadline {START + 100}")
+
+
 def test_another_deadline_counts_anew(chain):
     with pytest.raises(KeyboardInterrupt):
         chain(f"--chain sharpened --deadline {START + 1000}", single=LATE)
@@ -203,7 +234,9 @@ def test_a_deadline_that_passes_before_any_checkpoint_is_named(chain):
 
 
 @pytest.mark.parametrize(("words", "reason"), [
-    ("", "give --minutes or --deadline, or both"), ("--deadline soon", "invalid deadline value: 'soon'")])
+    ("", "give --minutes or --deadline, or both"),
+    ("--deadline soon", "soon is no time: give a time of day, HH:MM or HH:MM:SS, or seconds since the epoch"),
+])  # fmt: skip
 def test_a_budget_has_to_be_given(chain, words, reason, capsys):
     with pytest.raises(SystemExit):
         chain(words)

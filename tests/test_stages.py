@@ -217,7 +217,7 @@ def test_searched_tokens_draw_their_crops_better_than_the_encoders(tokenizer):
     torch.nn.init.normal_(model.decoder.ffn.spread[0].weight, std=0.1)
     crops = [torch.rand(4, 3, 1, 1).expand(4, 3, 64, 64).contiguous() for _ in range(3)]
     source = argparse.Namespace(batch=lambda number: crops[number], skipped=0, damaged=[], close=lambda: None)
-    found = Searched(source, model, 10, contextlib.nullcontext(), 4)
+    found = Searched(source, model, 10, contextlib.nullcontext(), None, 4)
     assert found.pictures == 12
     pixels, tokens = found.batch(0)
     assert pixels.shape == (4, 3, 64, 64) and tokens.shape == (4, 8)
@@ -261,6 +261,67 @@ def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_pa
         train(stage2.Stage2, *common, "--critic", "features", steps=1, out="none")
 
 
+@pytest.mark.parametrize(("words", "line"), [
+    ("--adversary-share 0", "--adversary-share is 0: give more than 0 to 1"),
+    ("--adversary-share nan", "--adversary-share is nan: give more than 0 to 1"),
+    ("--adversary -1", "--adversary is -1: give 0 or more"),
+    ("--adversary-start 2", "--adversary-start is 2: give 0 to 1"),
+    ("--rate inf", "--rate is inf: give 0 or more"),
+    ("--adversary 1 --adversary-width 20", "--adversary-width: width 20"),
+    ("--minutes nan", "the budget is nan minutes: give more than 0"),
+])  # fmt: skip
+def test_values_that_make_no_sense_are_named(train, tokenizer, words, line):
+    with pytest.raises(SystemExit, match=line):
+        train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, *words.split(), steps=2)
+
+
+@pytest.mark.parametrize(("words", "line"), [
+    ("--searched -1", "-1 is no whole number from 0 on"), ("--log-every 0", "0 is no whole number from 1 on"),
+    ("--deadline 12:99", "12:99 is no time: give a time of day"),
+])  # fmt: skip
+def test_usage_errors_say_what_would_be_right(photos, tmp_path, tokenizer, words, line, capsys):
+    with pytest.raises(SystemExit):
+        stage2.main(["--data", str(photos), "--out", str(tmp_path), "--init", str(tokenizer), *words.split()])
+    assert line in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_and_devices_that_are_none_end_in_one_line(photos, tmp_path, tokenizer):
+    common = ["--data", str(photos), "--out", str(tmp_path / "out"), "--steps", "1", "--adversary", "0", "--no-compile"]
+    torch.save({"a": 1}, tmp_path / "other.pt")
+    for init in (ROOT / "README.md", tmp_path / "other.pt"):
+        with pytest.raises(SystemExit, match="is no checkpoint: give the state"):
+            stage2.main([*common, "--device", "cpu", "--init", str(init)])
+        with pytest.raises(SystemExit, match="is no checkpoint: give the state"):
+            export.main([str(init), str(tmp_path / "x.safetensors"), "--name", "x"])
+    with pytest.raises(SystemExit, match="no device 'foo' here"):
+        stage2.main([*common, "--device", "foo", "--init", str(tokenizer)])
+    with pytest.raises(SystemExit, match=r"there is no folder .*nowhere"):
+        export.main([str(tokenizer), str(tmp_path / "nowhere" / "x.safetensors"), "--name", "x"])
+    with pytest.raises(SystemExit) as found:
+        stage2.main([*common, "--device", "cpu", "--init", str(tmp_path / "missing.pt")])
+    assert "No such file" in str(found.value) and "--resume" not in str(found.value)
+
+
+def test_a_resume_with_another_critic_says_so(train, tokenizer, tmp_path):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-width", 32, "--features", 0, "--batch", 2)
+    train(stage2.Stage2, *common, steps=1)
+    with pytest.raises(SystemExit, match="left by a run with other options"):
+        train(stage2.Stage2, *common, "--resume", "--lite0", tmp_path / "lite0.safetensors", steps=1)
+    other = dataclasses.replace(SMALL, head_blocks=2)
+    weights.save(tmp_path / "other.safetensors", TiTok(other), "o", int8=False)
+    with pytest.raises(SystemExit, match="another architecture or stage than stage2 of --init"):
+        train(stage2.Stage2, *common, "--init", tmp_path / "other.safetensors", "--resume", steps=1)
+
+
+def test_a_search_ends_at_the_deadline(tokenizer):
+    model = weights.load_model(tokenizer)
+    source = argparse.Namespace(
+        batch=lambda number: torch.rand(2, 3, 64, 64), skipped=0, damaged=[], close=lambda: None
+    )
+    assert Searched(source, model, 10**9, contextlib.nullcontext(), time.time() - 1, 2).pictures == 2
+
+
 # ---- stops and resumes -----------------------------------------------------------------------------------------
 
 
@@ -289,6 +350,29 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
     same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
     same(whole.ema.model.state_dict(), train.stage.ema.model.state_dict(), 1e-5)
     assert whole.care.idle.equal(train.stage.care.idle)
+
+
+def test_a_resumed_critic_on_features_goes_on_as_if_nothing_had_been(train, tokenizer, monkeypatch, tmp_path):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-start", 0, "--batch", 4, "--adversary-share", 0.5,
+              "--lite0", tmp_path / "lite0.safetensors", "--features", 0)
+    train(stage2.Stage2, *common, steps=6, out="whole")
+    whole, update, left = train.stage, stage.Stage.update, [3]
+
+    def until(self, pixels):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return update(self, pixels)
+
+    monkeypatch.setattr(stage.Stage, "update", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(stage2.Stage2, *common, "--save-minutes", 0, steps=6, out="stopped")
+    left[0] = 1000
+    train(stage2.Stage2, *common, "--resume", steps=6, out="stopped")
+    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
+    same(whole.adversary.critic.state_dict(), train.stage.adversary.critic.state_dict(), 1e-5)
+    assert whole.adversary.lecam.real == pytest.approx(train.stage.adversary.lecam.real)
 
 
 def test_a_checkpoint_is_read_on_the_host(train, monkeypatch):

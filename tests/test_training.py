@@ -418,7 +418,8 @@ def test_a_deadline_is_a_time_of_day_or_a_number_of_seconds():
 
 def test_a_checkpoint_survives_a_failure_while_the_next_is_written(tmp_path, monkeypatch):
     path = tmp_path / "state.pt"
-    save_state(path, {"step": 1})
+    kept = {"stage": "single", "config": "", "ema": {}, "step": 1}
+    save_state(path, kept)
 
     def half(state, file):
         file.write(b"half of it")
@@ -426,8 +427,8 @@ def test_a_checkpoint_survives_a_failure_while_the_next_is_written(tmp_path, mon
 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
-        save_state(path, {"step": 2})
-    assert engine.load_state(path, torch.device("cpu")) == {"step": 1}
+        save_state(path, kept | {"step": 2})
+    assert engine.load_state(path, torch.device("cpu")) == kept
 
 
 def test_average_follows_quickly_at_first_and_slowly_later():

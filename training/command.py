@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,26 @@ def moment(text: str) -> float:
     return (found if found > now else found + timedelta(days=1)).timestamp()
 
 
+def deadline(text: str) -> float:
+    """``moment``, for a command line."""
+    try:
+        return moment(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text} is no time: give a time of day, HH:MM or HH:MM:SS, or seconds since the epoch") from None
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Reads whole numbers from ``least`` on, for a command line."""
+
+    def read(text: str) -> int:
+        if not text.lstrip("-").isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} on")
+        return int(text)
+
+    return read
+
+
 def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,
@@ -51,8 +72,8 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
     add("--out", type=Path, required=True, help="folder for checkpoints and logs")
     add("--minutes", type=float, help="the whole budget; schedules are fitted to it")
-    add("--deadline", type=moment, metavar="TIME", help="when the budget ends at the latest: a time of day, HH:MM:SS, "
-        "or seconds since the epoch; a last score and files come after it")
+    add("--deadline", type=deadline, metavar="TIME", help="when the budget ends at the latest: a time of day, HH:MM "
+        "or HH:MM:SS, or seconds since the epoch; a last score and files come after it")
     add("--val", type=Path, nargs="+", help="held-out pictures, scored during the run")
     if "lpips_weight" not in hyper.UNUSED[stage.name]:
         add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them no LPIPS is in the loss")
@@ -72,7 +93,7 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--val-limit", type=int, default=128, help="held-out pictures to score (default: %(default)s)")
     add("--val-minutes", type=float, default=10.0, help="minutes between scores (default: %(default)s)")
     add("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: %(default)s)")
-    add("--log-every", type=int, default=20, help="steps between log rows (default: %(default)s)")
+    add("--log-every", type=whole(1), default=20, help="steps between log rows (default: %(default)s)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--bf16", action=argparse.BooleanOptionalAction,
         help="bfloat16 autocast (default: where the device multiplies it natively; elsewhere it is slow beyond use)")

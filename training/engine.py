@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from titokcodec.atomic import replacing
+from titokcodec.errors import WeightsError
 from training.hyper import Hyper
 from training.muon import Muon
 
@@ -35,7 +36,7 @@ class Clock:
         self, minutes: float | None, steps: int | None = None, spent: float = 0.0, deadline: float | None = None
     ) -> None:
         for value, unit in ((minutes, "minutes"), (steps, "steps")):
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise SystemExit(f"the budget is {value} {unit}: give more than 0")
         self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.go(spent)
@@ -210,5 +211,23 @@ def save_state(path: Path, state: dict) -> None:
 
 
 def load_state(path: Path, device: torch.device) -> dict:
-    """Read a checkpoint; plain data and tensors only, so that it cannot run code."""
+    """Read what ``save_state`` wrote; plain data and tensors only, so that it cannot run code."""
     return torch.load(path, map_location=device, weights_only=True)
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict:
+    """Read the checkpoint of a tokenizer that somebody named.
+
+    Raises:
+        OSError: the file cannot be read.
+        WeightsError: it is no such thing.
+    """
+    try:
+        state = load_state(path, device)
+    except OSError:
+        raise
+    except Exception:  # of a dozen types, with pages of advice
+        state = None
+    if not isinstance(state, dict) or not {"stage", "config", "ema"} <= state.keys():
+        raise WeightsError(f"{path} is no checkpoint: give the state.pt of a training run, or a .safetensors file")
+    return state

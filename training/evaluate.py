@@ -211,6 +211,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.effort is not None and options.effort < 0:
         raise SystemExit(f"effort is {options.effort}: give 0 or more")
+    for path in (options.json, options.sheet):
+        if path and not path.parent.is_dir():
+            raise SystemExit(f"there is no folder {path.parent} to write {path.name} to: make it first")
     try:
         codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
         lpips, lite0, inception = (

@@ -15,6 +15,10 @@ takes a weight file instead of a checkpoint: one written by --fp16, say, gets ta
 takes a share of 0.35 of another checkpoint's decoder, here of the one before perceptual losses: all but fine detail,
 which stays as it is (network interpolation, Wang et al. 2018, "ESRGAN", section 3.4). Less squared error, less invented
 texture.
+
+    python -m training.export runs/critic/state.pt titok.safetensors --name my-model --average runs/stage2/state.pt
+
+takes the mean of decoders that were tuned from one another; with --blend as well, that mean is blended.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import pickle
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +39,7 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.tables import FrequencyTables
 from training.data import Pictures
-from training.engine import load_state
+from training.engine import load_checkpoint
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own
 WORTH = 0.01  # bits a token that a table must save to be stored
@@ -43,7 +47,7 @@ WORTH = 0.01  # bits a token that a table must save to be stored
 
 def load_averaged(path: Path) -> TiTok:
     """The averaged model of a training checkpoint, in evaluation mode. Raises ``SystemExit`` if it draws no pixels."""
-    state = load_state(path, torch.device("cpu"))
+    state = load_checkpoint(path, torch.device("cpu"))
     if state["stage"] == "vqgan":
         raise SystemExit(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
     if state["stage"] == "stage1" and "decoder.ffn.layers.0.weight" in state["ema"]:
@@ -105,16 +109,39 @@ def blended(model: TiTok, other: TiTok, share: float) -> TiTok:
     Raises:
         SystemExit: they are of two architectures, or do not share their tokens.
     """
+    for name, mine, theirs in _decoders(model, other, "--blend"):
+        if ".ffn.detail." not in name:
+            mine.lerp_(theirs, share)
+    return model
+
+
+def mean_of(model: TiTok, others: Sequence[TiTok]) -> TiTok:
+    """The model with the mean of all their decoders as its own, fine detail included. Changed in place.
+
+    Decoders that were tuned from one another lie in one valley, and their middle draws better than each of them
+    (Wortsman et al. 2022, "Model soups").
+
+    Raises:
+        SystemExit: they are of several architectures, or do not share their tokens.
+    """
+    for number, other in enumerate(others, 2):
+        for _, mine, theirs in _decoders(model, other, "--average"):
+            mine.lerp_(theirs, 1 / number)
+    return model
+
+
+def _decoders(model: TiTok, other: TiTok, option: str) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+    """Names and values of both decoders, of two models that take the same tokens."""
     mine, theirs = model.state_dict(), other.state_dict()
     if model.config != other.config:
-        raise SystemExit("--blend takes a model of the same architecture")
+        raise SystemExit(f"{option} takes a model of the same architecture")
     for name, value in mine.items():
-        if name.startswith("decoder.") and ".ffn.detail." not in name and value.is_floating_point():
-            value.lerp_(theirs[name], share)
-        elif not name.startswith("decoder.") and not torch.equal(value, theirs[name]):
-            raise SystemExit(f"--blend takes a model with the same tokens, but {name} differs: give the one that "
-                             "the decoder was tuned from")
-    return model
+        if not name.startswith("decoder.") and not torch.equal(value, theirs[name]):
+            raise SystemExit(f"{option} takes a model with the same tokens, but {name} differs: give one that "
+                             "was tuned from the same weights, or these")
+    for name, value in mine.items():
+        if name.startswith("decoder.") and value.is_floating_point():
+            yield name, value, theirs[name]
 
 
 def _averaged(path: Path) -> TiTok:
@@ -137,20 +164,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("state", type=Path, help="checkpoint of a training run, or a weight file")
     parser.add_argument("out", type=Path, help="weight file to write")
     parser.add_argument("--name", required=True, help="what the model is to be called")
-    parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables")
+    parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables, "
+                        "not even those of a weight file that has some")
     parser.add_argument("--limit", type=int, help="count on the first pictures only")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where pictures are "
                         "encoded to count their codes (default: %(default)s)")
     parser.add_argument("--blend", nargs=2, metavar=("OTHER", "SHARE"), help="take a share, 0 to 1, of the decoder of "
                         "another checkpoint or weight file with the same tokens")
+    parser.add_argument("--average", nargs="+", metavar="OTHER", type=Path, default=[], help="take the mean of its "
+                        "decoder and those of other checkpoints or weight files with the same tokens")
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
     options = parser.parse_args(arguments)
+    if not options.out.parent.is_dir():
+        raise SystemExit(f"error: there is no folder {options.out.parent} for {options.out.name}: make it first")
     try:
         device = choose_device(options.device)
-        model = _averaged(options.state)
+        model = mean_of(_averaged(options.state), [_averaged(other) for other in options.average])
         if options.blend:
             model = blended(model, _averaged(Path(options.blend[0])), _share(options.blend[1]))
-    except (TitokError, OSError, pickle.UnpicklingError) as error:
+    except (TitokError, OSError) as error:
         raise SystemExit(f"error: {' '.join(str(error).split())}") from None
     tables, measured = None, {}
     if options.data:

@@ -7,6 +7,7 @@ its authors released. Their perceptual term compares the logits of a ConvNeXt-S;
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass, field, fields, replace
 
 
@@ -115,6 +116,12 @@ _CODEBOOK = {"quantizer", "commitment", "continuous"}
 _VIEWS = {"zoom", "stretch", "colour", "augment_until"}
 _TOKENS = {"smoothing", "unmasked", "label_drop", "dropout"}
 
+_SHARES = {
+    "warmup", "flat", "floor", "ema", "continuous", "lpips_start", "lpips_share", "adversary_start", "adversary_share",
+    "smoothing", "unmasked", "label_drop", "dropout", "augment_until",
+}  # fmt: skip
+_NEVER_0 = {"batch", "steps", "clip", "lpips_share", "adversary_share"}
+
 UNUSED = {
     "vqgan": _TOKENS,
     "stage1": _PIXELS | _ADVERSARY | _TOKENS,
@@ -145,6 +152,11 @@ def chosen(options: argparse.Namespace, stage: str, published: bool) -> Hyper:
     recipe = options.recipe or ("published" if published else "short")
     given = {item.name: getattr(options, f"hyper_{item.name}", None) for item in fields(Hyper)}
     changes = {name: value for name, value in given.items() if value is not None}
+    for name, value in changes.items():
+        most = 1 if name in _SHARES else math.inf
+        if not 0 <= value <= most or value == math.inf or (value == 0 and name in _NEVER_0):
+            span = f"{'more than 0' if name in _NEVER_0 else '0'}{' to 1' if most == 1 else ' or more'}"
+            raise SystemExit(f"--{name.replace('_', '-')} is {value:g}: give {span}")
     if "warmup" in changes:
         changes.setdefault("warmup_steps", 0)
     return replace((PUBLISHED if recipe == "published" else SHORT)[stage], **changes)

@@ -13,11 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from titokcodec.devices import choose_device
+
 
 def start(device: str) -> torch.device:
     """Join the other ranks if ``torchrun`` started this process; returns the device to use."""
     if "RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
-        return torch.device(device)
+        return choose_device(device)
     place = torch.device(device)
     if place.type == "cuda":
         place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

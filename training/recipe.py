@@ -7,13 +7,15 @@ Runs a chain of stages, exports (``training.export``) and scores (``training.eva
 it goes on. A tenth of the time is kept for what follows the training. OUT then holds ``model.safetensors`` with its
 entropy tables, ``scores.json``, ``sheet.png``, and a folder for each stage with its log and checkpoint.
 
-``--minutes`` count training alone; until a ``--deadline`` everything has to be done, so that reading pictures and
-compiling shorten the training. A run that goes on after a kill has the deadline that it began with: with the same time
-of day as before it never waits for tomorrow's, but exports and scores at once what it has if that time is over.
+``--minutes`` count training alone; a ``--deadline`` is for everything, so that reading pictures and compiling shorten
+the training. Scores that take longer than the tenth, of many pictures on a CPU say, end after it, and a line says so.
+A run that goes on after a kill has the deadline that it began with: with the same time of day as before it never waits
+for tomorrow's, but exports and scores at once what it has if that time is over.
 
 Chains: ``single`` learns pixels from the start; ``sharpened`` does so by squared error alone, and gives its last
-quarter to the decoder, with perceptual losses and an adversary; ``two-stage`` is the published way, by a 2D tokenizer
-that is trained first (or given by ``--proxies``).
+quarter to the decoder, with perceptual losses and an adversary; ``finished`` gives its last half to the decoder, first
+with perceptual losses, then with an adversary as well, and exports the mean of both; ``two-stage`` is the published
+way, by a 2D tokenizer that is trained first (or given by ``--proxies``).
 Options that this command does not know are handed to the stages that do, for instance ``--preset`` or ``--batch``.
 """
 
@@ -27,19 +29,29 @@ from pathlib import Path
 from typing import TypeAlias
 
 from titokcodec.atomic import write_atomic
+from titokcodec.errors import TitokError
 from training import command, evaluate, export, single, stage, stage1, stage2, vqgan
 
 KEPT = 0.1  # share of the time for export and scores
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
-STAGES = {"vqgan": vqgan.ProxyTokenizer, "stage1": stage1.Stage1, "stage2": stage2.Stage2, "single": single.Single}
+# What the links of chains are; each has a folder of its name.
+STAGES = {"vqgan": vqgan.ProxyTokenizer, "stage1": stage1.Stage1, "stage2": stage2.Stage2, "critic": stage2.Stage2,
+          "single": single.Single}  # fmt: skip
 CHAINS = {  # shares of the training time
     "single": {"single": 1.0},
     "sharpened": {"single": 0.75, "stage2": 0.25},
+    "finished": {"single": 0.5, "stage2": 0.22, "critic": 0.28},
     "two-stage": {"vqgan": 0.25, "stage1": 0.45, "stage2": 0.3},
 }
+AVERAGED = {"finished": ["stage2"]}  # links whose decoder the exported one is averaged with
 # What makes a stage of a chain differ from the stage alone, whatever else is asked for.
-FIXED = {("sharpened", "single"): ["--lpips-weight", "0", "--features", "0"]}
+SQUARED = ["--lpips-weight", "0", "--features", "0"]
+FIXED = {
+    ("sharpened", "single"): SQUARED,
+    ("finished", "single"): SQUARED,
+    ("finished", "stage2"): ["--adversary", "0"],
+}
 
 Steps: TypeAlias = list[tuple[type[stage.Stage], argparse.Namespace]]
 
@@ -65,9 +77,10 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
 
 
 def deadline(text: str) -> str:
-    """The text, if it names a moment. Which one is for ``Timetable`` to say: a resumed run knows it already."""
-    command.moment(text)
-    return text
+    """The text, seconds included, if it names a moment. Which one is for ``Timetable`` to say: a resumed run knows it
+    already."""
+    command.deadline(text)
+    return f"{text}:00" if text.count(":") == 1 else text
 
 
 def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
@@ -84,9 +97,11 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         if options.minutes is not None:
             line += ["--minutes", str(options.minutes * (1 - KEPT) * share / sum(shares.values()))]
         line += ["--proxies", str(proxies)] if name == "stage1" else []
-        line += ["--init", str(before)] if name == "stage2" else []
+        line += ["--init", str(before)] if STAGES[name] is stage2.Stage2 else []
         given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
+        if given.critic == "features" and not given.lite0:
+            raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
         steps.append((STAGES[name], given))
         before = checkpoint(given)
     if unknown:
@@ -114,7 +129,10 @@ class Timetable:
 
     def __init__(self, text: str, out: Path) -> None:
         self.file = out / "recipe.json"
-        self.settled = json.loads(self.file.read_text()) if self.file.exists() else {}
+        try:
+            self.settled = json.loads(self.file.read_text()) if self.file.exists() else {}
+        except ValueError:
+            raise SystemExit(f"{self.file} is damaged: delete it, and the deadline counts anew") from None
         if self.settled.get("deadline") != text:
             now, end = time.time(), command.moment(text)
             self.settled = {"deadline": text, "end": end, "training": end - KEPT * (end - now), "stages": {}}
@@ -142,10 +160,10 @@ def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[stag
     current = begun[-1] if begun else 0
     for number, (kind, given) in enumerate(steps[current:], current):
         if table.left() <= 0:
-            print(f"no time is left for {kind.name}", flush=True)
+            print(f"no time is left for {given.out.name}", flush=True)
             return
-        shares = [CHAINS[options.chain][later.name] for later, _ in steps[number:]]
-        given.deadline = table.end(kind.name, shares[0] / sum(shares), number in begun)
+        shares = [CHAINS[options.chain][later.out.name] for _, later in steps[number:]]
+        given.deadline = table.end(given.out.name, shares[0] / sum(shares), number in begun)
         yield kind, given
 
 
@@ -160,15 +178,28 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
                          f"deadline than {options.deadline}")
     weights = options.out / "model.safetensors"
     counted = ["--data", *map(str, options.data), "--limit", str(COUNTED), "--device", steps[-1][1].device]
-    export.main([str(states[-1]), str(weights), "--name", options.name, *counted])
+    others = [options.out / name / "state.pt" for name in AVERAGED.get(options.chain, [])]
+    others = [str(other) for other in others if other in states[:-1]]
+    averaged = ["--average", *others] if others else []
+    export.main([str(states[-1]), str(weights), "--name", options.name, *counted, *averaged])
     scored = ["--data", *map(str, options.val), *networks(options)]
     results = ["--json", str(options.out / "scores.json"), "--sheet", str(options.out / "sheet.png")]
     evaluate.main([str(weights), *scored, *results])
+    late = time.time() - Timetable(options.deadline, options.out).settled["end"] if options.deadline else 0
+    if late > 1:
+        print(f"done {late:.0f} s after the deadline: scores take longer, the more pictures --val has")
 
 
 def main() -> None:
     """Command line."""
-    run(*parse())
+    options, extra = parse()
+    try:
+        run(options, extra)
+    except (TitokError, FloatingPointError) as error:
+        raise SystemExit(f"error: {error}") from None
+    except OSError as error:
+        reason = f"{error.strerror or error}: {error.filename or options.out}"
+        raise SystemExit(f"error: {reason}; run it again, and it goes on from its last checkpoint") from None
 
 
 if __name__ == "__main__":

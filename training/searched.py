@@ -6,6 +6,7 @@ tokens; training then neither encodes nor searches.
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,6 +17,8 @@ from titokcodec.search import default_steps, search
 from training.data import Held, Repeatable
 from training.streaming import Stream
 
+PATIENCE = 10.0  # seconds between lines that say how far the search is
+
 
 class Searched(Repeatable):
     """Batches of crops and their tokens, from a set of ``count`` that is searched now.
@@ -25,6 +28,7 @@ class Searched(Repeatable):
         model: Whose encoder guesses the tokens and whose decoder judges them, on the device of ``source``.
         count: Crops of all ranks together; rounded up to whole batches.
         autocast: Context to draw in.
+        until: When to be content with what was searched, in seconds since the epoch; None: never.
         order: As for ``Repeatable``, from the size of a batch on.
 
     Attributes:
@@ -32,9 +36,10 @@ class Searched(Repeatable):
     """
 
     def __init__(
-        self, source: Held | Stream, model: TiTok, count: int, autocast: AbstractContextManager, *order: int
+        self, source: Held | Stream, model: TiTok, count: int, autocast: AbstractContextManager,
+        until: float | None, *order: int,
     ) -> None:
-        parts = []
+        parts, said = [], time.monotonic()
         training, steps = model.training, default_steps(model.config, 1)
         model.eval()
         with autocast:
@@ -42,6 +47,11 @@ class Searched(Repeatable):
                 crops = source.batch(-1 - number if isinstance(source, Held) else number)  # unlike those of any step
                 tokens = search(model, crops, model.config.tokens, steps)
                 parts.append((crops.mul(255).round_().byte(), tokens.to(torch.int32)))
+                if until is not None and time.time() > until:
+                    break
+                if time.monotonic() > said + PATIENCE:
+                    print(f"searched: {(number + 1) * order[0]} of {count} crops", flush=True)
+                    said = time.monotonic()
         model.train(training)
         self.crops, self.tokens = (torch.cat(part) for part in zip(*parts, strict=True))
         super().__init__(self.crops.device, *order)

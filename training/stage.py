@@ -151,7 +151,10 @@ class Stage:
         critic = options.critic or ("features" if ours and options.lite0 else "patches")
         if critic == "features" and not options.lite0:
             raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
-        return Adversary(self.hyper, self.device, self.autocast, options.lite0 if critic == "features" else None)
+        try:
+            return Adversary(self.hyper, self.device, self.autocast, options.lite0 if critic == "features" else None)
+        except ValueError as error:
+            raise SystemExit(f"--adversary-width: {error}") from None
 
     def compiled(self, module: nn.Module) -> object:
         """The module as ``torch.compile`` makes it, if the options ask for it.
@@ -181,8 +184,15 @@ class Stage:
         # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for every one at every step.
         state = load_state(self.file, torch.device("cpu"))
         if (state["stage"], state["config"]) != (self.name, json.dumps(asdict(self.config))):
-            raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {self.options.preset}")
-        self.restore(state)
+            preset = getattr(self.options, "preset", "of --init")
+            raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {preset}")
+        try:
+            self.restore(state)
+        except (RuntimeError, ValueError, KeyError):  # pages of names, where one would do
+            raise SystemExit(
+                f"{self.file} was left by a run with other options, another --critic or --adversary-width say: give "
+                "the same ones, or another --out"
+            ) from None
         self.step, self.started = state["step"], state["started"]
         self.remember(state.get("memory", {}))
         return state["spent"]
@@ -370,7 +380,6 @@ def main(stage: type[Stage], about: str, arguments: list[str] | None = None) -> 
     except (TitokError, FloatingPointError) as error:
         raise SystemExit(f"error: {error}") from None
     except OSError as error:
-        raise SystemExit(
-            f"error: {error.strerror or error}: {error.filename or given.out}; the last checkpoint is whole, and "
-            "--resume goes on from it"
-        ) from None
+        whole = "; the last checkpoint is whole, and --resume goes on from it"
+        left = whole if (given.out / "state.pt").exists() else ""
+        raise SystemExit(f"error: {error.strerror or error}: {error.filename or given.out}{left}") from None

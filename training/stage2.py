@@ -21,8 +21,9 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from training import parallel, proxies, stage
+from training.command import whole
 from training.data import Held
-from training.engine import load_state
+from training.engine import load_checkpoint
 from training.prefixes import prefix_lengths
 from training.searched import Searched
 from training.single import Single
@@ -43,8 +44,9 @@ class Stage2(Single):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
                             "or single, or a weight file")
-        parser.add_argument("--searched", type=int, default=0, metavar="N", help="tune on N random crops whose tokens "
-                            "were searched beforehand, as those of files are, instead of the encoder's")
+        parser.add_argument("--searched", type=whole(0), default=0, metavar="N", help="tune on N random crops (rounded "
+                            "up to whole batches) whose tokens are searched first, as those of files are, instead of "
+                            "on the encoder's; that takes time before --minutes count, until --deadline at most")
         parser.add_argument("--detail-only", action="store_true", help="of a refiner, train what draws fine detail and "
                             "leave all else as it is")
         parser.add_argument("--proxies", type=Path, help="2D tokenizer to take a legacy model's pixel decoder from, "
@@ -82,7 +84,7 @@ class Stage2(Single):
         if not default_steps(self.config, 1):
             raise SystemExit("--searched is for models whose tokens are searched: leave it out")
         order = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
-        return Searched(source, self.ema.model, options.searched, self.autocast(), *order)
+        return Searched(source, self.ema.model, options.searched, self.autocast(), options.deadline, *order)
 
     def losses(self, batch: Tensor | tuple[Tensor, Tensor]) -> Outcome:
         if isinstance(batch, Tensor):
@@ -99,7 +101,7 @@ def _load(path: Path, device: object) -> TiTok:
     """The averaged model of a checkpoint, or that of a weight file. Stage 1's heads for proxy codes are left behind."""
     if path.suffix == ".safetensors":
         return weights.load_model(path)
-    state = load_state(path, device)
+    state = load_checkpoint(path, device)
     model = TiTok(TiTokConfig.from_json(state["config"]))
     kept = state["ema"]
     if state["stage"] == "stage1" and model.config.head != "proxy":

@@ -113,7 +113,8 @@ class TiTokConfig:
         _require(self.detail_width != 1 and self.detail_width != 2, "detail_width must be 3 or more, or 0")
         _require(self.head == "refiner" or not self.detail_width, "only the head 'refiner' has a detail_width")
         most = len(REFINED) if self.detail_width else 1
-        _require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}")
+        without = "" if self.detail_width else ", without a detail_width"
+        _require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}{without}")
         if self.head == "refiner":
             sides = ", ".join(map(str, REFINED))
             _require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
