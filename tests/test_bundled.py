@@ -76,20 +76,20 @@ def test_pictures_come_back_recognisable(bundled, squares, tokens):
 
 
 def test_bf16_stays_within_the_stated_tolerance(bundled, squares):
-    """As the README says: at least 80 % of the tokens, and from the same tokens pixels within 2/255 on average."""
+    """As the README says: at least 70 % of the tokens, and from the same tokens pixels within 2/255 on average."""
     short = Codec.from_pretrained(device="cpu", dtype="bf16")
     pixels = tensor(squares)
     tokens = bundled.encode(pixels)
-    assert (short.encode(pixels) == tokens).float().mean() >= 0.8
+    assert (short.encode(pixels) == tokens).float().mean() >= 0.7
     assert (short.decode(tokens) - bundled.decode(tokens)).abs().mean() <= 2 / 255
 
 
 def test_a_file_made_with_this_release_still_reads(bundled, squares):
     """When another replaces it, its file goes to the list of the retired below."""
-    data = (DATA / "v1" / "default-4.titok").read_bytes()
-    tokens = json.loads((DATA / "v1" / "default-4.json").read_text())
+    data = (DATA / "v1" / "default-5.titok").read_bytes()
+    tokens = json.loads((DATA / "v1" / "default-5.json").read_text())
     header, offset = bitstream.parse(data)
-    assert (header.model_id, header.tokens, header.width, header.height) == (4, 128, 256, 256)
+    assert (header.model_id, header.tokens, header.width, header.height) == (5, 128, 256, 256)
     read = entropy.decode(data[offset:], header.mode, 1, 128, 4096, bundled.weights.tables)
     assert read.tolist() == [tokens]
     assert entropy.encode(np.array([tokens]), 4096, bundled.weights.tables) == (header.mode, data[offset:])
@@ -98,8 +98,8 @@ def test_a_file_made_with_this_release_still_reads(bundled, squares):
 
 def test_the_model_in_the_box_still_finds_the_tokens_that_it_was_released_with(bundled, squares):
     """The file above was compressed from this picture, with the usual search: without, three quarters are the same."""
-    assert bundled.weights.fingerprint.hex() == "db677418eb3a6f11"
-    released = torch.tensor(json.loads((DATA / "v1" / "default-4.json").read_text()))
+    assert bundled.weights.fingerprint.hex() == "bc1c4407e591df58"
+    released = torch.tensor(json.loads((DATA / "v1" / "default-5.json").read_text()))
     found = bundled.encode(tensor(squares[2:]), effort=3)[0]
     assert (found == released).float().mean() > 0.9
 
@@ -143,5 +143,5 @@ def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
 
 def test_the_generator_in_the_box_refuses_another_tokenizer(tiny_path):
     custom = Codec.from_pretrained(tiny_path, device="cpu")
-    with pytest.raises(titokcodec.TitokError, match=r"was trained for tokenizer default-4 .* not for tiny"):
+    with pytest.raises(titokcodec.TitokError, match=r"was trained for tokenizer default-5 .* not for tiny"):
         Generator.from_pretrained(device="cpu").check_fits(custom.weights)

@@ -5,8 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
+import titokcodec.search as searching
+from tests.conftest import DATA
 from titokcodec import Codec, TitokError, info, truncate
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
@@ -137,3 +140,23 @@ def test_pillow_and_the_command_line_pass_it_on(codec, photo, tmp_path, tiny_pat
         small.save(tmp_path / "b.titok", effort=effort)
         assert (tmp_path / "b.titok").read_bytes() == expected
     register_pillow()
+
+
+def test_a_search_does_not_buy_brightness_with_colour(monkeypatch):
+    """Squared error alone drew this astronaut with green hair."""
+    bundled = Codec.from_pretrained(device="cpu", dtype="fp32")
+    picture = Image.open(DATA / "astronaut.jpg").convert("RGB").resize((256, 256))
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+    wrong = []
+    for weight in (searching.COLOUR, 1.0):
+        monkeypatch.setattr(searching, "COLOUR", weight)
+        apart = F.avg_pool2d(bundled.decode(bundled.encode(pixels, effort=3)) - pixels, 8)
+        wrong.append((apart - apart.mean(1, keepdim=True)).square().mean().item())
+    assert wrong[0] < 0.85 * wrong[1]
+
+
+def test_colours_count_more_than_grey_and_all_together_as_much_as_ever():
+    grey, red = torch.ones(1, 3, 4, 4), torch.tensor([1.0, 0, -1]).view(1, 3, 1, 1).expand(1, 3, 4, 4) * 1.5**0.5
+    assert searching._error(red).item() == pytest.approx(searching.COLOUR * searching._error(grey).item())
+    blue = torch.tensor([-1.0, 2, -1]).view(1, 3, 1, 1).expand(1, 3, 4, 4) * 0.5**0.5
+    assert sum(searching._error(axis).item() for axis in (grey, red, blue)) == pytest.approx(3)

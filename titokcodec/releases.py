@@ -30,11 +30,12 @@ RELEASES: tuple[Release, ...] = (
     Release(1, "default-1", bytes.fromhex("ac3f876cac82ee3f"), None),
     Release(2, "default-2", bytes.fromhex("1cfcde4c83c85927"), None),
     Release(3, "default-3", bytes.fromhex("bbd6572c068c4f04"), None),
-    Release(4, "default-4", bytes.fromhex("db677418eb3a6f11"), "default-4.safetensors"),
+    Release(4, "default-4", bytes.fromhex("db677418eb3a6f11"), None),
+    Release(5, "default-5", bytes.fromhex("bc1c4407e591df58"), "default-5.safetensors"),
 )
 
 # Generators inside the package, as files, the newest last. No picture's file names its generator: older ones may go.
-GENERATORS: tuple[str, ...] = ("classes-4.safetensors",)
+GENERATORS: tuple[str, ...] = ("classes-5.safetensors",)
 
 
 def by_id(model_id: int) -> Release:
