@@ -330,10 +330,9 @@ def same(a, b, tolerance=0.0):
         torch.testing.assert_close(value, b[name], rtol=tolerance, atol=tolerance, msg=lambda text, n=name: n + text)
 
 
-def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
-    train(single.Single, "--continuous", 0.2, steps=80, out="whole")
-    whole = train.stage
-    update, left = stage.Stage.update, [70]
+def stop_after(updates, monkeypatch):
+    """Interrupts a run after so many updates; returns a list of what is left of them, to be set anew."""
+    update, left = stage.Stage.update, [updates]
 
     def until(self, pixels):
         left[0] -= 1
@@ -342,6 +341,13 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
         return update(self, pixels)
 
     monkeypatch.setattr(stage.Stage, "update", until)
+    return left
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
+    train(single.Single, "--continuous", 0.2, steps=80, out="whole")
+    whole = train.stage
+    left = stop_after(70, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(single.Single, "--continuous", 0.2, "--save-minutes", 0, steps=80, out="stopped")
     left[0] = 1000
@@ -357,15 +363,7 @@ def test_a_resumed_critic_on_features_goes_on_as_if_nothing_had_been(train, toke
     common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-start", 0, "--batch", 4, "--adversary-share", 0.5,
               "--lite0", tmp_path / "lite0.safetensors", "--features", 0)
     train(stage2.Stage2, *common, steps=6, out="whole")
-    whole, update, left = train.stage, stage.Stage.update, [3]
-
-    def until(self, pixels):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return update(self, pixels)
-
-    monkeypatch.setattr(stage.Stage, "update", until)
+    whole, left = train.stage, stop_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(stage2.Stage2, *common, "--save-minutes", 0, steps=6, out="stopped")
     left[0] = 1000

@@ -63,6 +63,12 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
+def check_critic(given: argparse.Namespace) -> None:
+    """Raise ``SystemExit`` if the critic that is asked for lacks its network."""
+    if given.critic == "features" and not given.lite0:
+        raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
+
+
 def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,

@@ -100,8 +100,7 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         line += ["--init", str(before)] if STAGES[name] is stage2.Stage2 else []
         given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
-        if given.critic == "features" and not given.lite0:
-            raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
+        command.check_critic(given)
         steps.append((STAGES[name], given))
         before = checkpoint(given)
     if unknown:

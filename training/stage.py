@@ -147,10 +147,9 @@ class Stage:
     def opponent(self) -> Adversary:
         """The critic that --critic asks for, or the one that fits the recipe and the networks at hand."""
         options = self.options
+        command.check_critic(options)
         ours = (options.recipe or ("published" if self.published() else "short")) == "short"
         critic = options.critic or ("features" if ours and options.lite0 else "patches")
-        if critic == "features" and not options.lite0:
-            raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
         try:
             return Adversary(self.hyper, self.device, self.autocast, options.lite0 if critic == "features" else None)
         except ValueError as error:
