@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from titokcodec.errors import WeightsError
+from training import features
 from training.features import Lite0
 from training.inception import Inception
 
@@ -78,6 +79,28 @@ def test_lite0_begins_as_its_paper_says(lite0):
     x = F.conv2d(x, state["blocks.0.dw.weight"], state["blocks.0.dw.bias"], padding=1, groups=32).clamp(0, 6)
     x = F.conv2d(x, state["blocks.0.project.weight"], state["blocks.0.project.bias"])
     torch.testing.assert_close(lite0.stages(pixels)[0], x)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (5, 1), (3, 2), (5, 2)])
+def test_lite0_pads_as_tensorflow_does(kernel, stride):
+    torch.manual_seed(0)
+    conv = features._Conv(2, 2, kernel, stride, groups=2)
+    for height, width in ((8, 8), (8, 7), (9, 12), (11, 9)):
+        x = torch.randn(1, 2, height, width)
+        sides = []
+        for length in (width, height):
+            missing = max((math.ceil(length / stride) - 1) * stride + kernel - length, 0)
+            sides += [missing // 2, missing - missing // 2]
+        expected = F.conv2d(F.pad(x, sides), conv.weight, conv.bias, stride, groups=2)
+        assert expected.shape[2:] == (math.ceil(height / stride), math.ceil(width / stride))
+        torch.testing.assert_close(conv(x), expected)
+
+
+def test_lite0_copies_no_map_to_pad_it_by_nothing(lite0, monkeypatch):
+    padded, pad = [], F.pad
+    monkeypatch.setattr(F, "pad", lambda x, sides: padded.append(sides) or pad(x, sides))
+    lite0.maps(torch.rand(1, 3, 64, 64))
+    assert padded == [(0, 1, 0, 1)] * 5, "before each convolution of stride 2, where sides are even"
 
 
 def test_lite0_passes_gradients_to_pictures(lite0):

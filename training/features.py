@@ -125,7 +125,9 @@ class _Conv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         bottom, right = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[-2:])
-        return super().forward(F.pad(x, (right // 2, right - right // 2, bottom // 2, bottom - bottom // 2)))
+        if right % 2 or bottom % 2:  # padding by nothing would copy the map
+            x = F.pad(x, (0, right % 2, 0, bottom % 2))
+        return F.conv2d(x, self.weight, self.bias, self.stride, (bottom // 2, right // 2), groups=self.groups)
 
 
 class _Block(nn.Module):
