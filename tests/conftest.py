@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny model whose weights lie in the repository, and a few pictures."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,21 @@ def codec():
 def photo() -> Image.Image:
     """A photograph, 512 x 512 (see data/README.md for its licence)."""
     return Image.open(DATA / "astronaut.jpg").convert("RGB")
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
+    """What is handed to the compiler, one graph for each shape; they run as they are."""
+    import torch
+
+    seen, compiler = [], torch.compile
+    how = {"backend": lambda graph, _: seen.append(graph) or graph, "dynamic": False}
+    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, **how))
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: setattr(
+        self, "_compiled_call_impl", compiler(self._call_impl, **how)))
+    torch.compiler.reset()
+    yield seen
+    torch.compiler.reset()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The critic on a classifier's features: what it sees, that it learns, and that its push reaches whoever draws."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -8,13 +10,14 @@ from tests.test_features import lite0_state
 from training import hyper
 from training.adversarial import Adversary, Discriminator
 from training.critic import GAIN, HOLE, OFFSET, FeatureCritic, changed
+from training.features import Lite0
 
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
     path = tmp_path_factory.mktemp("lite0") / "lite0.safetensors"
     save_file(lite0_state(), path)
-    return path
+    return Lite0(path)
 
 
 @pytest.fixture
@@ -114,6 +117,17 @@ def test_a_share_of_the_batch_is_judged(lite0):
     judge.learn(stripes(6), torch.rand(6, 3, 64, 64), 1.0)
     judge.push(torch.rand(6, 3, 64, 64))
     assert seen == [6, 3]  # pairs of three, then three
+
+
+def test_in_bfloat16_only_its_classifier_is_stored_that_way(lite0):
+    torch.manual_seed(0)
+    half = copy.deepcopy(lite0).to(torch.bfloat16)
+    judge = Adversary(hyper.SHORT["stage2"], torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16), half)
+    found = judge.learn(stripes(4), torch.rand(4, 3, 64, 64), 1.0)
+    drawn = torch.rand(4, 3, 64, 64, requires_grad=True)
+    judge.push(drawn).backward()
+    assert found["critic"].isfinite() and drawn.grad.isfinite().all() and drawn.grad.abs().sum() > 0
+    assert {value.dtype for value in judge.critic.state_dict().values()} == {torch.float32}
 
 
 def test_without_a_classifier_it_is_the_published_one():

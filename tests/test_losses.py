@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
 from training.hyper import Hyper
-from training.losses import PixelLoss, excess_grain, jittered, texture, texture_distance
+from training.losses import SCALES, PixelLoss, excess_grain, jittered, texture, texture_distance
 from training.metrics import grain
 
 
@@ -141,10 +141,17 @@ def test_texture_of_flat_pictures_has_a_gradient():
     assert loss > 0 and flat.grad.isfinite().all()
 
 
-def test_parts_of_the_loss_add_up(tmp_path):
-    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Weight files of LPIPS and Lite0."""
+    folder = tmp_path_factory.mktemp("networks")
+    save_file(lite0_state(), folder / "lite0.safetensors")
+    return lpips_file(folder), folder / "lite0.safetensors"
+
+
+def test_parts_of_the_loss_add_up(networks):
     weights = hyper(pixels=10.0, lpips_weight=0.5, features=0.25, grain=0.1, texture=0.2)
-    loss = PixelLoss(weights, lpips_file(tmp_path), tmp_path / "lite0.safetensors")
+    loss = PixelLoss(weights, *networks)
     truth = torch.rand(2, 3, 64, 64)
     drawn = dented(truth).requires_grad_()
     total, parts = loss(drawn, truth, 0.5)
@@ -165,3 +172,57 @@ def test_terms_without_weight_are_not_computed(tmp_path):
 def test_weights_lie_as_convolutions_like_them(tmp_path):
     loss = PixelLoss(hyper(), lpips_file(tmp_path), None)
     assert loss.lpips.features_0_weight.is_contiguous(memory_format=torch.channels_last)
+
+
+# ---- networks at speed ----------------------------------------------------------------------------------------
+
+PERCEPTUAL = hyper(lpips_weight=1.0, features=1.0, logits=1.0)
+
+
+def judged(loss, drawn, truth, scale=1.0):
+    """The loss of a pair at one scale, its parts, and the gradient of what was drawn."""
+    torch.manual_seed(0)
+    loss.scales, drawn = (scale,), drawn.clone().requires_grad_()
+    total, parts = loss(drawn, truth, 0.5)
+    total.backward()
+    return total.detach(), parts, drawn.grad
+
+
+def a_pair():
+    torch.manual_seed(1)
+    truth = torch.rand(2, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    return (truth + 0.2 * torch.randn_like(truth)).clamp(0, 1), truth
+
+
+def test_networks_in_bfloat16_say_nearly_the_same(networks):
+    plain, half = (PixelLoss(PERCEPTUAL, *networks, dtype) for dtype in (torch.float32, torch.bfloat16))
+    trunk = [value for name, value in half.lpips.named_buffers() if name.startswith("features")]
+    assert {value.dtype for value in (*trunk, *half.classifier.parameters())} == {torch.bfloat16}
+    pair = a_pair()
+    for scale in SCALES:
+        (_, ours, gradient), (_, theirs, expected) = (judged(loss, *pair, scale) for loss in (half, plain))
+        for name in ("lpips", "features", "logits"):
+            assert ours[name].dtype == torch.float32 and ours[name] != theirs[name], "or nothing was rounded"
+            assert ours[name].item() == pytest.approx(theirs[name].item(), rel=0.03)
+        along = torch.cosine_similarity(gradient.flatten(), expected.flatten(), 0)
+        assert along > 0.5, "random networks are rough, so less than of trained ones"
+
+
+def test_in_bfloat16_weights_are_cast_once(networks):
+    """What a step casts is pictures and their features."""
+    loss, pair = PixelLoss(PERCEPTUAL, *networks, torch.bfloat16), a_pair()
+    weights = {tuple(value.shape) for value in (*loss.lpips.buffers(), *loss.classifier.parameters())}
+    with torch.profiler.profile(record_shapes=True) as profile:
+        judged(loss, *pair)
+    cast = {tuple(event.input_shapes[0]) for event in profile.events() if event.name == "aten::_to_copy"}
+    assert cast and not cast & weights
+
+
+def test_each_shape_is_compiled_once_and_by_no_stage_again(networks, graphs):
+    pair, counts, plain = a_pair(), [], PixelLoss(PERCEPTUAL, *networks)
+    for _ in range(2):  # as two stages of a recipe have losses of their own
+        loss = PixelLoss(PERCEPTUAL, *networks, compiled=torch.compile)
+        for scale in SCALES * 2:
+            torch.testing.assert_close(judged(loss, *pair, scale), judged(plain, *pair, scale))
+        counts.append(len(graphs))
+    assert counts == [6, 6], "LPIPS at four scales; Lite0 at its one, with gradients and without"

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image, ImageOps
-from torch import nn
 
 import titokcodec
 from tests.conftest import DATA
@@ -83,15 +82,10 @@ def test_a_finished_run_has_an_adversary_last_and_is_the_mean_of_two_decoders(ch
     assert [given.init and given.init.parent.name for given in plans] == [None, "single", "stage2"]
 
 
-def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path, monkeypatch):
+def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path, monkeypatch, graphs):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    graphs, compiled, compiler = [], {}, torch.compile
-    how = {"backend": lambda graph, _: graphs.append(graph) or graph, "dynamic": False}
-    monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, **how))
-    monkeypatch.setattr(nn.Module, "compile", lambda self, **_: setattr(
-        self, "_compiled_call_impl", compiler(self._call_impl, **how)))
-    train = stage.run
+    compiled, train = {}, stage.run
 
     def run(made):
         before = len(graphs)
@@ -101,11 +95,9 @@ def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path
     monkeypatch.setattr(stage, "run", run)
     for command in (recipe.export, recipe.evaluate):
         monkeypatch.setattr(command, "main", lambda words: None)
-    torch.compiler.reset()
     line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 9 --steps 2 --preset small --batch 8 " \
            "--no-bf16 --compile --chain sharpened --adversary 0 --device cpu"
     recipe.run(*recipe.parse(line.split()))
-    torch.compiler.reset()
     assert compiled["stage2"] < compiled["single"] / 4, "its encoder alone is new: it is frozen"
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from tests.test_features import lite0_state
+from tests.test_training import lpips_file
 from titokcodec import weights
 from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan as vqgan_model
@@ -28,6 +29,7 @@ from titokcodec.models.vqgan import VQGAN, VQGANConfig
 from training import command, export, generator, hyper, proxies, single, stage, stage1, stage2, vqgan
 from training.adversarial import Discriminator
 from training.critic import FeatureCritic
+from training.losses import SCALES
 from training.searched import Searched
 
 ROOT = Path(__file__).parent.parent
@@ -247,6 +249,45 @@ def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tok
     left = adversary.critic.state_dict()
     train(stage2.Stage2, *common, "--resume", steps=3)
     assert all(value.equal(left[name]) for name, value in train.stage.adversary.critic.state_dict().items())
+
+
+@pytest.fixture
+def perceptual(tmp_path):
+    """Words for a stage with all networks in its loss, and a critic."""
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    return ("--lpips", lpips_file(tmp_path), "--lite0", tmp_path / "lite0.safetensors", "--lpips-weight", 0.1,
+            "--features", 0.1, "--logits", 1e-4, "--lpips-share", 0.5, "--adversary", 1e-3)
+
+
+def test_a_decoder_learns_in_bfloat16_by_all_networks(train, tokenizer, perceptual):
+    rows = train(stage2.Stage2, "--init", tokenizer, "--bf16", *perceptual, steps=40)
+    falls(rows, "mse", 0.6)
+    falls(rows, "lpips", 0.9)
+    assert {"features", "logits", "critic", "push"} <= rows[-1].keys()
+    assert train.stage.adversary.critic.networks[0].fc.weight.dtype == torch.bfloat16
+
+
+def test_scores_are_float32_whatever_a_run_computes_in(photos, tokenizer, perceptual, tmp_path):
+    scores, dtypes = [], []
+    for word in ("--no-bf16", "--bf16"):
+        words = ["--data", photos, "--val", photos, "--out", tmp_path, "--device", "cpu", "--no-compile", word]
+        made = stage2.Stage2(command.parse(stage2.Stage2, "", [*map(str, (*words, "--init", tokenizer, *perceptual))]))
+        scores.append(made.score(made.held_out()))
+        dtypes.append(made.pixel_loss.lpips.features_0_weight.dtype)
+        assert {value.dtype for value in made.lpips.buffers()} == {torch.float32}
+    assert dtypes == [torch.float32, torch.bfloat16]
+    assert scores[0] == scores[1] and scores[0]["lpips/8"] > 0
+
+
+def test_nothing_is_compiled_once_the_clock_runs(train, tokenizer, perceptual, monkeypatch, graphs):
+    """Not even for losses that join late, at scales that chance has not drawn before."""
+    counts, rehearse = [], stage.Stage.rehearse
+    monkeypatch.setattr(stage.Stage, "rehearse", lambda *given: (rehearse(*given), counts.append(len(graphs))))
+    for out in ("first", "second"):  # which has nothing left to compile
+        train(stage2.Stage2, "--init", tokenizer, "--compile", "--lpips-start", 0.5, *perceptual, steps=16, out=out)
+        counts.append(len(graphs))
+    assert counts[0] > 0 and len(set(counts)) == 1
+    assert train.stage.pixel_loss.scales == SCALES, "all of them, once it has rehearsed"
 
 
 def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_path):

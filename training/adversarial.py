@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from training import parallel
 from training.critic import FeatureCritic
+from training.features import Lite0
 from training.hyper import Hyper
 
 SLOPE = 0.1  # of every LeakyReLU
@@ -130,13 +130,13 @@ class Adversary:
         hyper: Rates and weights.
         device: Where it lives.
         autocast: Makes the context that its forward passes run in.
-        lite0: Weight file of the classifier whose features it judges; None: a discriminator of pixels, as published.
+        lite0: The classifier whose features it judges; None: a discriminator of pixels, as published.
     """
 
     def __init__(
-        self, hyper: Hyper, device: torch.device, autocast: Callable[[], AbstractContextManager], lite0: Path | None
+        self, hyper: Hyper, device: torch.device, autocast: Callable[[], AbstractContextManager], lite0: Lite0 | None
     ) -> None:
-        critic = FeatureCritic(lite0, device) if lite0 else Discriminator(hyper.adversary_width)
+        critic = FeatureCritic(lite0) if lite0 else Discriminator(hyper.adversary_width)
         self.critic = critic.to(device=device, memory_format=torch.channels_last)
         self.lecam, self.weight, self.autocast = LeCam().to(device), hyper.lecam, autocast
         self.peak, self.share = hyper.adversary_rate, hyper.adversary_share

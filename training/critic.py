@@ -8,8 +8,6 @@ The head on pixels sees what the classifier does not: grain, and marks that repe
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,17 +32,12 @@ class FeatureCritic(nn.Module):
     Training"). Lite0 is no part of the state dict.
 
     Args:
-        lite0: Weight file of the classifier.
-        device: Where it lives; the rest of the module is moved there too.
-
-    Raises:
-        WeightsError: the file is not of this network.
+        lite0: The classifier, which stays where it is when this module is moved. In bfloat16 it needs autocast.
     """
 
-    def __init__(self, lite0: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, lite0: Lite0) -> None:
         super().__init__()
-        network = Lite0(lite0).to(device=device, memory_format=torch.channels_last)
-        self.networks = (network,)  # a tuple, so that it is neither trained nor saved
+        self.networks = (lite0,)  # a tuple, so that it is neither trained nor saved
         self.mixes = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1, bias=False) for _, channels in TAPS)
         self.descents = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False) for _ in TAPS[1:])
         for projection in (*self.mixes, *self.descents):
@@ -52,7 +45,6 @@ class FeatureCritic(nn.Module):
             projection.requires_grad_(False)
         self.heads = nn.ModuleList(nn.Sequential(*_head(WIDTH)) for _ in TAPS)
         self.patches = nn.Sequential(*_halved(3, 32), *_halved(32, WIDTH), *_head(WIDTH))
-        self.to(device=device, memory_format=torch.channels_last)
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         pixels = changed(pixels.clamp(0, 1))

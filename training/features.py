@@ -65,12 +65,13 @@ class Lite0(nn.Module):
     Args:
         path: safetensors file with ``stem``, ``blocks.N.{expand,dw,project}``, ``head`` and ``fc``, each with
             ``.weight`` and ``.bias``, in any float type.
+        dtype: What they are kept in, and what the network computes in. Metrics need float32.
 
     Raises:
         WeightsError: the file is not of this network.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         with torch.device("meta"):  # no random start: it would take time and move the caller's generator
             self.stem = _Conv(3, _STEM, 3, stride=2)
@@ -86,7 +87,7 @@ class Lite0(nn.Module):
             self.fc = nn.Linear(_HEAD, _CLASSES)
         tensors = read_tensors(path)
         check_tensors(path, tensors, {name: tuple(value.shape) for name, value in self.state_dict().items()})
-        self.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+        self.load_state_dict({name: value.to(dtype) for name, value in tensors.items()}, assign=True)
         self.eval().requires_grad_(False)
 
     def stages(self, pixels: Tensor) -> list[Tensor]:
@@ -98,7 +99,7 @@ class Lite0(nn.Module):
 
     def maps(self, pixels: Tensor, stages: int = len(_STAGES)) -> list[Tensor]:
         """The feature maps of the first ``stages`` stages, for pictures of any size, which is left as it is."""
-        x = F.relu6(self.stem((pixels * 255 - 127) / 128))
+        x = F.relu6(self.stem(((pixels * 255 - 127) / 128).to(self.stem.weight.dtype)))
         maps = []
         for number, block in enumerate(self.blocks[: self.ends[stages - 1]], 1):
             x = block(x)

@@ -3,6 +3,7 @@ classifier's logits and features, marks on a grid, and texture. Weights are give
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -37,19 +38,21 @@ class LPIPS(nn.Module):
 
     Args:
         path: safetensors file with torchvision's ``features.N[.part].{weight,bias}`` and ``lin.0`` to ``lin.6``.
+        dtype: What the trunk is kept in and computes in. Its feature maps are compared in float32 in any case.
 
     Raises:
         WeightsError: the file is not of this network.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         found = read_tensors(path)
         missing = [name for name in _NAMES if name not in found]
         if missing:
             raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
         for name, value in found.items():
-            self.register_buffer(name.replace(".", "_"), value.float(), persistent=False)
+            kept = dtype if name.startswith("features") else torch.float32
+            self.register_buffer(name.replace(".", "_"), value.to(kept), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
 
@@ -72,7 +75,7 @@ class LPIPS(nn.Module):
 
     def taps(self, pixels: Tensor) -> list[Tensor]:
         """The seven feature maps of (B, 3, H, W) pixels in [0, 1]."""
-        x = (pixels * 2 - 1 - self.shift) / self.scale
+        x = ((pixels * 2 - 1 - self.shift) / self.scale).to(self.features_0_weight.dtype)
         x = self._conv(x, "features_0", stride=2).relu()
         maps = []
         for tap, fires in enumerate(_FIRES):
@@ -96,18 +99,35 @@ class LPIPS(nn.Module):
 class PixelLoss(nn.Module):
     """All of the losses, weighted as ``hyper`` says; a term without weight or network is left out.
 
+    To be called outside of autocast, which would cast weights that are not trained at every use.
+
+    Args:
+        hyper: Weights of the terms.
+        lpips, classifier: Weight files of the two networks.
+        dtype: What the networks are kept in and compute in. All else is float32.
+        compiled: ``torch.compile``, say. LPIPS meets one shape for each of ``scales``, the classifier a single one.
+
     Attributes:
         blur: Pixels of the strongest random blur of what LPIPS compares, so that no single dot pleases it; 0: none.
+        scales: What pairs are shrunk to, one of them at random.
     """
 
     blur = 0.0
+    scales = SCALES
 
-    def __init__(self, hyper: Hyper, lpips: Path | None, classifier: Path | None) -> None:
+    def __init__(
+        self, hyper: Hyper, lpips: Path | None, classifier: Path | None, dtype: torch.dtype = torch.float32,
+        compiled: Callable[[Callable], Callable] = lambda function: function,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.hyper = hyper
-        self.lpips = LPIPS(lpips) if lpips else None
-        self.classifier = Lite0(classifier) if classifier else None
+        self.lpips = LPIPS(lpips, dtype) if lpips else None
+        self.classifier = Lite0(classifier, dtype) if classifier else None
         self.to(memory_format=torch.channels_last)
+        if self.lpips:
+            self.lpips.forward = compiled(self.lpips.forward)
+        if self.classifier:
+            self.classifier.maps = compiled(self.classifier.maps)
 
     def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
@@ -117,14 +137,16 @@ class PixelLoss(nn.Module):
         fade = min(max((progress - hyper.lpips_start) / 0.1, 0.0), 1.0) if hyper.lpips_start else 1.0
         some = torch.randperm(len(truth), device=truth.device)[: max(1, round(len(truth) * hyper.lpips_share))]
         if self.lpips and hyper.lpips_weight * fade:
-            parts["lpips"] = self.lpips(*jittered(drawn[some].clamp(-0.5, 1.5), truth[some], self.blur)).mean()
+            pair = jittered(drawn[some].clamp(-0.5, 1.5), truth[some], self.blur, self.scales)
+            parts["lpips"] = self.lpips(*pair).mean()
             loss = loss + fade * hyper.lpips_weight * parts["lpips"]
         if self.classifier and hyper.logits * fade:
-            a, b = (self.classifier.logits(x[some].clamp(0, 1)) for x in (drawn, truth))
-            parts["logits"] = F.mse_loss(a, b)
+            pair = (x[some].clamp(0, 1).contiguous(memory_format=torch.channels_last) for x in (drawn, truth))
+            parts["logits"] = F.mse_loss(*(self.classifier.logits(x).float() for x in pair))
             loss = loss + fade * hyper.logits * parts["logits"]
         if self.classifier and hyper.features * fade:
-            parts["features"] = self._feature_distance(*jittered(drawn[some].clamp(0, 1), truth[some]))
+            pair = jittered(drawn[some].clamp(0, 1), truth[some], scales=self.scales)
+            parts["features"] = self._feature_distance(*pair)
             loss = loss + fade * hyper.features * parts["features"]
         for name, distance in (("grain", excess_grain), ("texture", texture_distance)):
             if (weight := getattr(hyper, name)) * fade:
@@ -142,17 +164,18 @@ class PixelLoss(nn.Module):
         return torch.stack([difference.square().sum(1).mean() for difference in apart]).mean()
 
 
-def jittered(a: Tensor, b: Tensor, blur: float = 0.0) -> tuple[Tensor, Tensor]:
+def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] = SCALES) -> tuple[Tensor, Tensor]:
     """Both of a pair of (B, 3, H, W) batches cropped, mirrored, shrunk and blurred by the same random amounts.
 
     A fixed network on a fixed lattice rewards a fine grain that only it can see; over random transformations there is
-    less of it to find (E-LPIPS, Kettunen et al. 2019). Results have one of ``len(SCALES)`` shapes.
+    less of it to find (E-LPIPS, Kettunen et al. 2019). Results have one of ``len(scales)`` shapes.
 
     Args:
         blur: Pixels of the Gaussian's deviation, at most.
+        scales: What they are shrunk to, one of them at random.
     """
     top, left = torch.randint(JITTER + 1, (2,)).tolist()
-    scale = SCALES[int(torch.randint(len(SCALES), ()))]
+    scale = scales[int(torch.randint(len(scales), ()))]
     mirrored, strength = torch.rand(2).tolist()
 
     def changed(pixels: Tensor) -> Tensor:

@@ -134,8 +134,7 @@ class Single(Stage):
     def losses(self, pixels: Tensor) -> Outcome:
         drawn, places, found = self.forward(pixels, prefix_lengths(self.config, self.step), self.started)
         truth = pixels[places]
-        with self.autocast():
-            loss, parts = self.pixel_loss(drawn, truth, self.progress)
+        loss, parts = self.pixel_loss(drawn, truth, self.progress)
         both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
         if self.config.spectrum:
             both = self.hyper.pixels * both  # these are errors of pixels
@@ -144,7 +143,7 @@ class Single(Stage):
         return Outcome(loss, parts, found.tokens, found.latents, drawn, truth)
 
     def score(self, val: Pictures) -> dict[str, float]:
-        return score(self.ema.model, val, rates(self.ema.model), self.pixel_loss.lpips)
+        return score(self.ema.model, val, rates(self.ema.model), self.lpips)
 
     def sheet(self, val: Pictures) -> Tensor:
         return first_pictures(self.ema.model, val)

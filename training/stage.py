@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 
@@ -24,7 +25,7 @@ from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, mix
 from training.engine import EMA, Clock, Log, Optimizers, load_state, save_state, schedule
 from training.evaluate import save_picture
-from training.losses import PixelLoss
+from training.losses import LPIPS, PixelLoss
 from training.metrics import psnr
 from training.streaming import Stream, open_source
 
@@ -50,7 +51,8 @@ class Stage:
     """A run in progress: all that a checkpoint holds, and what it takes to make one update.
 
     ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase; ``done``, that
-    there is no point in going on.
+    there is no point in going on. ``dtype`` is bfloat16 where the options ask for it or, if they say nothing, where the
+    device multiplies it natively.
     """
 
     name = ""
@@ -66,10 +68,13 @@ class Stage:
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
         self.options, self.device = options, parallel.start(options.device)
+        self.dtype = choose_dtype(self.device, {None: "auto", True: "bf16", False: "fp32"}[options.bf16])
         self.config = self.architecture()
         self.hyper = hyper.chosen(options, self.name, self.published())
         self.step, self.started, self.done, self.progress, spent = 0, False, False, 0.0, 0.0
-        self.pixel_loss = PixelLoss(self.hyper, options.lpips, options.lite0).to(self.device)
+        pixel_loss = PixelLoss(self.hyper, options.lpips, options.lite0, self.dtype, self.compiled)
+        self.pixel_loss = pixel_loss.to(self.device)
+        self.lpips = self.metric()
         self.model = self.build().to(device=self.device, memory_format=torch.channels_last)
         self.ema = EMA(self.model, self.hyper.ema)
         self.optimizers = Optimizers(self.model, self.hyper)
@@ -139,10 +144,14 @@ class Stage:
     # ---- what they share ---------------------------------------------------------------------------------------
 
     def autocast(self) -> AbstractContextManager:
-        """bfloat16 where the options ask for it or, if they say nothing, where the device multiplies it natively."""
-        asked = self.options.bf16
-        enabled = choose_dtype(self.device) is torch.bfloat16 if asked is None else asked
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        """The context for passes of what is trained: bfloat16 if the run's ``dtype`` is that."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype is torch.bfloat16)
+
+    def metric(self) -> LPIPS | None:
+        """LPIPS for scores, in float32 whatever the losses compute in."""
+        if not self.options.lpips:
+            return None
+        return LPIPS(self.options.lpips).to(device=self.device, memory_format=torch.channels_last)
 
     def opponent(self) -> Adversary:
         """The critic that --critic asks for, or the one that fits the recipe and the networks at hand."""
@@ -151,12 +160,13 @@ class Stage:
         ours = (options.recipe or ("published" if self.published() else "short")) == "short"
         critic = options.critic or ("features" if ours and options.lite0 else "patches")
         try:
-            return Adversary(self.hyper, self.device, self.autocast, options.lite0 if critic == "features" else None)
+            lite0 = self.pixel_loss.classifier if critic == "features" else None
+            return Adversary(self.hyper, self.device, self.autocast, lite0)
         except ValueError as error:
             raise SystemExit(f"--adversary-width: {error}") from None
 
-    def compiled(self, module: nn.Module) -> object:
-        """The module as ``torch.compile`` makes it, if the options ask for it.
+    def compiled(self, module: nn.Module | Callable) -> object:
+        """The module, or function, as ``torch.compile`` makes it, if the options ask for it.
 
         Of a transformer the blocks are compiled, in place, and what draws pixels after them: blocks are alike and need
         one compilation for all, where a whole tower takes as many times longer as it has blocks.
@@ -239,15 +249,19 @@ class Stage:
     def rehearse(self, batch: object) -> None:
         """Updates that are undone: they compile what the run will use, and load what it needs, before its clock starts.
 
-        The first ones are those that the run begins with, in all lengths of prefixes. One more is from its end, when
-        codes are quantized and all losses have joined. If memory does not suffice for these, that shows now.
+        The first ones are those that the run begins with, in all lengths of prefixes. The last ones are from its end,
+        when codes are quantized and all losses have joined: one for each scale of what LPIPS compares. If memory does
+        not suffice for these, that shows now.
         """
-        before = copy.deepcopy(self.state())
-        step, started, progress = self.step, self.started, self.progress
-        for share in (*[progress] * self.warmups, 1.0):
-            self.progress = share
+        before, loss = copy.deepcopy(self.state()), self.pixel_loss
+        step, started, progress, scales = self.step, self.started, self.progress, loss.scales
+        for _ in range(self.warmups):
             self.update(batch)
-        self.step, self.started, self.progress = step, started, progress
+        self.progress = 1.0
+        for scale in scales if loss.lpips and self.hyper.lpips_weight else scales[:1]:
+            loss.scales = (scale,)
+            self.update(batch)
+        self.step, self.started, self.progress, loss.scales = step, started, progress, scales
         self.restore(before)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

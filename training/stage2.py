@@ -92,8 +92,7 @@ class Stage2(Single):
         pixels, tokens = batch
         drawn, places, _ = self.forward(pixels, prefix_lengths(self.config, self.step), True, tokens)
         truth = pixels[places]
-        with self.autocast():
-            loss, parts = self.pixel_loss(drawn, truth, self.progress)
+        loss, parts = self.pixel_loss(drawn, truth, self.progress)
         return Outcome(loss, parts, drawn=drawn, truth=truth)
 
 

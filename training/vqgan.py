@@ -65,8 +65,7 @@ class ProxyTokenizer(Stage):
 
     def losses(self, pixels: Tensor) -> Outcome:
         drawn, found, latents = self.forward(pixels, self.started)
-        with self.autocast():
-            loss, parts = self.pixel_loss(drawn, pixels, self.progress)
+        loss, parts = self.pixel_loss(drawn, pixels, self.progress)
         both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
         loss = loss + (self.hyper.quantizer if self.started else 0) * both
         parts |= {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
@@ -83,8 +82,8 @@ class ProxyTokenizer(Stage):
             drawn = model.decode(tokens)
             used[tokens.flatten()] = True
             sums["psnr"] += psnr(drawn, pixels).sum().item() / total
-            if self.pixel_loss.lpips:
-                sums["lpips"] = sums.get("lpips", 0) + self.pixel_loss.lpips(drawn, pixels).sum().item() / total
+            if self.lpips:
+                sums["lpips"] = sums.get("lpips", 0) + self.lpips(drawn, pixels).sum().item() / total
         return sums | {"usage": used.float().mean().item()}
 
     @torch.no_grad()
