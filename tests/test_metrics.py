@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.metrics import frechet, grain, inception_score, ms_ssim, psnr, ssim, use_of_codes
+from titokcodec.similarity import ssim
+from training.metrics import frechet, grain, inception_score, ms_ssim, psnr, use_of_codes
 
 # ---- pictures -------------------------------------------------------------------------------------------------
 

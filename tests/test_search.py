@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 
 import titokcodec.search as searching
-from tests.conftest import DATA
 from titokcodec import Codec, TitokError, info, truncate
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.search import STEPS, default_steps, rungs, search
+from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, rungs, search, turns
+from titokcodec.similarity import ssim
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +40,39 @@ def test_more_effort_finds_more(codec, pixels):
     assert means[0] > means[1] > means[2]
 
 
-def test_the_bundled_model_gains_at_its_shortest_and_at_full_length(pixels):
-    bundled = Codec.from_pretrained(device="cpu", dtype="fp32")
-    own, found = bundled.encode(pixels[:3]), bundled.encode(pixels[:3], effort=STEPS)
-    for tokens in (32, 128):
-        ratio = errors(bundled, own[:, :tokens], pixels[:3]) / errors(bundled, found[:, :tokens], pixels[:3])
-        assert 10 * ratio.log10().mean() > 0.05
+@pytest.fixture(scope="module")
+def bundled() -> Codec:
+    return Codec.from_pretrained(device="cpu", dtype="fp32")
+
+
+def test_the_bundled_model_gains_in_similarity_at_every_length_and_in_decibels_at_most(bundled, pixels):
+    photographs = pixels[:5]
+    own, found = bundled.encode(photographs), bundled.encode(photographs, effort=NEWTON_STEPS)
+    for tokens, decibels, similarity in ((32, -0.03, 0.003), (64, 0.05, 0.005), (128, 0.05, 0.01)):
+        before, after = (bundled.decode(t[:, :tokens]) for t in (own, found))
+        ratio = (before - photographs).square().mean((1, 2, 3)) / (after - photographs).square().mean((1, 2, 3))
+        assert 10 * ratio.log10().mean() > decibels
+        assert ssim(after, photographs).mean() > ssim(before, photographs).mean() + similarity
+
+
+def test_the_first_step_draws_a_sketch_alone(bundled, pixels, monkeypatch):
+    def refused(*_):
+        raise AssertionError("a whole picture was drawn")
+
+    monkeypatch.setattr(TiTok, "draw", refused)
+    found = bundled.encode(pixels[:4], effort=1)
+    with pytest.raises(AssertionError, match="whole"):
+        bundled.encode(pixels[:4], effort=2)
+    monkeypatch.undo()
+    assert errors(bundled, found, pixels[:4]).mean() < errors(bundled, bundled.encode(pixels[:4]), pixels[:4]).mean()
+
+
+@pytest.mark.parametrize("effort", [1, 2, 8, 16])
+def test_flat_grounds_stay_flat(bundled, effort):
+    """By SSIM with the paper's constants a search covered black and grey with marks."""
+    flat = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1).expand(3, 3, 256, 256)
+    apart = (bundled.decode(bundled.encode(flat, effort=effort)) - flat).square().mean((1, 2, 3))
+    assert (apart < 1e-4).all()
 
 
 @pytest.mark.parametrize("tokens", [8, 9, 13, 15])
@@ -65,6 +92,16 @@ def test_rungs_double_from_the_shortest_prefix_to_what_is_asked():
     assert rungs(default, 65) == rungs(default, 128) == [32, 64, 128]
     assert rungs(replace(default, min_tokens=48), 128) == [48, 96, 128]
     assert rungs(PRESETS["titok_s128"], 128) == [128]
+
+
+@pytest.mark.parametrize(("lengths", "steps", "expected"), [
+    ([32, 64, 128], 8, [32, 128, 64, 128, 32, 128, 64, 128]),
+    ([32, 64, 128], 3, [128, 32, 128]),
+    ([32, 64, 128], 1, [128]),
+    ([128], 2, [128, 128]),
+])  # fmt: skip
+def test_lengths_take_turns_and_the_last_drawing_is_whole(lengths, steps, expected):
+    assert turns(lengths, steps) == expected
 
 
 def test_pictures_on_one_tile_are_searched_for_and_large_ones_only_on_request(codec, photo):
@@ -142,21 +179,23 @@ def test_pillow_and_the_command_line_pass_it_on(codec, photo, tmp_path, tiny_pat
     register_pillow()
 
 
-def test_a_search_does_not_buy_brightness_with_colour(monkeypatch):
+def test_a_search_does_not_buy_brightness_with_colour(bundled, pixels, monkeypatch):
     """Squared error alone drew this astronaut with green hair."""
-    bundled = Codec.from_pretrained(device="cpu", dtype="fp32")
-    picture = Image.open(DATA / "astronaut.jpg").convert("RGB").resize((256, 256))
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
-    wrong = []
-    for weight in (searching.COLOUR, 1.0):
-        monkeypatch.setattr(searching, "COLOUR", weight)
-        apart = F.avg_pool2d(bundled.decode(bundled.encode(pixels, effort=3)) - pixels, 8)
-        wrong.append((apart - apart.mean(1, keepdim=True)).square().mean().item())
-    assert wrong[0] < 0.85 * wrong[1]
+    photographs = pixels[:5]
+
+    def wrong(effort):
+        apart = F.avg_pool2d(bundled.decode(bundled.encode(photographs, 64, effort=effort)) - photographs, 8)
+        return (apart - apart.mean(1, keepdim=True)).square().mean((1, 2, 3))
+
+    own, found = wrong(0), wrong(NEWTON_STEPS)
+    monkeypatch.setattr(searching, "COLOUR", 1.0)
+    monkeypatch.setattr(searching, "SIMILARITY", 0.0)
+    assert (found / own).mean() < 0.93 < (wrong(NEWTON_STEPS) / own).mean()
 
 
 def test_colours_count_more_than_grey_and_all_together_as_much_as_ever():
+    none, squared_error = torch.zeros(1, 3, 4, 4), searching.squared_error
     grey, red = torch.ones(1, 3, 4, 4), torch.tensor([1.0, 0, -1]).view(1, 3, 1, 1).expand(1, 3, 4, 4) * 1.5**0.5
-    assert searching._error(red).item() == pytest.approx(searching.COLOUR * searching._error(grey).item())
+    assert squared_error(red, none).item() == pytest.approx(searching.COLOUR * squared_error(grey, none).item())
     blue = torch.tensor([-1.0, 2, -1]).view(1, 3, 1, 1).expand(1, 3, 4, 4) * 0.5**0.5
-    assert sum(searching._error(axis).item() for axis in (grey, red, blue)) == pytest.approx(3)
+    assert sum(squared_error(axis, none).item() for axis in (grey, red, blue)) == pytest.approx(3)

@@ -9,21 +9,30 @@ Training"); here the aim is the picture itself.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import cycle
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from titokcodec.models.config import TiTokConfig
+from titokcodec.models.config import SKETCH, TiTokConfig
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.similarity import similarities
 
 STEPS = 4
-NEWTON_STEPS = 3  # of models with linear paths, whose steps are longer
-# Of a first Newton step: all tokens move at once, and each reckons with the others standing still. Half as much where
-# several entries describe one component.
-DAMPING = 0.2
+NEWTON_STEPS = 8  # of models with linear paths, whose steps are longer and take one drawing each
+# Of a first Newton step, falling to half: all tokens move at once, and each reckons with the others standing still.
+# Half as much where several entries describe one component.
+DAMPING = 0.16
+# What a lack of structural similarity counts beside squared error, at full size and at that of a sketch. The first
+# keeps contrasts where they were; the second, coarser, is what MS-SSIM and LPIPS gain by.
+SIMILARITY = 0.01
+STEADY = 0.055  # its K2. By the paper's .03, faint marks on flat grounds are so steep that steps overshoot
 RATE = 0.08  # of the first step, as a share of a code's typical entry
 # What an error of colour counts beside one of grey. Squared error alone makes brown hair green if that is a bit nearer;
 # with this, colours and LPIPS gain much and PSNR loses next to nothing.
-COLOUR = 4.0
+COLOUR = 6.0
 LEVELLED = 0.75  # how alike latents are in the lengths of their steps: 0 as their slopes are, 1 all the same
 
 
@@ -47,19 +56,18 @@ def rungs(config: TiTokConfig, tokens: int) -> list[int]:
 
 
 def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
-    """Tokens whose drawing is nearer to the picture than that of the encoder's own, by squared error in which colour
-    counts more than grey.
+    """Tokens whose drawing is nearer to the picture than that of the encoder's own.
 
-    A model with linear paths is searched as ``_search_all`` says. Otherwise the first tokens are settled before the
-    next are looked for, at every one of ``rungs``. Either way a shorter answer is a prefix of a longer one, as
-    without a search.
+    Near is squared error in which colour counts more than grey and, of a model with linear paths, structural
+    similarity; all of its tokens move together. Of other models the first tokens are settled before the next are looked
+    for, at every one of ``rungs``. Either way a shorter answer is a prefix of a longer one, as without a search.
 
     Args:
         model: Frozen or not; it is not changed.
         pixels: (B, 3, H, H) of any float type in [0, 1].
         tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
-        steps: On every rung, and half as many again on the last, where most tokens are; with linear paths, on all of
-            them at once. Each takes about three times as long as drawing the pictures.
+        steps: Each takes two to three times as long as drawing the pictures; with linear paths the first takes half of
+            that. Without these there are as many on every rung, and half as many again on the last.
 
     Returns:
         (B, tokens) int64.
@@ -67,7 +75,7 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
         pixels = pixels.clone()  # one made in inference mode has no part in backpropagation
         if model.config.spectrum:
-            return _search_all(model, pixels, steps)[:, :tokens]
+            return _descend(model, pixels, steps)[:, :tokens]
         latents = model.quantize.place(model.latents(pixels).float())
         found = torch.empty(len(pixels), 0, dtype=torch.long, device=pixels.device)
         for rung in rungs(model.config, tokens):
@@ -76,41 +84,43 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
         return found[:, :tokens]
 
 
-def _search_all(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
-    """All K tokens at once, by the mean error of the drawings from all ``rungs``: prefixes stay good pictures too.
+def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
+    """All K tokens at once: damped Newton steps, each along the slopes of a single drawing.
 
-    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go: a damped
-    Newton step. Every picture keeps the best tokens that were met, of those that spoil no prefix for another's sake.
+    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go. Drawings take
+    ``turns``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and right about most. With
+    more than that one, no picture is left farther from the truth than by the encoder's own tokens.
     """
     quantizer, lengths = model.quantize, rungs(model.config, model.config.tokens)
-    drawn = torch.tensor([sum(n > k for n in lengths) for k in range(model.config.tokens)], device=pixels.device)
-    curvature = 2 * quantizer.importance.square() * drawn[:, None] / len(lengths)
-    latents = model.latents(pixels).float()
-    best = quantizer.nearest(latents)
-    first, slopes = _mean_slopes(model, pixels, best, lengths)
-    least = first.mean(0)
+    curvature = 2 * quantizer.importance.square()
     damping = DAMPING / 2 if model.config.components else DAMPING
-    for number in range(steps):
-        share = damping * (1 - number / (steps + 1))
-        latents = latents - share * torch.where(curvature > 0, slopes / curvature.clamp_min(1e-30), 0.0)
-        tokens = quantizer.nearest(latents)
-        errors, slopes = _mean_slopes(model, pixels, tokens, lengths, number + 1 < steps)
-        better = (errors.mean(0) < least) & (errors <= first).all(0)
-        best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors.mean(0), least)
-    return best
+    truth = pixels.float()
+    small = F.avg_pool2d(truth, truth.shape[-1] // SKETCH)
+    latents = model.latents(pixels).float()
+    own = quantizer.nearest(latents)
+    for number, length in enumerate(turns(lengths, steps)):
+        codes = quantizer.lookup(quantizer.nearest(latents)[:, :length])
+        draw, aim = (model.draw, truth) if number else (model.sketch, small)
+        _, slopes = _drawn(draw, _unlikeness, aim, codes)
+        share, curve = damping * (1 - number / (2 * steps)), curvature[:length]
+        latents[:, :length] -= share * torch.where(curve > 0, slopes / curve.clamp_min(1e-30), 0.0)
+    found = quantizer.nearest(latents)
+    if steps == 1:
+        return found
+    before, after = (_distances(model, tokens, truth, lengths).mean(0) for tokens in (own, found))
+    return torch.where((after < before)[:, None], found, own)
 
 
-def _mean_slopes(
-    model: TiTok, pixels: Tensor, tokens: Tensor, lengths: list[int], wanted: bool = True
-) -> tuple[Tensor, Tensor | None]:
-    """``_slopes`` of drawings from several numbers of tokens: their errors (lengths, B), their slopes averaged."""
-    errors, total = [], torch.zeros(*tokens.shape, model.config.code_width, device=pixels.device)
-    for length in lengths:
-        error, slopes = _slopes(model, pixels, tokens[:, :length], wanted)
-        errors.append(error)
-        if wanted:
-            total[:, :length] += slopes / len(lengths)
-    return torch.stack(errors), total if wanted else None
+def _distances(model: TiTok, tokens: Tensor, truth: Tensor, lengths: list[int]) -> Tensor:
+    """(lengths, B): how far from the truth are the pictures that prefixes of the tokens decode to."""
+    return torch.stack([_unlikeness(model.decode(tokens[:, :length]), truth) for length in lengths])
+
+
+def turns(lengths: list[int], steps: int) -> list[int]:
+    """How many tokens are drawn in each step: all in the last one and every second before it, else the other lengths by
+    turns."""
+    others = cycle(lengths[:-1] or lengths)
+    return [lengths[-1] if (steps - number) % 2 else next(others) for number in range(steps)]
 
 
 def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, steps: int) -> Tensor:
@@ -120,15 +130,20 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
     the many others add up to more.
     """
     step = RATE * model.quantize.codebook().square().mean().sqrt()
-    first = settled.shape[1]
+    first, truth = settled.shape[1], pixels.float()
+
+    def tried(tokens: Tensor, wanted: bool = True) -> tuple[Tensor, Tensor | None]:
+        drawn, slopes = _drawn(model.draw, squared_error, truth, model.quantize.lookup(tokens), wanted)
+        return squared_error(drawn.clamp(0, 1), truth), slopes
+
     best = torch.cat([settled, model.quantize.nearest(latents, first)], 1)
-    least, slopes = _slopes(model, pixels, best)
+    least, slopes = tried(best)
     for number in range(steps):
         slopes = slopes[:, first:]
         moves = slopes / _length(slopes, 2) ** LEVELLED
         latents = model.quantize.place(latents - step * (1 - number / steps) * moves / _length(moves, (1, 2)))
         tokens = torch.cat([settled, model.quantize.nearest(latents, first)], 1)
-        errors, slopes = _slopes(model, pixels, tokens, number + 1 < steps)
+        errors, slopes = tried(tokens, number + 1 < steps)
         better = errors < least
         best, least = torch.where(better[:, None], tokens, best), torch.where(better, errors, least)
     return best
@@ -139,26 +154,44 @@ def _length(vectors: Tensor, axes: int | tuple[int, ...]) -> Tensor:
     return vectors.square().mean(axes, keepdim=True).sqrt().clamp_min(1e-30)
 
 
-def _slopes(model: TiTok, pixels: Tensor, tokens: Tensor, wanted: bool = True) -> tuple[Tensor, Tensor | None]:
-    """(B,) errors of what tokens draw, see ``_error``, and, if wanted, where they grow with the codes, (B, K, d).
+def _drawn(
+    draw: Callable[[Tensor], Tensor], measure: Callable[[Tensor, Tensor], Tensor], truth: Tensor, codes: Tensor,
+    wanted: bool = True,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Pixels that (B, K, d) codes draw, and, if wanted, where their distance from the truth grows with the codes.
 
-    The errors are those of the pixels that ``decode`` gives, within [0, 1]; the slopes are taken before they are cut
-    off, so that what has gone beyond finds back.
+    Pixels are not clamped to [0, 1], so that what has gone beyond finds back.
     """
-    truth = pixels.float()
     with torch.set_grad_enabled(wanted):
-        codes = model.quantize.lookup(tokens).detach().requires_grad_(wanted)
-        drawn = model.draw(codes).float()
-        total = _error(drawn - truth).sum()
-        slopes = torch.autograd.grad(total, codes)[0] if wanted else None
-    return _error(drawn.detach().clamp(0, 1) - truth), slopes
+        codes = codes.detach().requires_grad_(wanted)
+        drawn = draw(codes).float()
+        slopes = torch.autograd.grad(measure(drawn, truth).sum(), codes)[0] if wanted else None
+    return drawn.detach(), slopes
 
 
-def _error(difference: Tensor) -> Tensor:
-    """(B, 3, H, H) -> (B,) mean squares in which both differences of colour count ``COLOUR`` times what grey does.
+def _unlikeness(drawn: Tensor, truth: Tensor) -> Tensor:
+    """(B, 3, H, H) twice -> (B,) squared errors, and what is lacking in contrast and structure, as SSIM measures them.
 
-    The weights' mean is 1: a difference that is as large in colour as in grey has its plain mean square.
+    Its third term, of luminance, is left out: it is as steep as a wall where pictures are black.
     """
-    grey = difference.mean(1).square().mean((1, 2))  # a third of the square of what all three have in common
-    whole = difference.square().mean((1, 2, 3))
+    total = squared_error(drawn, truth)
+    if drawn.shape[-1] > SKETCH:
+        total = total + SIMILARITY * _unlike(drawn, truth)
+        drawn, truth = (F.avg_pool2d(pixels, pixels.shape[-1] // SKETCH) for pixels in (drawn, truth))
+    return total + SIMILARITY * _unlike(drawn, truth)
+
+
+def _unlike(drawn: Tensor, truth: Tensor) -> Tensor:
+    with torch.autocast(drawn.device.type, enabled=False):  # variances are small differences of large numbers
+        return 1 - similarities(drawn, truth, STEADY)[1].mean(1)
+
+
+def squared_error(drawn: Tensor, truth: Tensor) -> Tensor:
+    """(B, 3, H, H) twice -> (B,) means in which both differences of colour count ``COLOUR`` times what grey does.
+
+    The weights' mean is 1: an error that is as large in colour as in grey has its plain mean square.
+    """
+    apart = drawn - truth
+    grey = apart.mean(1).square().mean((1, 2))  # a third of the square of what all three have in common
+    whole = apart.square().mean((1, 2, 3))
     return 3 * (grey + COLOUR * (whole - grey)) / (1 + 2 * COLOUR)

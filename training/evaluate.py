@@ -23,11 +23,12 @@ from bench.thumbnails import best_thumbnail
 from titokcodec import Codec, TitokError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
+from titokcodec.similarity import ssim
 from training.data import Pictures
 from training.features import Lite0
 from training.inception import Inception
 from training.losses import LPIPS
-from training.metrics import frechet, inception_score, psnr, ssim, use_of_codes
+from training.metrics import frechet, inception_score, psnr, use_of_codes
 from training.sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
 
 __all__ = [

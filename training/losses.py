@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
+from titokcodec.similarity import blurred
 from training.features import Lite0, read_tensors
 from training.hyper import Hyper
-from training.metrics import PERIODS, blurred, detail, fine_detail, unevenness
+from training.metrics import PERIODS, detail, fine_detail, unevenness
 
 JITTER = 16  # pixels that a pair is shifted by, at most
 SCALES = (1.0, 0.85, 0.75, 0.6)  # that a pair is shrunk to; few, so that convolutions are planned once for each

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-WINDOW, SIGMA = 11, 1.5  # pixels: the window of SSIM
-K1, K2 = 0.01, 0.03  # its constants, for a data range of 1
+from titokcodec.similarity import WINDOW, blurred, similarities
+
 SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # exponents of MS-SSIM, from the finest scale on
 MS_SSIM_SIDE = WINDOW << (len(SCALES) - 1)  # pixels: the smallest side that leaves a window at the coarsest scale
 DETAIL_WINDOW, DETAIL_SIGMA = 9, 2.0  # pixels: fine detail is what this blur takes away
@@ -22,18 +22,6 @@ ROWS = 1024  # of a set, whose distances to all of another are held at a time
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """(B,) peak signal-to-noise ratios in dB of pixels in [0, 1]; 100 at most."""
     return -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
-
-
-def ssim(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) structural similarities, 1 for equal pictures (Wang et al. 2004).
-
-    Windows of 11 x 11 weighted by a Gaussian of 1.5 pixels, those that lie inside the picture only. The paper measures
-    luma; this is the mean over the RGB channels, each measured by itself, as most published code has it.
-
-    Raises:
-        ValueError: a side is below 11 pixels.
-    """
-    return similarities(a, b)[0].mean(1)
 
 
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
@@ -60,24 +48,6 @@ def ms_ssim_after(finest: Tensor, a: Tensor, b: Tensor) -> Tensor:
         whole, structure = similarities(a, b)
         product = product * (whole if power == SCALES[-1] else structure).clamp_min(0) ** power
     return product.mean(1)
-
-
-def similarities(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """What SSIM is made of: (B, 3) means over a channel's windows of all its terms, and without that of luminance.
-
-    Raises:
-        ValueError: a side is below 11 pixels.
-    """
-    if min(a.shape[-2:]) < WINDOW:
-        raise ValueError(f"SSIM needs pictures of {WINDOW} x {WINDOW} pixels, these are {a.shape[-1]} x {a.shape[-2]}")
-    a, b = a - 0.5, b - 0.5  # variances are small differences of large numbers: keep these small
-    mean_a, mean_b, square_a, square_b, product = blurred(torch.stack([a, b, a * a, b * b, a * b]))
-    variance_a, variance_b = square_a - mean_a.square(), square_b - mean_b.square()
-    covariance = product - mean_a * mean_b
-    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
-    luminance = (2 * mean_a * mean_b + K1**2) / (mean_a.square() + mean_b.square() + K1**2)
-    structure = (2 * covariance + K2**2) / (variance_a + variance_b + K2**2)
-    return (luminance * structure).mean((2, 3)), structure.mean((2, 3))
 
 
 def grain(pixels: Tensor, period: int) -> Tensor:
@@ -195,17 +165,6 @@ def use_of_codes(tokens: Tensor, codes: int) -> dict[str, float | int | list]:
         "distinct_by_position": [found for found, _ in each],
         "entropy_by_position": [bits for _, bits in each],
     }
-
-
-def blurred(pixels: Tensor, window: int = WINDOW, sigma: float = SIGMA) -> Tensor:
-    """Means of (..., H, W) planes over square windows weighted by a Gaussian; those that lie inside the plane only."""
-    offsets = torch.arange(window, device=pixels.device, dtype=pixels.dtype) - window // 2
-    weights = (-offsets.square() / (2 * sigma**2)).exp()
-    planes = pixels.flatten(0, -3)  # as channels of one picture: on a CPU twice as fast as one after another
-    weights = (weights / weights.sum()).expand(len(planes), 1, 1, window)
-    across = F.conv2d(planes[None], weights, groups=len(planes))
-    down = F.conv2d(across, weights.transpose(2, 3), groups=len(planes))
-    return down.unflatten(1, pixels.shape[:-2])[0]
 
 
 def _share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:

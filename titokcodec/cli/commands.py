@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--max-side", type=click.IntRange(1), metavar="N", help="Scale larger pictures down to this side first.")
 @click.option("--target-bytes", type=click.IntRange(1), metavar="N",
               help="Choose scale, layout and tokens so that no file is larger.")  # fmt: skip
-@click.option("--effort", type=click.IntRange(0), metavar="N", show_default="3 for pictures on one tile, else 0",
+@click.option("--effort", type=click.IntRange(0), metavar="N", show_default="8 for pictures on one tile, else 0",
               help="Steps of a search for better tokens: slower, and nearer to the picture; 0 for none.")  # fmt: skip
 @click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
               help="What transparent pixels are laid on.")  # fmt: skip

@@ -56,16 +56,23 @@ class Detail(nn.Module):
     def forward(self, x: Tensor, sketch: Tensor) -> Tensor:
         x = torch.cat([_enlarged(self.enter(x), SKETCH), sketch.to(x.dtype) - 0.5], 1)
         for side, step, block in zip_longest(self.sides, self.steps, [self.block, *self.finer]):
-            x = _enlarged(x, side)
-            x = F.gelu(step(torch.cat([x, self._noise(x, side)], 1)))
+            x = F.gelu(self._noisy(step, _enlarged(x, side)))
             x = block(x) if block else x
         return self.leave(x)
 
-    def _noise(self, x: Tensor, side: int) -> Tensor:
-        """The fixed noise; while training another one for every picture, lest its places be learned by heart."""
+    def _noisy(self, step: nn.Conv2d, x: Tensor) -> Tensor:
+        """``step`` of x with the noise beside it. Each is convolved by itself: all pictures share what the noise gives,
+        and nothing as large as they are is copied to put it beside them."""
+        noise, width = self._noise(x), x.shape[1]
+        shared = F.conv2d(noise, step.weight[:, width:], step.bias, padding=1)
+        return F.conv2d(x, step.weight[:, :width], padding=1) + shared
+
+    def _noise(self, x: Tensor) -> Tensor:
+        """The fixed noise, once; while training another one for every picture, lest its places be learned by heart."""
+        side = x.shape[-1]
         if self.training:
             return (torch.rand(len(x), NOISE[side], side, side, device=x.device, dtype=x.dtype) - 0.5) * 12**0.5
-        return getattr(self, f"noise_{side}").to(x.dtype).expand(len(x), -1, -1, -1)
+        return getattr(self, f"noise_{side}").to(x.dtype)
 
 
 class Refiner(nn.Module):
@@ -97,12 +104,16 @@ class Refiner(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, cells: Tensor, sketch: Tensor) -> Tensor:
+        x, sketch = self.corrected(cells, sketch)
+        drawn = self._enlarged(sketch)
+        return drawn + self.detail(x, sketch).float() if self.detailed else drawn
+
+    def corrected(self, cells: Tensor, sketch: Tensor) -> tuple[Tensor, Tensor]:
+        """The trunk alone: (B, w, 32, 32) that detail is drawn from, and the (B, 3, 64, 64) sketch, corrected."""
         x = self.unfold(cells) + self.read(F.pixel_unshuffle(sketch - 0.5, self.spread).to(cells.dtype))
         for block in self.blocks:
             x = block(x)
-        sketch = sketch + F.pixel_shuffle(self.correct(x), self.spread).float()
-        drawn = self._enlarged(sketch)
-        return drawn + self.detail(x, sketch).float() if self.detailed else drawn
+        return x, sketch + F.pixel_shuffle(self.correct(x), self.spread).float()
 
     def _enlarged(self, sketch: Tensor) -> Tensor:
         """The sketch at full size, bicubic. For gradients by two products with a matrix: on a GPU, PyTorch's own kernel

@@ -131,14 +131,18 @@ class Decoder(Transformer):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, k, d) -> (B, 3, H, H) pixels, or (B, 1024, H/p, H/p) logits over proxy codes."""
+        cells, sketch = self.filled(codes)
+        return self.conv_out(self.ffn(cells)) if sketch is None else self.ffn(cells, sketch)
+
+    def filled(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The transformer's (B, W, H/p, H/p) cells and, with a linear path, its (B, 3, 64, 64) sketch."""
         masks = self.mask_token.expand(len(codes), self.cells, -1)
         sketch = self.linear(codes) if self.linear else None
         if self.linear:
             patches = F.pixel_unshuffle(sketch - 0.5, self.patch).flatten(2).transpose(1, 2)
             masks = masks + self.sketch_embed(patches.to(masks.dtype))
         cells, _ = self.attend(masks, self.decoder_embed(codes.to(masks.dtype)))
-        cells = self.ln_post(cells).transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        return self.conv_out(self.ffn(cells)) if sketch is None else self.ffn(cells, sketch)
+        return self.ln_post(cells).transpose(1, 2).unflatten(2, (self.grid, self.grid)), sketch
 
 
 class TiTok(nn.Module):
@@ -179,6 +183,11 @@ class TiTok(nn.Module):
     def draw(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, H, H) pixels, not clamped."""
         return self.paint(self.decoder(codes), *([self.pixel_decoder] if self.config.head == "proxy" else []))
+
+    def sketch(self, codes: Tensor) -> Tensor:
+        """(B, k, d) codes -> (B, 3, 64, 64) pixels, not clamped: what ``draw`` adds fine detail to, in less than half
+        of its time. Of models with linear paths only."""
+        return self.decoder.ffn.corrected(*self.decoder.filled(codes))[1]
 
     def paint(self, drawn: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The decoder's output as pixels: logits over proxy codes mix these and go through ``pixel_decoder``."""
