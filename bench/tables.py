@@ -1,4 +1,4 @@
-"""Every figure of README.md and MODEL_CARD.md, from the committed result files.
+"""Every figure of README.md and MODEL_CARD.md, and curves of training, from the committed result files.
 
     python -m bench.tables            # rewrites the tables between the markers
     python -m bench.tables --check    # fails if they do not match
@@ -19,10 +19,11 @@ from pathlib import Path
 
 from bench import equal, timings
 from bench.cells import duration, rows
+from training import curve
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md")
+PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "training" / "README.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
 WHOLE = "kodak-full"  # result folder of whole pictures
@@ -153,6 +154,11 @@ def training() -> str:
     return rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
 
 
+def curves() -> str:
+    """How the bundled model's stages learned, by the minute."""
+    return curve.table(_read("default-curves.json"))
+
+
 def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
     """A table that any result file of its kind can be shown in."""
     return lambda name=usual: maker(_read(f"{name}.json"))
@@ -162,6 +168,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "scores": scores, "effort": effort, "headline": headline, "whole": whole, "extremes": extremes,
     "seams": seams,
     "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
+    "curves": curves,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
     "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
     "scaling": _timed(timings.scaling, "scaling"), "pipeline": _timed(timings.pipeline, "pipeline"),

@@ -97,7 +97,7 @@ def test_pictures_stand_beside_the_commands_that_make_them(module, folder, out):
 def test_linked_files_exist():
     for page in PAGES:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
-            assert (ROOT / target).exists(), target
+            assert (page.parent / target).exists(), target
 
 
 def test_command_lines_are_understood(workplace):
