@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from titokcodec import Codec
-from titokcodec.search import STEPS
+from titokcodec.search import NEWTON_STEPS
 from training.data import Pictures
 from training.evaluate import measure, rates, tokens_of
 from training.losses import LPIPS
 
-EFFORTS = (0, 2, STEPS, 8, 16, 32)
+EFFORTS = (0, 1, 2, 4, NEWTON_STEPS, 16)
 BATCHES = (1, 16)
 
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 @click.option("--target-bytes", type=click.IntRange(1), metavar="N",
               help="Choose scale, layout and tokens so that no file is larger.")  # fmt: skip
 @click.option("--effort", type=click.IntRange(0), metavar="N", show_default="8 for pictures on one tile, else 0",
-              help="Steps of a search for better tokens: slower, and nearer to the picture; 0 for none.")  # fmt: skip
+              help="Steps of a search for better tokens: slower, and nearer to the picture; 1 is quick, "
+                   "0 is none.")  # fmt: skip
 @click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
               help="What transparent pixels are laid on.")  # fmt: skip
 @options.network
