@@ -34,7 +34,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.mark.parametrize("pictures", [1, 16])
-@pytest.mark.parametrize("effort", [0, None], ids=["effort 0", "default"])
+@pytest.mark.parametrize("effort", [0, 1, None], ids=["effort 0", "effort 1", "default"])
 def test_compress(benchmark: Any, measure: Callable, model: Model, effort: int | None, pictures: int) -> None:
     steps = default_steps(model.load().weights.config, 1) if effort is None else effort
     label(benchmark, "compress", f"titok, effort {steps}, {model.precision}", pictures)
