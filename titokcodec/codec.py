@@ -22,7 +22,7 @@ from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
-from titokcodec.search import default_steps, search
+from titokcodec.search import MOST_STEPS, NEWTON_STEPS, default_steps, search
 from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
 
@@ -291,6 +291,8 @@ class Codec:
             steps = -1
         if steps < 0:
             raise TitokError(f"effort is {effort!r}: give a whole number, 0 for no search")
+        if steps > MOST_STEPS:
+            raise TitokError(f"effort is {effort}: give {MOST_STEPS} at most; little is gained beyond {NEWTON_STEPS}")
         return steps
 
     def _checked(self, tokens: torch.Tensor) -> torch.Tensor:

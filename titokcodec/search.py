@@ -22,6 +22,7 @@ from titokcodec.similarity import similarities
 
 STEPS = 4
 NEWTON_STEPS = 8  # of models with linear paths, whose steps are longer and take one drawing each
+MOST_STEPS = 1000
 # Of a first Newton step, falling to half: all tokens move at once, and each reckons with the others standing still.
 # Half as much where several entries describe one component.
 DAMPING = 0.16
@@ -29,6 +30,7 @@ DAMPING = 0.16
 # keeps contrasts where they were; the second, coarser, is what MS-SSIM and LPIPS gain by.
 SIMILARITY = 0.01
 STEADY = 0.055  # its K2. By the paper's .03, faint marks on flat grounds are so steep that steps overshoot
+TOLERANCE = 0.1  # by how much a search may let squared error grow for the sake of similarity
 RATE = 0.08  # of the first step, as a share of a code's typical entry
 # What an error of colour counts beside one of grey. Squared error alone makes brown hair green if that is a bit nearer;
 # with this, colours and LPIPS gain much and PSNR loses next to nothing.
@@ -66,14 +68,17 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
         model: Frozen or not; it is not changed.
         pixels: (B, 3, H, H) of any float type in [0, 1].
         tokens: How many, from the model's ``min_tokens`` to its ``tokens``.
-        steps: Each takes two to three times as long as drawing the pictures; with linear paths the first takes half of
-            that. Without these there are as many on every rung, and half as many again on the last.
+        steps: Each takes two to three times as long as drawing the pictures. With linear paths the first takes half of
+            that, and more than one are followed by a check that draws them six times. Without linear paths there are
+            as many on every rung, and half as many again on the last.
 
     Returns:
         (B, tokens) int64.
     """
     with torch.inference_mode(False), torch.no_grad():
         pixels = pixels.clone()  # one made in inference mode has no part in backpropagation
+        if not len(pixels):
+            return model.encode(pixels, tokens)
         if model.config.spectrum:
             return _descend(model, pixels, steps)[:, :tokens]
         latents = model.quantize.place(model.latents(pixels).float())
@@ -88,8 +93,8 @@ def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     """All K tokens at once: damped Newton steps, each along the slopes of a single drawing.
 
     The importance of a latent's entry says how the error curves along it, so a slope tells how far to go. Drawings take
-    ``turns``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and right about most. With
-    more than that one, no picture is left farther from the truth than by the encoder's own tokens.
+    ``turns``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and right about most. After
+    more than that one the encoder's own tokens stand where what was found is no nearer, see ``_nearer``.
     """
     quantizer, lengths = model.quantize, rungs(model.config, model.config.tokens)
     curvature = 2 * quantizer.importance.square()
@@ -107,13 +112,22 @@ def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     found = quantizer.nearest(latents)
     if steps == 1:
         return found
-    before, after = (_distances(model, tokens, truth, lengths).mean(0) for tokens in (own, found))
-    return torch.where((after < before)[:, None], found, own)
+    return torch.where(_nearer(model, found, own, truth, lengths)[:, None], found, own)
 
 
-def _distances(model: TiTok, tokens: Tensor, truth: Tensor, lengths: list[int]) -> Tensor:
-    """(lengths, B): how far from the truth are the pictures that prefixes of the tokens decode to."""
-    return torch.stack([_unlikeness(model.decode(tokens[:, :length]), truth) for length in lengths])
+def _nearer(model: TiTok, found: Tensor, own: Tensor, truth: Tensor, lengths: list[int]) -> Tensor:
+    """(B,) whether tokens decode to pictures that are nearer to the truth than by the encoder's own.
+
+    On the mean of all lengths they must be, and at no length may squared error have grown by more than ``TOLERANCE``:
+    on flat grounds it pays in similarity to trade a faint grain for a few strong marks.
+    """
+    apart = {}
+    for name, tokens in (("found", found), ("own", own)):
+        decoded = [model.decode(tokens[:, :length]) for length in lengths]
+        apart[name, "errors"] = torch.stack([squared_error(pixels, truth) for pixels in decoded])
+        apart[name, "whole"] = torch.stack([_unlikeness(pixels, truth) for pixels in decoded]).mean(0)
+    harmless = (apart["found", "errors"] <= (1 + TOLERANCE) * apart["own", "errors"]).all(0)
+    return harmless & (apart["found", "whole"] < apart["own", "whole"])
 
 
 def turns(lengths: list[int], steps: int) -> list[int]:

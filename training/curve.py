@@ -21,30 +21,50 @@ LOG = "log.jsonl"
 
 
 def read(folder: Path) -> list[dict]:
-    """The lines of a run's log, each with its ``minutes``.
+    """The lines of a run's log, each with its ``minutes``, but for those that a resumed or newer run has replaced.
 
     Raises:
         TitokError: there is no log, or it is damaged.
     """
     path = folder / LOG
     try:
-        lines = [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        reason = f"{path} cannot be read as a log ({error})"
-        raise TitokError(f"{reason}: give folders that a training command wrote") from None
-    minutes = 0.0
-    for line in lines:  # those of scores follow those of updates
-        minutes = line.setdefault("minutes", minutes)
+        text = path.read_text()
+    except (OSError, ValueError):
+        raise TitokError(f"{path} cannot be read: give folders that a training command wrote") from None
+    lines: list[dict] = []
+    for number, written in enumerate(text.splitlines(), 1):
+        line = _parsed(written)
+        if line is None:
+            raise TitokError(f"{path} is damaged in line {number}: take that line out")
+        # Scores have no minutes: they follow the update that they are of.
+        while lines and lines[-1]["step"] >= line["step"] + ("minutes" not in line):
+            lines.pop()
+        lines.append({"minutes": lines[-1]["minutes"] if lines else 0.0} | line)
     return lines
+
+
+def _parsed(written: str) -> dict | None:
+    """What a line of a log says, None if it is none. Figures that are not finite are left out."""
+    try:
+        line = json.loads(written)
+    except ValueError:
+        return None
+    numbers = isinstance(line, dict) and all(isinstance(value, (int, float)) for value in line.values())
+    if not numbers or "step" not in line or line.get("mse", 1) <= 0:
+        return None
+    return {name: value for name, value in line.items() if math.isfinite(value)}
 
 
 def curve(lines: list[dict], points: int) -> list[dict[str, float]]:
     """One row for each of ``points`` equal shares of a run's minutes: its end, ``psnr``, ``lpips``, ``val/...``."""
     longest = max((line["minutes"] for line in lines), default=0.0)
+    if not longest:
+        return []
     rows = []
     for number in range(points):
         start, end = (longest * share / points for share in (number, number + 1))
-        inside = [line for line in lines if start < line["minutes"] <= end or end == longest == line["minutes"]]
+        end = longest if number + 1 == points else end  # whatever rounding has made of it
+        inside = [line for line in lines if start < line["minutes"] <= end]
         row = {"minutes": end}
         for name in ("mse", "lpips"):
             if values := [line[name] for line in inside if name in line]:
@@ -63,7 +83,7 @@ def table(curves: dict[str, list[dict[str, float]]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
     for name, rows in curves.items():
         for row in rows:
-            cells = [name, f"{row['minutes']:.1f}", _cell(row, "psnr", 2), _cell(row, "lpips", 3)]
+            cells = [name, f"{row['minutes']:.2f}", _cell(row, "psnr", 2), _cell(row, "lpips", 3)]
             lines.append("| " + " | ".join([*cells, _cell(row, "val/psnr/", 2), _cell(row, "val/lpips/", 3)]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -84,13 +104,22 @@ def main(arguments: list[str] | None = None) -> None:
     if options.points < 1:
         parser.error(f"--points is {options.points}: give 1 or more")
     try:
-        curves = {folder.absolute().name: curve(read(folder), options.points) for folder in options.runs}
+        curves = {name: curve(read(folder), options.points) for name, folder in named(options.runs).items()}
     except TitokError as error:
         raise SystemExit(str(error)) from None
+    print(table(curves), end="")
     if options.json:
         short = {name: [{k: round(v, 5) for k, v in row.items()} for row in rows] for name, rows in curves.items()}
-        options.json.write_text(json.dumps(short, indent=1) + "\n")
-    print(table(curves), end="")
+        try:
+            options.json.write_text(json.dumps(short, indent=1) + "\n")
+        except OSError as error:
+            raise SystemExit(f"{options.json} cannot be written: {error.strerror}") from None
+
+
+def named(folders: list[Path]) -> dict[str, Path]:
+    """The runs by the last part of their folder, or by the whole of it where several end alike."""
+    ends = [folder.absolute().name for folder in folders]
+    return {end if ends.count(end) == 1 else str(folder): folder for end, folder in zip(ends, folders, strict=True)}
 
 
 if __name__ == "__main__":
