@@ -16,7 +16,7 @@ from titokcodec.models.config import LATER, PRESETS, TiTokConfig, Tower
 from titokcodec.models.linear import LOW, Spectrum, _transforms
 from titokcodec.models.quantizer import VectorQuantizer
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.search import _unlikeness, search
+from titokcodec.search import _distortion, search
 from titokcodec.storage import open_file
 from training.codebook import CodebookCare
 from training.starts import start_in_2d, start_linear
@@ -370,15 +370,17 @@ def test_a_file_is_written_and_read_with_such_a_model(model, tmp_path):
         assert sizes[0][0] < sizes[1][0] and sizes[0][1] > sizes[1][1]
 
 
+def distortions(model, tokens, pictures):
+    """(lengths, B) by what the search makes small."""
+    return torch.stack([_distortion(model.decode(tokens[:, :length]), pictures) for length in (4, 8, 16)])
+
+
 @pytest.mark.parametrize("steps", [2, 3, 8])
 def test_search_makes_no_picture_worse_and_keeps_prefixes(model, steps):
     pictures = fields(3, 256, seed=3)
     found = search(model, pictures, 16, steps)
     with torch.no_grad():
-        own, better = (
-            torch.stack([_unlikeness(model.decode(t[:, :k]), pictures) for k in (4, 8, 16)]).mean(0)
-            for t in (model.encode(pictures), found)
-        )
+        own, better = (distortions(model, t, pictures).mean(0) for t in (model.encode(pictures), found))
     assert (better <= own).all() and (better < own).any()
     assert search(model, pictures, 7, steps).equal(found[:, :7])
 
@@ -550,7 +552,7 @@ def test_no_length_pays_for_what_another_gains_by_a_search():
     model, pixels = started(), fields(6, 256, seed=4)
     with torch.no_grad():
         own, found = (
-            torch.stack([_unlikeness(model.decode(tokens[:, :k]), pixels).mean() for k in (4, 8, 16)])
+            distortions(model, tokens, pixels).mean(1)
             for tokens in (model.encode(pixels), search(model, pixels, CONFIG.tokens, 6))
         )
     assert (found < 1.01 * own).all() and found.sum() < own.sum()

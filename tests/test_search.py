@@ -12,7 +12,7 @@ import titokcodec.search as searching
 from titokcodec import Codec, TitokError, info, truncate
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, rungs, search, turns
+from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, prefix_schedule, rungs, search
 from titokcodec.similarity import ssim
 
 
@@ -104,7 +104,7 @@ def test_rungs_double_from_the_shortest_prefix_to_what_is_asked():
     ([128], 2, [128, 128]),
 ])  # fmt: skip
 def test_lengths_take_turns_and_the_last_drawing_is_whole(lengths, steps, expected):
-    assert turns(lengths, steps) == expected
+    assert prefix_schedule(lengths, steps) == expected
 
 
 def test_pictures_on_one_tile_are_searched_for_and_large_ones_only_on_request(codec, photo):

@@ -29,7 +29,7 @@ DAMPING = 0.16
 # What a lack of structural similarity counts beside squared error, at full size and at that of a sketch. The first
 # keeps contrasts where they were; the second, coarser, is what MS-SSIM and LPIPS gain by.
 SIMILARITY = 0.01
-STEADY = 0.055  # its K2. By the paper's .03, faint marks on flat grounds are so steep that steps overshoot
+SSIM_K2 = 0.055  # its K2. By the paper's .03, faint marks on flat grounds are so steep that steps overshoot
 TOLERANCE = 0.1  # by how much a search may let squared error grow for the sake of similarity
 RATE = 0.08  # of the first step, as a share of a code's typical entry
 # What an error of colour counts beside one of grey. Squared error alone makes brown hair green if that is a bit nearer;
@@ -92,9 +92,10 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
 def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     """All K tokens at once: damped Newton steps, each along the slopes of a single drawing.
 
-    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go. Drawings take
-    ``turns``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and right about most. After
-    more than that one the encoder's own tokens stand where what was found is no nearer, see ``_nearer``.
+    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go. Drawings
+    follow ``prefix_schedule``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and right
+    about most. After more than that one the encoder's own tokens stand where what was found is no nearer, see
+    ``_nearer``.
     """
     quantizer, lengths = model.quantize, rungs(model.config, model.config.tokens)
     curvature = 2 * quantizer.importance.square()
@@ -103,10 +104,10 @@ def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     small = F.avg_pool2d(truth, truth.shape[-1] // SKETCH)
     latents = model.latents(pixels).float()
     own = quantizer.nearest(latents)
-    for number, length in enumerate(turns(lengths, steps)):
+    for number, length in enumerate(prefix_schedule(lengths, steps)):
         codes = quantizer.lookup(quantizer.nearest(latents)[:, :length])
         draw, aim = (model.draw, truth) if number else (model.sketch, small)
-        _, slopes = _drawn(draw, _unlikeness, aim, codes)
+        _, slopes = _drawn(draw, _distortion, aim, codes)
         share, curve = damping * (1 - number / (2 * steps)), curvature[:length]
         latents[:, :length] -= share * torch.where(curve > 0, slopes / curve.clamp_min(1e-30), 0.0)
     found = quantizer.nearest(latents)
@@ -121,16 +122,18 @@ def _nearer(model: TiTok, found: Tensor, own: Tensor, truth: Tensor, lengths: li
     On the mean of all lengths they must be, and at no length may squared error have grown by more than ``TOLERANCE``:
     on flat grounds it pays in similarity to trade a faint grain for a few strong marks.
     """
-    apart = {}
-    for name, tokens in (("found", found), ("own", own)):
+    def judged(tokens: Tensor) -> tuple[Tensor, Tensor]:
         decoded = [model.decode(tokens[:, :length]) for length in lengths]
-        apart[name, "errors"] = torch.stack([squared_error(pixels, truth) for pixels in decoded])
-        apart[name, "whole"] = torch.stack([_unlikeness(pixels, truth) for pixels in decoded]).mean(0)
-    harmless = (apart["found", "errors"] <= (1 + TOLERANCE) * apart["own", "errors"]).all(0)
-    return harmless & (apart["found", "whole"] < apart["own", "whole"])
+        errors, distortions = (
+            torch.stack([measure(pixels, truth) for pixels in decoded]) for measure in (squared_error, _distortion)
+        )
+        return errors, distortions.mean(0)
+
+    (errors, distortion), (own_errors, own_distortion) = judged(found), judged(own)
+    return (errors <= (1 + TOLERANCE) * own_errors).all(0) & (distortion < own_distortion)
 
 
-def turns(lengths: list[int], steps: int) -> list[int]:
+def prefix_schedule(lengths: list[int], steps: int) -> list[int]:
     """How many tokens are drawn in each step: all in the last one and every second before it, else the other lengths by
     turns."""
     others = cycle(lengths[:-1] or lengths)
@@ -183,21 +186,21 @@ def _drawn(
     return drawn.detach(), slopes
 
 
-def _unlikeness(drawn: Tensor, truth: Tensor) -> Tensor:
+def _distortion(drawn: Tensor, truth: Tensor) -> Tensor:
     """(B, 3, H, H) twice -> (B,) squared errors, and what is lacking in contrast and structure, as SSIM measures them.
 
     Its third term, of luminance, is left out: it is as steep as a wall where pictures are black.
     """
     total = squared_error(drawn, truth)
     if drawn.shape[-1] > SKETCH:
-        total = total + SIMILARITY * _unlike(drawn, truth)
+        total = total + SIMILARITY * _dissimilarity(drawn, truth)
         drawn, truth = (F.avg_pool2d(pixels, pixels.shape[-1] // SKETCH) for pixels in (drawn, truth))
-    return total + SIMILARITY * _unlike(drawn, truth)
+    return total + SIMILARITY * _dissimilarity(drawn, truth)
 
 
-def _unlike(drawn: Tensor, truth: Tensor) -> Tensor:
+def _dissimilarity(drawn: Tensor, truth: Tensor) -> Tensor:
     with torch.autocast(drawn.device.type, enabled=False):  # variances are small differences of large numbers
-        return 1 - similarities(drawn, truth, STEADY)[1].mean(1)
+        return 1 - similarities(drawn, truth, SSIM_K2)[1].mean(1)
 
 
 def squared_error(drawn: Tensor, truth: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import fmean
 
 from titokcodec.errors import TitokError
-
-LOG = "log.jsonl"
+from training.command import whole
+from training.engine import LOG
 
 
 def read(folder: Path) -> list[dict]:
@@ -49,10 +49,10 @@ def _parsed(written: str) -> dict | None:
         line = json.loads(written)
     except ValueError:
         return None
-    numbers = isinstance(line, dict) and all(isinstance(value, (int, float)) for value in line.values())
-    if not numbers or "step" not in line or line.get("mse", 1) <= 0:
+    if not isinstance(line, dict) or not all(isinstance(value, (int, float)) for value in line.values()):
         return None
-    return {name: value for name, value in line.items() if math.isfinite(value)}
+    line = {name: value for name, value in line.items() if math.isfinite(value)}
+    return line if "step" in line and line.get("mse", 1) > 0 else None
 
 
 def curve(lines: list[dict], points: int) -> list[dict[str, float]]:
@@ -98,11 +98,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="FOLDER", help="what training commands wrote")
-    parser.add_argument("--points", type=int, default=8, help="lines a run (default: %(default)s)")
+    parser.add_argument("--points", type=whole(1), default=8, help="lines for each run (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     options = parser.parse_args(arguments)
-    if options.points < 1:
-        parser.error(f"--points is {options.points}: give 1 or more")
     try:
         curves = {name: curve(read(folder), options.points) for name, folder in named(options.runs).items()}
     except TitokError as error:

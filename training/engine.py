@@ -17,6 +17,8 @@ from titokcodec.errors import WeightsError
 from training.hyper import Hyper
 from training.muon import Muon
 
+LOG = "log.jsonl"  # in the folder of a run
+
 # Of tokenizers, of generators, and of the 2D tokenizer.
 _BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.")
 
@@ -160,7 +162,7 @@ class Log:
         if quiet:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = (folder / "log.jsonl").open("a", buffering=1)
+        self.file = (folder / LOG).open("a", buffering=1)
         try:
             from torch.utils.tensorboard import SummaryWriter
 

@@ -104,11 +104,11 @@ class Refiner(nn.Module):
             nn.init.zeros_(last.bias)
 
     def forward(self, cells: Tensor, sketch: Tensor) -> Tensor:
-        x, sketch = self.corrected(cells, sketch)
+        x, sketch = self.refine_sketch(cells, sketch)
         drawn = self._enlarged(sketch)
         return drawn + self.detail(x, sketch).float() if self.detailed else drawn
 
-    def corrected(self, cells: Tensor, sketch: Tensor) -> tuple[Tensor, Tensor]:
+    def refine_sketch(self, cells: Tensor, sketch: Tensor) -> tuple[Tensor, Tensor]:
         """The trunk alone: (B, w, 32, 32) that detail is drawn from, and the (B, 3, 64, 64) sketch, corrected."""
         x = self.unfold(cells) + self.read(F.pixel_unshuffle(sketch - 0.5, self.spread).to(cells.dtype))
         for block in self.blocks:

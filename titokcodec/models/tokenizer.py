@@ -131,10 +131,10 @@ class Decoder(Transformer):
 
     def forward(self, codes: Tensor) -> Tensor:
         """(B, k, d) -> (B, 3, H, H) pixels, or (B, 1024, H/p, H/p) logits over proxy codes."""
-        cells, sketch = self.filled(codes)
+        cells, sketch = self.cells_and_sketch(codes)
         return self.conv_out(self.ffn(cells)) if sketch is None else self.ffn(cells, sketch)
 
-    def filled(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+    def cells_and_sketch(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """The transformer's (B, W, H/p, H/p) cells and, with a linear path, its (B, 3, 64, 64) sketch."""
         masks = self.mask_token.expand(len(codes), self.cells, -1)
         sketch = self.linear(codes) if self.linear else None
@@ -187,7 +187,7 @@ class TiTok(nn.Module):
     def sketch(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, 64, 64) pixels, not clamped: what ``draw`` adds fine detail to, in less than half
         of its time. Of models with linear paths only."""
-        return self.decoder.ffn.corrected(*self.decoder.filled(codes))[1]
+        return self.decoder.ffn.refine_sketch(*self.decoder.cells_and_sketch(codes))[1]
 
     def paint(self, drawn: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The decoder's output as pixels: logits over proxy codes mix these and go through ``pixel_decoder``."""
