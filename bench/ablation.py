@@ -16,7 +16,7 @@ often as ``top1_by_chance`` says of each set, which for the yardstick chance is 
 Yardsticks are real pictures, the same after a trip through the tokenizer with as many tokens as the generator makes
 (what a better generator could reach), and chance. Half of the pictures of each class, but no more than there are
 samples of it, are the yardstick, the others the reference. With --held-out the reference is what
-``training.generator`` keeps out of --data by name, and the yardstick comes from the rest.
+``training.generator`` keeps out of --data by key, and the yardstick comes from the rest.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ from titokcodec import Codec, Generator, TitokError
 from titokcodec.sampling import SCHEDULES, Settings
 from training.data import Pictures, mix
 from training.features import Lite0
+from training.labels import labels_of, read_table
 from training.metrics import NEIGHBOURS, frechet, precision_recall
 from training.sheet import images, labelled_sheet
-from training.tokens import is_held_out, read_labels
+from training.tokens import is_held_out
 
 SWEEPS: dict[str, tuple] = {
     "schedule": tuple(SCHEDULES), "steps": (1, 2, 4, 8, 16), "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
@@ -123,12 +124,6 @@ def drawn(generator: Generator, codec: Codec, settings: Settings, labels: Tensor
 def originals(pictures: Pictures, which: Tensor) -> Iterator[Tensor]:
     """The same of real pictures: middles of those whose numbers are given."""
     return (pictures.centre_crops(part) for part in which.split(BATCH))
-
-
-def numbered(pictures: Pictures, by_key: dict[str, str], names: Sequence[str]) -> Tensor:
-    """(n,) class numbers of the pictures, -1 for those that show none of the classes."""
-    numbers = {name: number for number, name in enumerate(names)}
-    return torch.tensor([numbers.get(by_key.get(Path(name).stem), -1) for name in pictures.names])
 
 
 def shared_out(
@@ -220,7 +215,7 @@ def scores(seen: Seen, compared: Tensor | slice, reference: Tensor, lists: Tenso
 
 
 def ablate(
-    generator: Generator, codec: Codec, lite0: Lite0, pictures: Pictures, by_key: dict[str, str], base: Settings,
+    generator: Generator, codec: Codec, lite0: Lite0, pictures: Pictures, table: dict[str, str] | None, base: Settings,
     samples: int, seed: int = 0, held_out: bool = False,
 ) -> dict[str, Any]:
     """Everything that ``ablation.json`` holds.
@@ -233,8 +228,8 @@ def ablate(
     if each * len(names) <= NEIGHBOURS:
         raise SystemExit(f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
                          f"{NEIGHBOURS + 1} in all" if names else f"{generator.name} has no names of classes")
-    known = numbered(pictures, by_key, names)
-    held = torch.tensor([is_held_out(name) for name in pictures.names]) if held_out else None
+    known = labels_of(pictures, table).numbers(names)
+    held = torch.tensor([is_held_out(key) for key in pictures.keys]) if held_out else None
     yardstick, reference = shared_out(known, len(names), held, each, seed)
     labels = asked(len(names), each)
     # Sets compare at equal numbers only: where there are few real pictures, as few samples are taken.
@@ -290,13 +285,13 @@ def main(arguments: list[str] | None = None) -> None:
     add("--generator", required=True, help="generator file with class names")
     add("--model", help="weight file of its tokenizer (default: the bundled one)")
     add("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards that it did not see")
-    add("--labels", type=Path, required=True, help="table of key and label, tab between")
+    add("--labels", type=Path, help="table of key and label (default: a picture's folder is its class)")
     add("--lite0", type=Path, required=True, help="EfficientNet-Lite0 weights (safetensors)")
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
     add("--samples", type=int, default=800, help="of each setting, as many of each class (default: %(default)s)")
     add("--temperature", type=float, default=base.temperature, help="of all settings (default: %(default)s)")
     add("--held-out", action="store_true", help="--data is what it was trained on: take as the reference what was held "
-        "out by name")
+        "out by key")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -306,13 +301,13 @@ def main(arguments: list[str] | None = None) -> None:
         generator = Generator.from_pretrained(options.generator, device=options.device, dtype="fp32")
         generator.check_fits(codec.weights)
         lite0 = Lite0(options.lite0).to(codec.device)
+        table = read_table(options.labels) if options.labels else None
     except TitokError as error:
         raise SystemExit(str(error)) from None
-    by_key = read_labels(options.labels)
     pictures = Pictures(options.data, codec.weights.config.image_size, device=codec.device)
     for problem in pictures.damaged:
         print(f"warning: {problem}", file=sys.stderr)
-    found = ablate(generator, codec, lite0, pictures, by_key, base, options.samples, options.seed, options.held_out)
+    found = ablate(generator, codec, lite0, pictures, table, base, options.samples, options.seed, options.held_out)
     names, protocol = generator.class_names, found["protocol"]
     if protocol["compared"] < protocol["samples"]:
         print(f"warning: there are {protocol['yardstick']} real pictures, so FD, precision and recall are of "

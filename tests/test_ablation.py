@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench import ablation, tables
-from bench.ablation import IMAGENET, SWEEPS, Seen, agreement, grid, lists_of, numbered, panels, plan, shared_out
+from bench.ablation import IMAGENET, SWEEPS, Seen, agreement, grid, lists_of, panels, plan, shared_out
 from bench.plots import HEIGHT, WIDTH, Panel, apart, round_steps, svg
 from tests.conftest import DATA
 from tests.test_features import lite0_state
@@ -136,13 +136,6 @@ def test_sets_share_no_picture():
     for too_few in (torch.tensor([0, 0, 0, 0, 1]), torch.tensor([-1, -1]), torch.tensor([0, 0, 0, 1, 1, 1])):
         with pytest.raises(SystemExit, match="too few labelled pictures"):
             shared_out(too_few, 2, None, 4, seed=0)
-
-
-def test_pictures_are_known_by_their_names():
-    class Two:
-        names = ("shard/a.webp", "b.jpg", "c.png")
-
-    assert numbered(Two(), {"a": "house", "b": "horse"}, NAMES).tolist() == [2, -1, -1]
 
 
 def test_grid_has_a_row_a_class(monkeypatch):
@@ -287,7 +280,7 @@ def test_the_table(found, monkeypatch, place):
 
 
 def test_pictures_that_training_held_out(place, tiny_path, monkeypatch, capsys):
-    monkeypatch.setattr(ablation, "is_held_out", lambda name: name[-5] in "34")
+    monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
     found = run(place, tiny_path, "--samples", "12", "--held-out", out="held")
     about = found["protocol"]
     assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (12, 9, 9, 6)

@@ -13,7 +13,7 @@ from PIL import Image
 from tests.test_stages import ROOT, same
 from tests.test_stages import SMALL as TOKENIZER
 from titokcodec import Generator, weights
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.maskgit import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
@@ -69,8 +69,8 @@ def tokenizer(tmp_path_factory):
 
 @pytest.fixture
 def train(photos, tokenizer, tmp_path):
-    def words(*more, steps=150, out="run", preset="small"):
-        return ["--data", photos, "--labels", photos / "labels.tsv", "--tokenizer", tokenizer, "--tokens", 8,
+    def words(*more, steps=150, out="run", preset="small", labels=photos / "labels.tsv"):
+        return ["--data", photos, *(["--labels", labels] if labels else []), "--tokenizer", tokenizer, "--tokens", 8,
                 "--out", tmp_path / out, "--device", "cpu", "--no-bf16", "--no-compile", "--preset", preset,
                 "--batch", 16, "--steps", steps, "--log-every", 1, "--variants", 1, "--dropout", 0, "--smoothing", 0,
                 "--label-drop", 0, "--rate", 3e-3, *more]  # fmt: skip
@@ -137,19 +137,82 @@ def test_ranks_draw_one_batch_between_them():
         tokens.Drawn(named, 8, 1, 0, 3)
 
 
-def test_one_picture_in_twenty_is_held_out_by_its_name():
-    names = [f"picture_{number:05}.webp" for number in range(20_000)]
-    held = {name for name in names if tokens.is_held_out(name)}
-    assert 0.045 < len(held) / len(names) < 0.055
-    assert all(tokens.is_held_out(name.replace(".webp", ".jpg")) for name in held)
+def test_one_picture_in_twenty_is_held_out_by_its_key():
+    keys = [f"picture_{number:05}" for number in range(20_000)]
+    held = {key for key in keys if tokens.is_held_out(key)}
+    assert 0.045 < len(held) / len(keys) < 0.055
+    assert {key for key in keys if tokens.is_held_out(f"cat/{key}")} != held
 
 
-def test_tables_that_are_none(tmp_path):
-    (tmp_path / "labels.tsv").write_text("name,class\na,b\n")
-    with pytest.raises(SystemExit, match="no table of key and label"):
-        tokens.read_labels(tmp_path / "labels.tsv")
-    with pytest.raises(SystemExit, match="no table of key and label"):
-        tokens.read_labels(tmp_path / "missing.tsv")
+@pytest.fixture
+def classes(tmp_path):
+    """A function that makes a folder of two classes, whose pictures have the same names, for a seed."""
+
+    def make(name, seed):
+        random = np.random.default_rng(seed)
+        for place in ("cat/0000.png", "cat/0001.png", "cup/0000.png", "cup/0001.png"):
+            path = tmp_path / name / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        return tmp_path / name
+
+    return make
+
+
+def test_folders_are_classes_and_told(train, classes, capsys):
+    folder = classes("a", 0)
+    train("--data", folder, "--val", folder, steps=2, labels=None)
+    assert train.stage.classes == ("cat", "cup") and train.stage.config.classes == 2
+    assert train.stage.rest[2].tolist() == [0, 0, 1, 1]
+    assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in capsys.readouterr().err
+    made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
+    assert made.class_names == ("cat", "cup")
+    train("--data", folder, "--no-labels", steps=1, labels=None, out="none")
+    assert train.stage.classes == () and train.stage.rest[2].tolist() == [-1] * 4
+
+
+def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(train, photos, tmp_path, capsys):
+    (tmp_path / "some.csv").write_text("p0,red\np9,blue\n")
+    train(steps=1, labels=tmp_path / "some.csv")
+    said = capsys.readouterr().err
+    assert "some.csv: 1 of 8 pictures have one of 1 labels; none for p1, p2, p3 and 4 more; no picture for p9" in said
+    (tmp_path / "none.csv").write_text("a,red\n")
+    with pytest.raises(TitokError, match="for none of the 8 pictures: their keys are like p0, the table's like a"):
+        train(steps=1, labels=tmp_path / "none.csv")
+
+
+def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
+    """Not for others of the same names."""
+    named, original = [], tokens.name
+    monkeypatch.setattr(tokens, "name", lambda *given: (named.append(1), original(*given))[1])
+    first, second = classes("a", 0), classes("b", 1)
+    tokenizer = train.out / "other.safetensors"
+    weights.save(tokenizer, TiTok(TOKENIZER), "other")
+
+    def said(*more, data=first):
+        capsys.readouterr()
+        train("--data", data, *more, steps=1, labels=None)
+        return [line for line in capsys.readouterr().err.splitlines() if "tokens" in line]
+
+    assert said() == said() == [] and len(named) == 1
+    assert said("--log-every", 5, "--rate", 1e-3) == [] and len(named) == 1
+    kept = train.stage.named(train.stage.pictures, 1)
+    file = train.out / "run" / "tokens.pt"
+    assert said(data=second) == [f"the tokens in {file} are of other pictures: they are made anew"]
+    assert not train.stage.named(train.stage.pictures, 1).equal(kept)
+    for words, other in ((("--seed", 3), "pictures and --seed"), (("--seed", 3, "--variants", 2), "--variants"),
+                         (("--seed", 3), "--variants"), (("--seed", 3, "--bf16"), "precision"),
+                         (("--seed", 3), "precision"),
+                         (("--seed", 3, "--tokenizer", tokenizer), "tokenizer")):  # fmt: skip
+        assert said(*words) == [f"the tokens in {file} are of other {other}: they are made anew"]
+    (first / "cat" / "0001.png").write_bytes((first / "cat" / "0000.png").read_bytes())
+    assert said("--seed", 3, "--tokenizer", tokenizer) == [
+        f"the tokens in {file} are of other pictures: they are made anew"]  # fmt: skip
+    for damage in (b"", b"PK", b"x" * 1000):
+        file.write_bytes(damage)
+        assert said() == [f"the tokens in {file} are damaged: they are made anew"]
+    torch.save({"of": "[]", "tokens": kept}, file)
+    assert said() == [f"the tokens in {file} are of an older version: they are made anew"]
 
 
 # ---- a tiny run --------------------------------------------------------------------------------------------------
@@ -255,9 +318,10 @@ def test_pictures_may_be_named_anew_for_every_batch(train):
     (("--tokens", 9), "has 2 to 8 tokens, not 9"),
     (("--stream",), "leave --stream out"),
     (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
+    (("--no-labels",), "--labels and --no-labels are both given"),
 ])
 def test_what_does_not_fit_is_said(train, more, said):
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises((SystemExit, TitokError), match=said):
         train(*more, steps=1)
 
 

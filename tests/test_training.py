@@ -77,6 +77,7 @@ def test_pictures_of_a_folder_in_order_without_the_broken_ones(folder):
     (folder / "deeper" / "9.PNG").write_bytes(png(tagged(9, 64, 64)))
     found = Pictures([folder], side=64)
     assert found.names == ["0.png", "1.png", "2.png", "5.png", "6.png", "7.png", "9.PNG"]
+    assert found.keys[-2:] == ["7", "deeper/9"]
     assert (len(found), found.skipped) == (7, 2)
     assert found.sizes.tolist()[:3] == [[64, 64], [64, 72], [64, 80]]
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import posixpath
 import sys
 import tarfile
 from collections import deque
@@ -27,6 +28,7 @@ from PIL import Image
 from torch import Tensor
 
 from titokcodec import images
+from training import progress
 
 SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
@@ -62,6 +64,7 @@ class Rejects:
         if self.tell and where not in self._told:
             self._told.add(where)
             rest = "the rest of it is left out" if name is None else "it is skipped, and so are all such"
+            progress.clear()
             print(f"warning: {line}; {rest}", file=sys.stderr, flush=True)
 
     def nothing_in(self, sources: Iterable[Path]) -> SystemExit:
@@ -140,6 +143,20 @@ def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[
         lost(path, None, f"not a whole tar file ({' '.join(str(error).split()) or type(error).__name__})")
 
 
+def key_of(where: str, name: str, folders: Iterable[Path]) -> str:
+    """What a picture goes by, given where ``read_files`` found it: its path without the suffix.
+
+    That is below the first of ``folders`` that it lies in, or the name alone if in none. In a shard it ends at the
+    first dot of its last part, as WebDataset has it.
+    """
+    if is_shard(where) and not os.path.isdir(where):
+        folder, base = posixpath.split(posixpath.normpath(name))
+        return posixpath.join(folder, base.partition(".")[0] or base)
+    path = Path(where, name)
+    inside = next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), Path(name))
+    return inside.with_suffix("").as_posix()
+
+
 def read_picture(data: bytes) -> np.ndarray | None:
     """The upright sRGB picture as (h, w, 3) uint8, just as the codec sees it; None if it is damaged or too large."""
     try:
@@ -166,18 +183,22 @@ def decode(data: bytes, side: int, largest: int | None = None) -> np.ndarray | N
 
 def _decoded(
     files: Iterable[tuple[str, str, bytes]], side: int, largest: int | None
-) -> Iterator[tuple[str, str, np.ndarray | None]]:
-    """Decodes in threads and in order, reading no further ahead than it must."""
+) -> Iterator[tuple[str, str, np.ndarray | None, bytes]]:
+    """Decodes in threads and in order, reading no further ahead than it must; with digests of the files' bytes."""
+
+    def decoded(data: bytes) -> tuple[np.ndarray | None, bytes]:
+        return decode(data, side, largest), hashlib.blake2b(data, digest_size=16).digest()
+
     waiting: deque = deque()
     with ThreadPoolExecutor() as pool:
         for where, name, data in files:
-            waiting.append((where, name, pool.submit(decode, data, side, largest)))
+            waiting.append((where, name, pool.submit(decoded, data)))
             if len(waiting) > AHEAD:
-                where, name, pixels = waiting.popleft()
-                yield where, name, pixels.result()
+                where, name, found = waiting.popleft()
+                yield where, name, *found.result()
         while waiting:
-            where, name, pixels = waiting.popleft()
-            yield where, name, pixels.result()
+            where, name, found = waiting.popleft()
+            yield where, name, *found.result()
 
 
 @dataclass(frozen=True)
@@ -273,6 +294,8 @@ class Pictures:
 
     Attributes:
         names: File names, in order.
+        keys: What tables of labels go by, see ``key_of``.
+        digest: Of their files' bytes, in order, and of the sizes they are held at: other pictures have another one.
         skipped: Files that could not be read as pictures.
         damaged: Shards that were not read to their end, each with the reason, one line each.
 
@@ -286,17 +309,24 @@ class Pictures:
     ) -> None:
         self.side, self.alike = side, not largest or largest <= side
         self.names: list[str] = []
-        rejects = Rejects()
+        self.keys: list[str] = []
+        rejects, seen = Rejects(), hashlib.blake2b(repr((side, largest)).encode(), digest_size=16)
         pieces: deque[Tensor] = deque()
         sizes = []
         files = islice(read_files(find(sources, rejects.add), rejects.add), limit)
-        for where, name, pixels in _decoded(files, side, largest):
-            if pixels is None:
-                rejects.add(where, name, "cannot be read as a picture")
-                continue
-            self.names.append(name)
-            pieces.append(torch.from_numpy(pixels.reshape(-1, 3)))
-            sizes.append(pixels.shape[:2])
+        folders = [source for source in sources if os.path.isdir(source)]
+        with progress.Progress("reading pictures") as shown:
+            for where, name, pixels, digest in _decoded(files, side, largest):
+                shown.add()
+                if pixels is None:
+                    rejects.add(where, name, "cannot be read as a picture")
+                    continue
+                self.names.append(name)
+                self.keys.append(key_of(where, name, folders))
+                seen.update(digest)
+                pieces.append(torch.from_numpy(pixels.reshape(-1, 3)))
+                sizes.append(pixels.shape[:2])
+        self.digest = seen.hexdigest()
         if not pieces:
             raise rejects.nothing_in(sources)
         self.skipped, self.damaged = rejects.skipped, rejects.damaged

@@ -1,18 +1,19 @@
 """Stage 3: a masked generator learns which tokens go together, and with which class (MaskGIT, Chang et al. 2022).
 
     python -m training.generator --data train/ --labels labels.tsv --minutes 20 --out runs/generator
+    python -m training.generator --data classes/ ...           # a folder for each class
     python -m training.generator --tokenizer l32.safetensors --preset generator_titok_l32 ...
 
 Pictures are named once by a frozen tokenizer, several times each; then a random share of tokens is masked, as many as
-the schedule says, and the model guesses them. One picture in twenty, chosen by its name, is held out unless --val is
-given. The best weights by held-out cross entropy lie in OUT/generator.safetensors at any moment, and a run that has not
-bettered them for --patience scores ends early.
+the schedule says, and the model guesses them. Classes are those of a table or, without one, of folders: see
+``labels.py``. One picture in twenty, chosen by its key, is held out unless --val is given. The best weights by held-out
+cross entropy lie in OUT/generator.safetensors at any moment, and a run that has not bettered them for --patience scores
+ends early.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -22,11 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec import generator_files, weights
+from titokcodec.errors import TitokError
 from titokcodec.models.maskgit import PRESETS, GeneratorConfig, make
 from titokcodec.sampling import SCHEDULES, mask_fraction
-from training import parallel, stage, tokens
+from training import parallel, progress, stage, tokens
 from training.data import Pictures, mix
-from training.engine import load_state, save_state
+from training.labels import Labels, labels_of, read_table
 from training.stage import Outcome, Stage
 
 DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
@@ -67,7 +69,10 @@ class GeneratorTraining(Stage):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--tokenizer", help="weight file whose tokens are learned (default: the bundled one)")
-        add("--labels", type=Path, help="table of key and label, tab between; without it no picture has a class")
+        add("--labels", type=Path, help="table of key and label (tsv, csv or json); a key is a picture's path below "
+            "--data or in its shard, without suffix (default: the folder a picture lies in is its class, if there are "
+            "two or more)")
+        add("--no-labels", action="store_true", help="no picture has a class, whatever folders there are")
         add("--tokens", type=int, help="tokens a picture (default: as the preset, or the fewest of a nested tokenizer)")
         add("--variants", type=int, default=8, help="namings of each picture, of crops and flips; 0: anew for every "
             "batch (default: %(default)s)")
@@ -80,15 +85,24 @@ class GeneratorTraining(Stage):
     def architecture(self) -> GeneratorConfig:
         """The preset, with the classes of the labels and the codes and tokens of the tokenizer."""
         options = self.options
+        if options.stream:
+            raise TitokError("a generator's pictures are named once and held: leave --stream out")
+        if options.labels and options.no_labels:
+            raise TitokError("--labels and --no-labels are both given: leave one out")
+        table = read_table(options.labels) if options.labels else {} if options.no_labels else None
         self.opened = weights.read(options.tokenizer)
         self.tokenizer = weights.build(self.opened).to(self.device)
-        self.by_key = tokens.read_labels(options.labels)
-        self.classes = tuple(sorted(set(self.by_key.values())))
         config, has = self.presets[options.preset], self.opened.config
         count = options.tokens or (has.min_tokens if options.preset == "default" else config.tokens)
         if not has.min_tokens <= count <= has.tokens:
             raise SystemExit(f"tokenizer {self.opened.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
                              "give another --tokenizer or --tokens")
+        self.table, self.pictures = table, Pictures(options.data, has.image_size, options.limit, self.device)
+        self.labels = self.labels_of(self.pictures)
+        self.classes = self.labels.classes
+        if options.labels and not self.classes:
+            raise TitokError(f"{options.labels} has a label for none of the {len(self.pictures)} pictures: their keys "
+                             f"are like {self.pictures.keys[0]}, the table's like {next(iter(table), 'nothing')}")
         self.best, self.waited = float("inf"), 0
         return replace(config, tokens=count, codes=has.codes, classes=len(self.classes) or config.classes)
 
@@ -105,18 +119,13 @@ class GeneratorTraining(Stage):
 
     def batches(self) -> tokens.Drawn | tokens.Live:
         """(B, K) tokens and (B,) labels."""
-        options = self.options
-        if options.stream:
-            raise SystemExit("a generator's pictures are named once and held: leave --stream out")
-        pictures = Pictures(options.data, self.opened.config.image_size, options.limit, self.device)
-        labels = self.labels_of(pictures)
-        held = torch.tensor([not options.val and tokens.is_held_out(name) for name in pictures.names])
+        options, pictures = self.options, self.pictures
+        labels = self.labels.numbers(self.classes).to(self.device)
+        held = torch.tensor([not options.val and tokens.is_held_out(key) for key in pictures.keys])
         held = held.to(self.device)
         if held.all():
             held = torch.zeros_like(held)
         self.rest = pictures, held.nonzero().flatten(), labels
-        if self.by_key and labels.max() < 0:
-            raise SystemExit(f"{options.labels} has none of the pictures: its keys are names without suffix")
         order = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
         if options.variants < 1:
             source = tokens.Live(self.name_pixels, pictures, (~held).nonzero().flatten(), labels, *order)
@@ -126,11 +135,12 @@ class GeneratorTraining(Stage):
         source.skipped, source.damaged = pictures.skipped, pictures.damaged
         return source
 
-    def labels_of(self, pictures: Pictures) -> Tensor:
-        """(n,) class numbers, -1 where the table has none."""
-        numbers = {label: number for number, label in enumerate(self.classes)}
-        labels = [self.by_key.get(Path(name).stem) for name in pictures.names]
-        return torch.tensor([numbers.get(label, -1) for label in labels], device=self.device)
+    def labels_of(self, pictures: Pictures) -> Labels:
+        """The labels of the table or of the folders, as the options say; tells how many there are."""
+        found = labels_of(pictures, self.table)
+        if found.classes or self.options.labels:
+            progress.say(f"{self.options.labels or 'folders as classes'}: {found}")
+        return found
 
     @torch.no_grad()
     def name_pixels(self, pixels: Tensor) -> Tensor:
@@ -141,22 +151,24 @@ class GeneratorTraining(Stage):
     def named(self, pictures: Pictures, variants: int) -> Tensor:
         """(variants, n, K) int32; what the first rank found lies in OUT for the others, and for a resumed run."""
         file = self.options.out / "tokens.pt"
-        made_of = json.dumps([self.opened.fingerprint.hex(), self.config.tokens, variants, self.options.seed,
-                              mix(*pictures.names)])  # fmt: skip
-        known = load_state(file, torch.device("cpu")) if file.exists() else {}
-        if known.get("of") != made_of and parallel.rank() == 0:
-            found = tokens.name(self.name_pixels, pictures, variants, self.options.seed)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            save_state(file, {"of": made_of, "tokens": found})
+        of = {"pictures": pictures.digest, "tokenizer": self.opened.fingerprint.hex(), "--tokens": self.config.tokens,
+              "--variants": variants, "--seed": self.options.seed, "precision": str(self.dtype)}  # fmt: skip
+        if parallel.rank() == 0:
+            found, reason = tokens.kept(file, of)
+            if found is None:
+                if reason:
+                    progress.say(f"the tokens in {file} are {reason}: they are made anew")
+                tokens.keep(file, tokens.name(self.name_pixels, pictures, variants, self.options.seed), of)
         parallel.wait()
-        return load_state(file, torch.device("cpu"))["tokens"]
+        return tokens.kept(file, of)[0]
 
     def held_out(self) -> tokens.Named | None:
         """Middles of the pictures that are held out, or of those of --val."""
         pictures, which, labels = self.rest
         if self.options.val:
             pictures = Pictures(self.options.val, pictures.side, self.options.val_limit, self.device)
-            which, labels = torch.arange(len(pictures), device=self.device), self.labels_of(pictures)
+            labels = self.labels_of(pictures).numbers(self.classes).to(self.device)
+            which = torch.arange(len(pictures), device=self.device)
         which = which[: self.options.val_limit]
         if not len(which):
             return None

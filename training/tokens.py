@@ -1,12 +1,11 @@
 """Pictures as tokens: a set that a tokenizer has named once, so that a generator's training never sees a pixel.
 
 Every picture is named several times, from its middle and from random crops, half of them flipped, as the published
-pre-tokenization does with ten crops. Labels come from a table beside the pictures.
+pre-tokenization does with ten crops. What was named is kept in a file, with all that it depends on.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,31 +15,17 @@ import torch
 from torch import Tensor
 
 from training.data import Pictures, Repeatable, mix
+from training.engine import load_state, save_state
+from training.progress import Progress
 
 Encode = Callable[[Tensor], Tensor]
 """(B, 3, side, side) pixels in [0, 1] -> (B, K) int64 tokens."""
-HELD_OUT = 20  # one picture in so many, chosen by its name, is kept for scores
+HELD_OUT = 20  # one picture in so many, chosen by its key, is kept for scores
 
 
-def read_labels(path: Path | None) -> dict[str, str]:
-    """Class by picture, from a table of two columns, ``key`` and ``label``, with tabs between them.
-
-    Raises:
-        SystemExit: it cannot be read as such a table.
-    """
-    if path is None:
-        return {}
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        return {row["key"]: row["label"] for row in rows if row["label"]}
-    except (OSError, KeyError, UnicodeDecodeError, csv.Error) as error:
-        raise SystemExit(f"{path} is no table of key and label, with a tab between: {error}") from None
-
-
-def is_held_out(name: str) -> bool:
-    """Whether a picture is for scores alone: its name says, so that it is the same for every order and subset."""
-    return int.from_bytes(hashlib.blake2b(Path(name).stem.encode(), digest_size=4).digest(), "big") % HELD_OUT == 0
+def is_held_out(key: str) -> bool:
+    """Whether a picture is for scores alone: its key says, so that it is the same for every order and subset."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % HELD_OUT == 0
 
 
 @dataclass
@@ -66,15 +51,38 @@ def name(encode: Encode, pictures: Pictures, variants: int, seed: int = 0, batch
     whole = torch.arange(len(pictures), device=pictures.pixels.device)
     chance = torch.Generator(pictures.pixels.device)
     found = []
-    for variant in range(variants):
-        for which in whole.split(batch):
-            if variant == 0:
-                pixels = pictures.centre_crops(which)
-            else:
-                chance.manual_seed(mix(seed, variant, int(which[0])))
-                pixels = pictures.crops(which, *pictures.windows(which, chance))
-            found.append(encode(pixels).to(torch.int32).cpu())
+    with Progress("naming tokens", variants * len(pictures), "crops") as shown:
+        for variant in range(variants):
+            for which in whole.split(batch):
+                if variant == 0:
+                    pixels = pictures.centre_crops(which)
+                else:
+                    chance.manual_seed(mix(seed, variant, int(which[0])))
+                    pixels = pictures.crops(which, *pictures.windows(which, chance))
+                found.append(encode(pixels).to(torch.int32).cpu())
+                shown.add(len(which))
     return torch.cat(found).view(variants, len(pictures), -1)
+
+
+def keep(file: Path, found: Tensor, of: dict[str, object]) -> None:
+    """Leave tokens in a file, with what they depend on: plain values, by what people call them."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_state(file, {"of": of, "tokens": found})
+
+
+def kept(file: Path, of: dict[str, object]) -> tuple[Tensor | None, str]:
+    """The tokens that ``keep`` left there of the very same, else None; and what speaks against those that lie there."""
+    if not file.exists():
+        return None, ""
+    try:
+        state = load_state(file, torch.device("cpu"))
+        before, found = state["of"], state["tokens"]
+    except Exception:  # of a dozen types; tokens can be made anew
+        return None, "damaged"
+    if not isinstance(before, dict):
+        return None, "of an older version"
+    other = [name for name, value in of.items() if before.get(name) != value]
+    return (None, f"of other {' and '.join(other)}") if other else (found, "")
 
 
 class Drawn(Repeatable):
