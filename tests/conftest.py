@@ -56,6 +56,23 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
 
 
 @pytest.fixture
+def chatty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phases say how far they are at every turn, however short they are."""
+    from training import progress
+
+    monkeypatch.setattr(progress, "FIRST", -1.0)
+    monkeypatch.setattr(progress, "LOG", 0.0)
+
+
+@pytest.fixture
+def hushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Phases say nothing, however long they take."""
+    from training import progress
+
+    monkeypatch.setattr(progress, "FIRST", float("inf"))
+
+
+@pytest.fixture
 def smooth() -> np.ndarray:
     """A colourful 300 x 420 ramp as uint8 RGB."""
     y, x = np.mgrid[0:300, 0:420]

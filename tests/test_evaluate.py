@@ -85,14 +85,14 @@ def test_command_leaves_out_what_it_has_no_weights_for(folder, tiny_path, capsys
     assert len(text.splitlines()) == len(PLAIN) + 2, "a list lies on one line"
 
 
-def test_a_weight_file_without_tables_has_sizes_too(folder, tiny_path, tmp_path, capsys):
+def test_a_weight_file_without_tables_has_sizes_too(folder, tiny_path, tmp_path, capsys, hushed):
     weights.save(tmp_path / "plain.safetensors", weights.load_model(tiny_path), "plain")
     evaluate.main([str(tmp_path / "plain.safetensors"), "--data", str(folder), "--device", "cpu"])
     out, err = capsys.readouterr()
     assert json.loads(out).keys() == PLAIN and not err
 
 
-def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkeypatch, capsys):
+def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkeypatch, capsys, hushed):
     monkeypatch.setitem(sys.modules, "constriction", None)  # without it tables code nothing
     monkeypatch.setattr(tables, "coder", tables.coder.__wrapped__)
     monkeypatch.setattr(rangecoder, "coder", tables.coder)
@@ -105,6 +105,15 @@ def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkey
     assert len(err.splitlines()) == 1 and err.startswith("warning: no sizes of files: ") and "constriction" in err
     with Image.open(sheet) as drawn:
         assert drawn.size == (MARGIN + 3 * 256, (1 + len(RATES)) * 256), "no thumbnails of as many bytes"
+
+
+def test_scoring_says_how_far_it_is(folder, tiny_path, chatty, capsys):
+    evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--effort", "1"])
+    out, err = capsys.readouterr()
+    assert json.loads(out).keys() == PLAIN, "standard output has the scores alone"
+    for phase in ("reading pictures: 3 pictures", "searching tokens: 3 of 3 pictures", "scoring: 3 of 3 pictures",
+                  "writing files: 3 of 3 pictures"):  # fmt: skip
+        assert f"{phase}, " in err
 
 
 def test_effort_is_that_of_compressing_unless_another_is_asked_for(full, folder, tiny_path, capsys):

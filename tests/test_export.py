@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -126,10 +127,12 @@ def early(tiny_path, tmp_path):
     return tmp_path / "early.safetensors"
 
 
-def test_a_weight_file_gets_tables_and_int8_later(early, tmp_path, photo, capsys):
+def test_a_weight_file_gets_tables_and_int8_later(early, tmp_path, photo, capsys, chatty):
     out = tmp_path / "late.safetensors"
     main([str(early), str(out), "--name", "late", "--data", str(DATA), "--device", "cpu"])
-    told = json.loads(capsys.readouterr().out)
+    out_text, err = capsys.readouterr()
+    told = json.loads(out_text)
+    assert re.search(r"counting codes: (\d+) of \1 pictures, ", err)
     opened = weights.read(out)
     assert opened.tables and opened.name == "late" and told["fingerprint"] == opened.fingerprint.hex()
     assert told["bits"]["each"] < told["bits"]["packed"] == 6

@@ -54,10 +54,10 @@ def test_a_log_has_a_line_now_and_then(screen, wait):
             wait(1)
             shown.add(20)
     assert screen.lines == [
-        "naming tokens: 200 of 2,000 crops, 20 a second, 1:30 left",
-        "naming tokens: 800 of 2,000 crops, 20 a second, 1:00 left",
-        "naming tokens: 1,400 of 2,000 crops, 20 a second, 0:30 left",
-        "naming tokens: 2,000 of 2,000 crops, 20 a second, 0:00 left", "",
+        "naming tokens: 200 of 2,000 crops, 20/s, 1:30 left",
+        "naming tokens: 800 of 2,000 crops, 20/s, 1:00 left",
+        "naming tokens: 1,400 of 2,000 crops, 20/s, 0:30 left",
+        "naming tokens: 2,000 of 2,000 crops, 20/s, 0:00 left", "",
     ]  # fmt: skip
 
 
@@ -67,12 +67,12 @@ def test_a_terminal_has_one_line_that_rewrites_itself_and_is_gone_in_the_end(scr
         for _ in range(30):
             wait(0.5)
             shown.add(4)
-        assert screen.lines == ["reading pictures: 120 pictures, 8 a second"]
-        assert screen.getvalue().count("\r") == 15, "one a second"
+        assert screen.lines == ["reading pictures: 120 pictures, 8/s"]
+        assert screen.getvalue().count("\r") == 15, "one/s"
         progress.say("a line that stays")
         wait(1)
         shown.add(4)
-        assert screen.lines == ["a line that stays", "reading pictures: 124 pictures, 7.75 a second"]
+        assert screen.lines == ["a line that stays", "reading pictures: 124 pictures, 7.75/s"]
     assert screen.lines == ["a line that stays", ""]
     monkeypatch.setenv("COLUMNS", "20")
     with pytest.raises(KeyboardInterrupt), Progress("reading pictures") as shown:
@@ -137,8 +137,8 @@ def updates(wait, seconds, budget, batch=64, steps=None, first=0, last=10**9):
 def test_a_run_in_which_few_updates_fit_says_so_after_the_first_one_and_what_to_do(screen, wait):
     updates(wait, 20, 180)
     assert screen.lines[0] == "single: 9 steps fit in 3 minutes at batch 64; try --batch 8"
-    assert screen.lines[1] == "single: step 1, 11%, 0.05 steps or 3.2 pictures a second, loss 0.5, 2:40 left"
-    assert screen.lines[2] == "single: step 3, 33%, 0.05 steps or 3.2 pictures a second, loss 0.25, 2:00 left"
+    assert screen.lines[1] == "single: step 1, 11%, 2:40 left, loss 0.5, 0.05 steps/s, 3.2 pictures/s"
+    assert screen.lines[2] == "single: step 3, 33%, 2:00 left, loss 0.25, 0.05 steps/s, 3.2 pictures/s"
     assert screen.lines[-2:] == ["single: 9 steps in 3 minutes, loss 0.5", ""]
 
 
@@ -161,10 +161,19 @@ def test_a_run_with_room_for_many_says_how_many_and_one_of_steps_how_long_it_tak
     assert screen.lines[2] == "single: 20,000 steps at batch 64 take about 11 hours"
 
 
+def test_a_slow_first_update_is_not_taken_for_the_pace(screen, wait):
+    shown, spent = Updates("single", 64), 0
+    for step, seconds in enumerate((4, 1, 1, 1, 1, 1)):
+        shown.at(step, spent / 104)
+        wait(seconds)
+        spent += seconds
+    assert screen.lines[0] == "single: 101 steps fit in 104 seconds at batch 64"
+
+
 def test_a_resumed_run_counts_what_is_left(screen, wait):
     updates(wait, 2, 1e12, steps=1000, first=900, last=940)
     assert screen.lines[0] == "single: 100 steps at batch 64 take about 3.3 minutes"
-    assert screen.lines[1] == "single: step 905, 90%, 0.5 steps or 32 pictures a second, loss 0.001104, 3:10 left"
+    assert screen.lines[1] == "single: step 905, 90%, 3:10 left, loss 0.001104, 0.5 steps/s, 32 pictures/s"
     assert screen.lines[-2] == "single: 40 steps in 80 seconds, loss 0.5"
 
 

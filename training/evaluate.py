@@ -24,6 +24,8 @@ from titokcodec import Codec, TitokError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from titokcodec.similarity import ssim
+from training import progress
+from training.command import whole
 from training.data import Pictures
 from training.features import Lite0
 from training.inception import Inception
@@ -73,7 +75,7 @@ def measure(
     sums: dict[str, float] = {}
     features: dict[str, list[Tensor]] = {}
     seen_tokens = []
-    for which in torch.arange(total).split(batch):
+    for which in progress.batches("scoring", total, batch):
         pixels = pictures.centre_crops(which)
         rows = model.encode(pixels) if tokens is None else tokens[which]
         seen_tokens.append(rows)
@@ -119,7 +121,7 @@ def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
 
 def tokens_of(codec: Codec, pictures: Pictures, effort: int, batch: int = 16) -> Tensor:
     """(pictures, K) tokens of the centre crops, as files hold them that are made with this effort."""
-    parts = torch.arange(len(pictures)).split(batch)
+    parts = progress.batches("searching tokens" if effort else "encoding", len(pictures), batch)
     return torch.cat([codec.encode(pictures.centre_crops(which), effort=effort) for which in parts])
 
 
@@ -145,7 +147,11 @@ def report_sheet(
 
 def file_sizes(codec: Codec, tokens: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
     """For every K of ``counts`` the bytes of each picture's whole file."""
-    return {count: [len(codec.write(row[None, :count])) for row in tokens] for count in counts}
+    sizes: dict[int, list[int]] = {count: [] for count in counts}
+    for which in progress.batches("writing files", len(tokens), 1):
+        for count, found in sizes.items():
+            found.append(len(codec.write(tokens[which, :count])))
+    return sizes
 
 
 def summary(sizes: dict[int, list[int]]) -> dict[str, float]:
@@ -206,7 +212,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
     parser.add_argument("--effort", type=int, help="steps of the search for tokens (default: as when compressing)")
-    parser.add_argument("--limit", type=int, help="score the first pictures only")
+    parser.add_argument("--limit", type=whole(1), help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
     parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
     options = parser.parse_args(arguments)

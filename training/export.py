@@ -38,6 +38,8 @@ from titokcodec.errors import TitokError
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.tables import FrequencyTables
+from training import progress
+from training.command import whole
 from training.data import Pictures
 from training.engine import load_checkpoint
 
@@ -60,7 +62,7 @@ def load_averaged(path: Path) -> TiTok:
 @torch.no_grad()
 def tokenize(model: TiTok, pictures: Pictures, batch: int = 32) -> np.ndarray:
     """(pictures, K) tokens of the centre crops. Model and pictures are on one device."""
-    parts = torch.arange(len(pictures)).split(batch)
+    parts = progress.batches("counting codes", len(pictures), batch)
     return torch.cat([model.encode(pictures.centre_crops(which)).cpu() for which in parts]).numpy()
 
 
@@ -166,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="what the model is to be called")
     parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables, "
                         "not even those of a weight file that has some")
-    parser.add_argument("--limit", type=int, help="count on the first pictures only")
+    parser.add_argument("--limit", type=whole(1), help="count on the first pictures only")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where pictures are "
                         "encoded to count their codes (default: %(default)s)")
     parser.add_argument("--blend", nargs=2, metavar=("OTHER", "SHARE"), help="take a share, 0 to 1, of the decoder of "

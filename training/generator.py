@@ -165,14 +165,15 @@ class GeneratorTraining(Stage):
     def held_out(self) -> tokens.Named | None:
         """Middles of the pictures that are held out, or of those of --val."""
         pictures, which, labels = self.rest
-        if self.options.val:
+        if self.options.val and self.options.val_limit:
             pictures = Pictures(self.options.val, pictures.side, self.options.val_limit, self.device)
             labels = self.labels_of(pictures).numbers(self.classes).to(self.device)
             which = torch.arange(len(pictures), device=self.device)
         which = which[: self.options.val_limit]
         if not len(which):
             return None
-        parts = [self.name_pixels(pictures.centre_crops(part)) for part in which.split(32)]
+        shares = progress.batches("naming tokens of held-out pictures", len(which), 32)
+        parts = [self.name_pixels(pictures.centre_crops(which[share.to(self.device)])) for share in shares]
         return tokens.Named(torch.cat(parts)[None], labels[which])
 
     # ---- a step -------------------------------------------------------------------------------------------------
@@ -199,9 +200,10 @@ class GeneratorTraining(Stage):
         target, labels = val.tokens[0].long(), val.labels
         chance = torch.Generator(self.device).manual_seed(0)
         total, right, count = 0.0, 0, 0
-        for _ in range(DRAWS):
+        for draw in range(DRAWS):
             masks = draw_masks(tuple(target.shape), self.options.schedule, chance)
-            for rows in torch.arange(len(target), device=self.device).split(64):
+            for rows in progress.batches(f"scoring, draw {draw + 1} of {DRAWS}", len(target), 64):
+                rows = rows.to(self.device)
                 with self.autocast():
                     shown = target[rows].masked_fill(masks[rows], self.config.mask_id)
                     logits = self.ema.model(shown, labels[rows]).float()[masks[rows]]

@@ -11,8 +11,11 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from training import parallel
@@ -21,6 +24,7 @@ TERMINAL = 1.0  # seconds between lines on a terminal
 LOG = 30.0  # and in a log, where
 FIRST = 10.0  # the first one comes after so many: phases that are shorter say nothing
 FEW = 64  # updates; in fewer a run learns next to nothing
+MEASURED = 4  # updates, the first one included, that a forecast is made from, unless they take long
 SMALL = 4  # pictures; nobody is advised to take smaller batches
 
 _shown = False  # whether a line is on the terminal that is to be rewritten
@@ -89,7 +93,23 @@ class Progress(Line):
         rate = max(self.done, 1) / (now - self.began)
         of = "" if self.total is None else f" of {self.total:,}"
         left = "" if self.total is None else f", {clock((self.total - self.done) / rate)} left"
-        self.show(f"{self.phase}: {self.done:,}{of} {self.unit}, {rate:.3g} a second{left}", now)
+        self.show(f"{self.phase}: {self.done:,}{of} {self.unit}, {rate:.3g}/s{left}", now)
+
+
+def batches(phase: str, count: int, size: int, unit: str = "pictures") -> Iterator[Tensor]:
+    """(size,) int64 numbers, the next of ``count`` each time, for a phase that takes so many at once."""
+    with Progress(phase, count, unit) as shown:
+        for which in torch.arange(count).split(size):
+            yield which
+            shown.add(len(which))
+
+
+class Mark(NamedTuple):
+    """A moment of a run: updates made, share of the budget used up, seconds by the clock."""
+
+    step: int
+    share: float
+    time: float
 
 
 class Updates(Line):
@@ -104,39 +124,44 @@ class Updates(Line):
     def __init__(self, name: str, batch: int, steps: int | None = None) -> None:
         super().__init__()
         self.name, self.batch, self.steps = name, batch, steps
-        self.first: tuple[int, float] | None = None  # step and share that the run began with
+        self.marks: list[Mark] = []  # where the run began, and after its first update, which is slower than others
         self.foretold = False
 
     def at(self, step: int, share: float, loss: Tensor | None = None) -> None:
         """So many updates were made, and this share of the budget is used up, 0 to 1."""
-        self.first = self.first or (step, share)
         now = time.monotonic()
-        if not self.foretold and (step >= self.first[0] + 3 or (step > self.first[0] and now > self.began + FIRST / 2)):
+        if len(self.marks) < 2:
+            self.marks.append(Mark(step, share, now))
+        made = step - self.marks[0].step
+        if not self.foretold and made and (made >= MEASURED or now > self.began + FIRST / 2):
             self.foretold = True
-            if line := self.forecast(step, share, now - self.began):
+            if line := self.forecast(Mark(step, share, now)):
                 say(f"{self.name}: {line}")
-        if now < self.due or step == self.first[0]:
+        if now < self.due or not made:
             return
-        pace = (step - self.first[0]) / (now - self.began)
-        line = f"{self.name}: step {step:,}, {share:.0%}, {pace:.3g} steps or {pace * self.batch:.3g} pictures a second"
+        since = self.since(step)
+        pace = (step - since.step) / (now - since.time)
+        left = (now - since.time) * (1 - share) / max(share - since.share, 1e-9)
+        line = f"{self.name}: step {step:,}, {share:.0%}, {clock(left)} left"
         line += f", loss {loss.item():.4g}" if loss is not None else ""
-        self.show(f"{line}, {clock(self.whole(share, now - self.began) * (1 - share))} left", now)
+        self.show(f"{line}, {pace:.3g} steps/s, {pace * self.batch:.3g} pictures/s", now)
 
-    def forecast(self, step: int, share: float, seconds: float) -> str:
-        """How many updates the budget allows, or how long they take, judged by the ``seconds`` of those until now."""
-        before, used = self.first
-        if share <= used:
+    def since(self, step: int) -> Mark:
+        """What to measure the pace from."""
+        return self.marks[-1] if step > self.marks[-1].step else self.marks[0]
+
+    def forecast(self, now: Mark) -> str:
+        """How many updates the budget allows or, if it is of updates, how long they take, judged by those until now."""
+        begin, since = self.marks[0], self.since(now.step)
+        if now.share <= since.share:
             return ""
-        left = self.whole(share, seconds) * (1 - used)
-        if self.steps and share == step / self.steps:
-            return f"{self.steps - before:,} steps at batch {self.batch} take about {words(left)}"
-        fit = round((step - before) * (1 - used) / (share - used))
-        line = f"{fit:,} {'step fits' if fit == 1 else 'steps fit'} in {words(left)} at batch {self.batch}"
-        return line if before + fit >= FEW else f"{line}; {self.advice(fit)}"
-
-    def whole(self, share: float, seconds: float) -> float:
-        """Seconds that the whole budget takes, if so many were spent since the run began on what is used by now."""
-        return seconds / max(share - self.first[1], 1e-9)
+        more = (1 - since.share) / (now.share - since.share)
+        span = words(since.time - begin.time + (now.time - since.time) * more)
+        if self.steps and now.share == now.step / self.steps:
+            return f"{self.steps - begin.step:,} steps at batch {self.batch} take about {span}"
+        fit = since.step - begin.step + round((now.step - since.step) * more)
+        line = f"{fit:,} {'step fits' if fit == 1 else 'steps fit'} in {span} at batch {self.batch}"
+        return line if begin.step + fit >= FEW else f"{line}; {self.advice(fit)}"
 
     def advice(self, fit: int) -> str:
         """What to do if so few updates fit: the largest power of two, times the ranks, of which there are enough."""
@@ -148,9 +173,10 @@ class Updates(Line):
     def close(self, step: int, loss: Tensor | None = None) -> None:
         """The last update was made."""
         clear()
-        if self.first and step > self.first[0]:
+        made = step - self.marks[0].step if self.marks else 0
+        if made:
             last = f", loss {loss.item():.4g}" if loss is not None else ""
-            say(f"{self.name}: {step - self.first[0]:,} steps in {words(time.monotonic() - self.began)}{last}")
+            say(f"{self.name}: {made:,} steps in {words(time.monotonic() - self.began)}{last}")
 
 
 def clock(seconds: float) -> str:

@@ -15,9 +15,8 @@ from torch import Tensor
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps, search
 from training.data import Held, Repeatable
+from training.progress import Progress
 from training.streaming import Stream
-
-PATIENCE = 10.0  # seconds between lines that say how far the search is
 
 
 class Searched(Repeatable):
@@ -39,19 +38,18 @@ class Searched(Repeatable):
         self, source: Held | Stream, model: TiTok, count: int, autocast: AbstractContextManager,
         until: float | None, *order: int,
     ) -> None:
-        parts, said = [], time.monotonic()
+        parts = []
         training, steps = model.training, default_steps(model.config, 1)
         model.eval()
-        with autocast:
-            for number in range(-(-count // order[0])):
+        batches = -(-count // order[0])
+        with autocast, Progress("searching tokens", batches * order[0], "crops") as shown:
+            for number in range(batches):
                 crops = source.batch(-1 - number if isinstance(source, Held) else number)  # unlike those of any step
                 tokens = search(model, crops, model.config.tokens, steps)
                 parts.append((crops.mul(255).round_().byte(), tokens.to(torch.int32)))
+                shown.add(order[0])
                 if until is not None and time.time() > until:
                     break
-                if time.monotonic() > said + PATIENCE:
-                    print(f"searched: {(number + 1) * order[0]} of {count} crops", flush=True)
-                    said = time.monotonic()
         model.train(training)
         self.crops, self.tokens = (torch.cat(part) for part in zip(*parts, strict=True))
         super().__init__(self.crops.device, *order)

@@ -27,6 +27,7 @@ from training import stage
 from training.data import Held, Pictures
 from training.evaluate import first_pictures, rates, score
 from training.prefixes import CYCLE, draw_prefixes, prefix_lengths
+from training.progress import Progress
 from training.stage import Outcome, Stage
 from training.starts import start_in_2d, start_linear
 from training.streaming import Stream
@@ -117,9 +118,12 @@ class Single(Stage):
         these are smoother than what will be compressed, and leave the last tokens without components."""
         source = self.batches()
         count = min(STATISTICS, VIEWS * (source.pictures or STATISTICS))
-        for number in range(-(-count // self.hyper.batch)):
-            batch = source.batch(-1 - number if isinstance(source, Held) else number)
-            yield F.avg_pool2d(batch, batch.shape[-1] // SIDE)
+        batches = -(-count // self.hyper.batch)
+        with Progress("linear start: statistics", batches * self.hyper.batch, "crops") as shown:
+            for number in range(batches):
+                batch = source.batch(-1 - number if isinstance(source, Held) else number)
+                yield F.avg_pool2d(batch, batch.shape[-1] // SIDE)
+                shown.add(self.hyper.batch)
 
     def batches(self) -> Held | Stream:
         """Opened once: the start reads pictures too."""

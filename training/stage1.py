@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from titokcodec.models.config import PROXY_CODES, TiTokConfig
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
-from training import proxies, stage
+from training import progress, proxies, stage
 from training.data import Pictures
 from training.prefixes import draw_prefixes, prefix_lengths
 from training.single import Single
@@ -115,7 +115,7 @@ class Stage1(Single):
         """Cross entropy and top-1 of the proxy codes at full length, and the codebook's use."""
         model, total = self.ema.model, len(val)
         entropy, hits, used = 0.0, 0.0, torch.zeros(self.config.codes, dtype=torch.bool, device=self.device)
-        for which in torch.arange(total).split(16):
+        for which in progress.batches("scoring", total, 16):
             pixels = val.centre_crops(which)
             tokens, target = model.encode(pixels), self.targets(pixels)
             used[tokens.flatten()] = True

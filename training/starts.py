@@ -20,6 +20,8 @@ from torch import Tensor
 from titokcodec.models.linear import LOW, SIDE, Spectrum
 from titokcodec.models.quantizer import nearest_weighted
 from titokcodec.models.tokenizer import TiTok
+from training import progress
+from training.progress import Progress
 
 MEAN_PIXEL = 0.45  # of photographs
 _PLASTIC = 1.32471795724474602596  # real root of x^3 = x + 1
@@ -81,7 +83,7 @@ REMAINDERS = {"cpu": 1 << 14, "cuda": 1 << 16}  # pictures that say what tokens 
 
 
 @torch.no_grad()
-def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], None] = print) -> None:
+def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], None] = progress.say) -> None:
     """Set the linear paths and codebooks of ``model`` in place, so that it compresses before it has learned anything.
 
     Args:
@@ -115,17 +117,19 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
     left = (coefficients[order[: REMAINDERS.get(device, 1 << 14)]] - mean.float()) @ basis.float()
     new = torch.ones(left.shape[1], dtype=torch.bool, device=left.device)  # components that nothing was said of yet
     share = config.tokens // config.codebooks
-    for book in range(config.codebooks):
-        variance = left.double().square().mean(0)
-        place, scale = _allocate(variance, share, config.code_width, math.log2(config.codes), floor)
-        used = scale > 0
-        latents = left[:, place.flatten()].view(-1, *place.shape) / scale.clamp_min(1e-30) * used
-        codes = _start_codes(latents[: max(SAMPLED.get(device, 1 << 16) // share, 1)], scale, config.codes, chance)
-        _set_codebook(model, book, codes, place, scale, new[place] & used)
-        for few, part in zip(latents.split(1024), left.split(1024), strict=True):
-            told = codes[nearest_weighted(few, scale.square(), codes)] * scale
-            part.index_add_(1, place.flatten(), -told.flatten(1))
-        new[place[used]] = False
+    with Progress("linear start: k-means", config.codebooks * KMEANS, "rounds") as shown:
+        for book in range(config.codebooks):
+            variance = left.double().square().mean(0)
+            place, scale = _allocate(variance, share, config.code_width, math.log2(config.codes), floor)
+            used = scale > 0
+            latents = left[:, place.flatten()].view(-1, *place.shape) / scale.clamp_min(1e-30) * used
+            sampled = latents[: max(SAMPLED.get(device, 1 << 16) // share, 1)]
+            codes = _start_codes(sampled, scale, config.codes, chance, shown)
+            _set_codebook(model, book, codes, place, scale, new[place] & used)
+            for few, part in zip(latents.split(1024), left.split(1024), strict=True):
+                told = codes[nearest_weighted(few, scale.square(), codes)] * scale
+                part.index_add_(1, place.flatten(), -told.flatten(1))
+            new[place[used]] = False
     say(f"linear start: {int((~new).sum())} components, {config.codebooks} codebooks of {config.codes} codes")
 
 
@@ -190,7 +194,9 @@ def _allocate(
     return place, scale
 
 
-def _start_codes(latents: Tensor, scale: Tensor, count: int, chance: torch.Generator) -> Tensor:
+def _start_codes(
+    latents: Tensor, scale: Tensor, count: int, chance: torch.Generator, shown: Progress | None = None
+) -> Tensor:
     """(count, d) codes for latents (n, K, d) of positions whose entries have deviations (K, d) in the picture.
 
     Positions use different numbers of entries and weigh them differently: codes are nearest, and means are taken, by
@@ -200,11 +206,13 @@ def _start_codes(latents: Tensor, scale: Tensor, count: int, chance: torch.Gener
     # Entries that a position lacks are filled with what they would be, so that every code starts complete.
     noise = torch.randn(latents.shape, generator=chance, device=latents.device)
     filled = torch.where(scale > 0, latents, noise).flatten(0, 1)
-    return _kmeans(filled, worth, count, chance)
+    return _kmeans(filled, worth, count, chance, shown)
 
 
-def _kmeans(points: Tensor, worth: Tensor, count: int, chance: torch.Generator) -> Tensor:
-    """(n, d) points, each with its own weights (n, d) of entries -> (count, d) codes."""
+def _kmeans(
+    points: Tensor, worth: Tensor, count: int, chance: torch.Generator, shown: Progress | None = None
+) -> Tensor:
+    """(n, d) points, each with its own weights (n, d) of entries -> (count, d) codes; rounds are ``shown``."""
     codes = points[torch.randperm(len(points), generator=chance, device=points.device)[:count]].clone()
     if len(codes) < count:  # fewer points than codes: some stand twice, slightly apart
         more = torch.randn(count - len(codes), points.shape[1], generator=chance, device=points.device)
@@ -215,4 +223,6 @@ def _kmeans(points: Tensor, worth: Tensor, count: int, chance: torch.Generator) 
         total = torch.zeros_like(codes).index_add_(0, near, points * worth)
         mass = torch.zeros_like(codes).index_add_(0, near, worth)
         codes = torch.where(mass > 0, total / mass.clamp_min(1e-12), codes)
+        if shown:
+            shown.add()
     return codes

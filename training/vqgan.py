@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from titokcodec.models import vqgan
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
-from training import proxies, stage
+from training import progress, proxies, stage
 from training.data import Pictures
 from training.metrics import psnr
 from training.stage import Outcome, Stage
@@ -76,7 +76,7 @@ class ProxyTokenizer(Stage):
         """PSNR, LPIPS and use of the codebook."""
         model, total, sums = self.ema.model, len(val), {"psnr": 0.0}
         used = torch.zeros(self.config.codes, dtype=torch.bool, device=self.device)
-        for which in torch.arange(total).split(16):
+        for which in progress.batches("scoring", total, 16):
             pixels = val.centre_crops(which)
             tokens = model.encode(pixels)
             drawn = model.decode(tokens)
