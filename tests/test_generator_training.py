@@ -159,12 +159,14 @@ def classes(tmp_path):
     return make
 
 
-def test_folders_are_classes_and_told(train, classes, capsys):
+def test_folders_are_classes_and_told(train, classes, chatty, capsys):
     folder = classes("a", 0)
     train("--data", folder, "--val", folder, steps=2, labels=None)
     assert train.stage.classes == ("cat", "cup") and train.stage.config.classes == 2
     assert train.stage.rest[2].tolist() == [0, 0, 1, 1]
-    assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in said
+    assert "naming tokens: 4 of 4 crops, " in said and "scoring, draw 4 of 4: 4 of 4 pictures, " in said
     made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
     assert made.class_names == ("cat", "cup")
     train("--data", folder, "--no-labels", steps=1, labels=None, out="none")
@@ -302,6 +304,7 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(list(map(str, line)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("generator: 20 steps in ") == 1, "one rank speaks"
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert two["step"] == 20
     same(train.stage.model.state_dict(), two["model"], 2e-3)

@@ -225,6 +225,23 @@ def test_a_deadline_that_passes_before_any_checkpoint_is_named(chain):
     assert not chain.seen
 
 
+def test_a_stage_without_time_for_one_update_ends_the_training_not_the_recipe(chain, monkeypatch, capsys):
+    train = stage.run
+
+    def too_late(made):
+        if made.name == "stage2":
+            raise stage.TooLate("no time")
+        train(made)
+
+    monkeypatch.setattr(stage, "run", too_late)
+    line = f"--chain finished --deadline {START + 1000}"
+    trained, after = chain(line)
+    assert [name for name, *_ in trained] == ["single"] and after == [chain.state("single"), "scores"]
+    assert capsys.readouterr().out == "no time is left for stage2\n"
+    with pytest.raises(stage.TooLate):
+        chain("--chain finished --minutes 1")
+
+
 @pytest.mark.parametrize(("words", "reason"), [
     ("", "give --minutes or --deadline, or both"),
     ("--deadline soon", "soon is no time: give a time of day, HH:MM or HH:MM:SS, or seconds since the epoch"),

@@ -205,11 +205,12 @@ def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer)
     assert train.stage.adversary.lecam.real != 0
 
 
-def test_stage_2_tunes_on_searched_tokens(train, photos, tokenizer):
+def test_stage_2_tunes_on_searched_tokens(train, photos, tokenizer, chatty, capsys):
     rows = train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, "--searched", 20, "--pixels", 30, steps=40)
     assert rows[0]["pictures"] == 24, "whole batches"
     falls(rows, "mse", 0.7)
     assert {name.split(".")[0] for name in changed(train)} == {"decoder"}
+    assert "searching tokens: 16 of 24 crops, " in capsys.readouterr().err
     again = train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, "--searched", 20, "--pixels", 30, out="b")
     assert again[-1]["loss"] == rows[-1]["loss"]
 
@@ -318,7 +319,8 @@ def test_values_that_make_no_sense_are_named(train, tokenizer, words, line):
 
 @pytest.mark.parametrize(("words", "line"), [
     ("--searched -1", "-1 is no whole number from 0 on"), ("--log-every 0", "0 is no whole number from 1 on"),
-    ("--deadline 12:99", "12:99 is no time: give a time of day"),
+    ("--deadline 12:99", "12:99 is no time: give a time of day"), ("--limit 0", "0 is no whole number from 1 on"),
+    ("--deadline 1000000000", "is over: give a time to come"), ("--val-limit -1", "-1 is no whole number from 0 on"),
 ])  # fmt: skip
 def test_usage_errors_say_what_would_be_right(photos, tmp_path, tokenizer, words, line, capsys):
     with pytest.raises(SystemExit):

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import sys
 import tarfile
 from dataclasses import replace
@@ -675,8 +676,39 @@ def test_lpips_joins_late_in_a_run(trainer, tmp_path, lpips):
     assert 0 < len(with_lpips) < len(logged) and min(with_lpips) >= 0.5
 
 
+def test_a_run_without_time_for_one_update_leaves_no_checkpoint(trainer):
+    with pytest.raises(stage.TooLate, match="over before the first update: give more --minutes"):
+        trainer("--minutes", "1e-9")
+    assert not (trainer.out / "state.pt").exists()
+
+
+def test_a_short_run_says_how_many_updates_fit_and_what_came_of_them(trainer, capsys):
+    trainer("--minutes", "0.02", "--log-every", "1000")
+    said = capsys.readouterr().err
+    assert re.search(r"^single: \d+ steps fit in .* at batch 8; try --batch 4\n", said), said
+    assert re.search(r"single: \d+ steps in \d+ seconds?, loss \d", said), said
+    assert len(rows(trainer.out)) == 1, "the log is as it was"
+
+
+def test_a_log_is_of_one_run_and_of_those_that_go_on_with_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    for step in (0, 7, 0, 3):
+        log = engine.Log(tmp_path, step)
+        log.write(step, loss=1.0)
+        log.close()
+    assert [row["step"] for row in rows(tmp_path)] == [0, 3]
+
+
+def test_a_finished_run_may_be_resumed_after_its_deadline(trainer):
+    with pytest.raises(SystemExit):
+        trainer.options("--resume", "--deadline", "1000000000")
+    trainer("--minutes", "0.02")
+    assert trainer.options("--resume", "--deadline", "1000000000").deadline == 10**9
+
+
 def test_a_run_ends_at_its_deadline(trainer, monkeypatch):
     monkeypatch.setattr(engine.time, "time", lambda: 10**9 + engine.time.monotonic(), raising=False)
+    monkeypatch.setattr(command, "time", engine.time)
     trainer("--deadline", str(10**9 + 10))
     assert 9 <= state_of(trainer.out)["spent"] <= 11
 
@@ -775,6 +807,14 @@ def linear(trainer, monkeypatch):
 
     run.options, run.out = trainer.options, trainer.out
     return run
+
+
+def test_a_closed_form_start_and_scores_say_how_far_they_are(linear, folder, chatty, capsys):
+    linear("--minutes", "100", "--steps", "1", "--val", str(folder))
+    said = capsys.readouterr().err
+    for phase in ("reading pictures: 8 pictures", "linear start: statistics: 128 of 128 crops",
+                  "linear start: k-means: 12 of 12 rounds", "scoring: 8 of 8 pictures"):  # fmt: skip
+        assert f"{phase}, " in said
 
 
 def test_a_run_with_linear_paths_begins_in_closed_form_and_keeps_what_it_has(linear, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,13 @@ if TYPE_CHECKING:
 
 def parse(stage: type[Stage], about: str, arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line's options."""
-    return _parser(stage, about).parse_args(arguments)
+    parser = _parser(stage, about)
+    options = parser.parse_args(arguments)
+    begun = options.resume and (options.out / "state.pt").exists()  # and there may be nothing left to do
+    if options.deadline is not None and options.deadline <= time.time() and not begun:
+        parser.error(f"argument --deadline: {datetime.fromtimestamp(options.deadline):%Y-%m-%d %H:%M:%S} is over: give "
+                     "a time to come")
+    return options
 
 
 def parse_known(stage: type[Stage], arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -95,8 +102,9 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
     add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")
-    add("--limit", type=int, help="use the first pictures only")
-    add("--val-limit", type=int, default=128, help="held-out pictures to score (default: %(default)s)")
+    add("--limit", type=whole(1), metavar="N", help="use the first N pictures only")
+    add("--val-limit", type=whole(0), metavar="N", default=128, help="held-out pictures to score, 0 for none (default: "
+        "%(default)s)")
     add("--val-minutes", type=float, default=10.0, help="minutes between scores (default: %(default)s)")
     add("--save-minutes", type=float, default=5.0, help="minutes between checkpoints (default: %(default)s)")
     add("--log-every", type=whole(1), default=20, help="steps between log rows (default: %(default)s)")

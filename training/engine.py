@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from titokcodec.atomic import replacing
 from titokcodec.errors import WeightsError
+from training import progress
 from training.hyper import Hyper
 from training.muon import Muon
 
@@ -155,18 +156,18 @@ class EMA:
 
 class Log:
     """Metrics as JSON lines, to TensorBoard where it is installed, and in short to the terminal; nowhere if ``quiet``,
-    as all ranks but the first are."""
+    as all ranks but the first are. A run from step 0 begins a new log; one that goes on from later adds to its own."""
 
-    def __init__(self, folder: Path, quiet: bool = False) -> None:
+    def __init__(self, folder: Path, step: int = 0, quiet: bool = False) -> None:
         self.file = self.board = None
         if quiet:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = (folder / LOG).open("a", buffering=1)
+        self.file = (folder / LOG).open("a" if step else "w", buffering=1)
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
         except ImportError:
             pass
 
@@ -184,6 +185,7 @@ class Log:
     def say(self, line: str) -> None:
         """Tell the terminal."""
         if self.file:
+            progress.clear()
             print(line, flush=True)
 
     def picture(self, name: str, pixels: Tensor, step: int) -> None:

@@ -30,7 +30,7 @@ from typing import TypeAlias
 
 from titokcodec.atomic import write_atomic
 from titokcodec.errors import TitokError
-from training import command, evaluate, export, single, stage, stage1, stage2, vqgan
+from training import command, evaluate, export, progress, single, stage, stage1, stage2, vqgan
 
 KEPT = 0.1  # share of the time for export and scores
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
@@ -169,8 +169,13 @@ def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[stag
 def run(options: argparse.Namespace, extra: list[str]) -> None:
     """Train, export, score."""
     steps = plan(options, extra)
-    for kind, given in timed(steps, options) if options.deadline else steps:
-        stage.run(kind(given))
+    try:
+        for kind, given in timed(steps, options) if options.deadline else steps:
+            stage.run(kind(given))
+    except stage.TooLate:
+        if not options.deadline:
+            raise
+        print(f"no time is left for {given.out.name}", flush=True)
     states = [checkpoint(given) for _, given in steps if checkpoint(given).exists()]
     if not states:
         raise SystemExit(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
@@ -199,6 +204,8 @@ def main() -> None:
     except OSError as error:
         reason = f"{error.strerror or error}: {error.filename or options.out}"
         raise SystemExit(f"error: {reason}; run it again, and it goes on from its last checkpoint") from None
+    finally:
+        progress.clear()
 
 
 if __name__ == "__main__":

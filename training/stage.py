@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from titokcodec.devices import choose_dtype
 from titokcodec.errors import TitokError
 from titokcodec.models.config import PRESETS, preset
-from training import command, hyper, parallel
+from training import command, hyper, parallel, progress
 from training.adversarial import Adversary
 from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, mix
@@ -27,6 +27,7 @@ from training.engine import EMA, Clock, Log, Optimizers, load_state, save_state,
 from training.evaluate import save_picture
 from training.losses import LPIPS, PixelLoss
 from training.metrics import psnr
+from training.progress import Progress, Updates
 from training.streaming import Stream, open_source
 
 SETTLING = 64  # steps before quantization, at least
@@ -45,6 +46,10 @@ class Outcome:
     latents: Tensor | None = None
     drawn: Tensor | None = None
     truth: Tensor | None = None
+
+
+class TooLate(TitokError):
+    """The time is over before anything was learned."""
 
 
 class Stage:
@@ -117,7 +122,8 @@ class Stage:
     def held_out(self) -> Pictures | None:
         """What ``score`` is given, if there is anything; asked on the first rank, after ``batches``."""
         options, side = self.options, getattr(self.config, "image_size", self.options.side)
-        return Pictures(options.val, side, options.val_limit, self.device) if options.val else None
+        wanted = options.val and options.val_limit
+        return Pictures(options.val, side, options.val_limit, self.device) if wanted else None
 
     def losses(self, batch: Tensor) -> Outcome:
         """The loss of a batch."""
@@ -255,12 +261,16 @@ class Stage:
         """
         before, loss = copy.deepcopy(self.state()), self.pixel_loss
         step, started, progress, scales = self.step, self.started, self.progress, loss.scales
-        for _ in range(self.warmups):
-            self.update(batch)
-        self.progress = 1.0
-        for scale in scales if loss.lpips and self.hyper.lpips_weight else scales[:1]:
-            loss.scales = (scale,)
-            self.update(batch)
+        later = scales if loss.lpips and self.hyper.lpips_weight else scales[:1]
+        with Progress("compiling", self.warmups + len(later), "updates") as shown:
+            for _ in range(self.warmups):
+                self.update(batch)
+                shown.add()
+            self.progress = 1.0
+            for scale in later:
+                loss.scales = (scale,)
+                self.update(batch)
+                shown.add()
         self.step, self.started, self.progress, loss.scales = step, started, progress, scales
         self.restore(before)
         if self.device.type == "cuda":
@@ -301,11 +311,12 @@ def run(stage: Stage) -> nn.Module:
 
     Raises:
         FloatingPointError: the loss ran away; the last checkpoint is from before.
+        TooLate: not one update was made; there is no checkpoint.
     """
     options, first = stage.options, parallel.rank() == 0
     source = stage.batches()
     val = stage.held_out() if first else None
-    log = Log(options.out, quiet=not first)
+    log = Log(options.out, stage.step, quiet=not first)
     parameters = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
     log.write(stage.step, pictures=source.pictures or 0, skipped=source.skipped, trained_parameters=parameters)
     for problem in source.damaged:
@@ -318,8 +329,9 @@ def run(stage: Stage) -> nn.Module:
         stage.rehearse(batch)
     clock.go()
     saved = reported = logged = clock.spent
-    counted = stage.step
+    counted, shown = stage.step, Updates(stage.name, stage.hyper.batch, clock.steps)
     while stage.look() < 1:
+        shown.at(stage.step, stage.progress, measured.get("loss"))
         measured, batch = stage.update(stage.batch(source) if batch is None else batch), None
         if stage.step % options.log_every == 0:
             measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
@@ -336,7 +348,11 @@ def run(stage: Stage) -> nn.Module:
             report(stage, val, log, source)
             reported = clock.spent
     check_finite(measured, stage.step)
+    shown.close(stage.step, measured.get("loss"))
     source.close()
+    if not stage.step:
+        log.close()
+        raise TooLate("the time was over before the first update: give more --minutes or a later --deadline")
     if first:
         stage.save()  # before anything else can fail
         if val is not None:
@@ -396,3 +412,5 @@ def main(stage: type[Stage], about: str, arguments: list[str] | None = None) -> 
         whole = "; the last checkpoint is whole, and --resume goes on from it"
         left = whole if (given.out / "state.pt").exists() else ""
         raise SystemExit(f"error: {error.strerror or error}: {error.filename or given.out}{left}") from None
+    finally:
+        progress.clear()
