@@ -321,9 +321,11 @@ def test_pictures_may_be_named_anew_for_every_batch(train):
     (("--tokens", 9), "has 2 to 8 tokens, not 9"),
     (("--stream",), "leave --stream out"),
     (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
-    (("--no-labels",), "--labels and --no-labels are both given"),
+    (("--rate", "inf"), "--rate is inf"),
+    (("--batch", 0), "--batch is 0"),
 ])
-def test_what_does_not_fit_is_said(train, more, said):
+def test_what_does_not_fit_is_said_before_a_picture_is_read(train, more, said, monkeypatch):
+    monkeypatch.setattr(generator, "Pictures", None)
     with pytest.raises((SystemExit, TitokError), match=said):
         train(*more, steps=1)
 

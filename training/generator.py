@@ -26,8 +26,8 @@ from titokcodec import generator_files, weights
 from titokcodec.errors import TitokError
 from titokcodec.models.maskgit import PRESETS, GeneratorConfig, make
 from titokcodec.sampling import SCHEDULES, mask_fraction
-from training import parallel, progress, stage, tokens
-from training.data import Pictures, mix
+from training import hyper, parallel, progress, stage, tokens
+from training.data import Pictures, mix, share_of
 from training.labels import Labels, labels_of, read_table
 from training.stage import Outcome, Stage
 
@@ -69,10 +69,12 @@ class GeneratorTraining(Stage):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--tokenizer", help="weight file whose tokens are learned (default: the bundled one)")
-        add("--labels", type=Path, help="table of key and label (tsv, csv or json); a key is a picture's path below "
-            "--data or in its shard, without suffix (default: the folder a picture lies in is its class, if there are "
-            "two or more)")
-        add("--no-labels", action="store_true", help="no picture has a class, whatever folders there are")
+        either = parser.add_mutually_exclusive_group()
+        either.add_argument("--labels", type=Path, help="table of key and label (tsv, csv, json); a key is the path of "
+                            "a picture below --data or in its shard, without suffix (default: the folder a picture "
+                            "lies in is its class, if there are two or more)")
+        either.add_argument("--no-labels", action="store_true", help="no picture has a class, whatever folders there "
+                            "are")
         add("--tokens", type=int, help="tokens a picture (default: as the preset, or the fewest of a nested tokenizer)")
         add("--variants", type=int, default=8, help="namings of each picture, of crops and flips; 0: anew for every "
             "batch (default: %(default)s)")
@@ -87,8 +89,8 @@ class GeneratorTraining(Stage):
         options = self.options
         if options.stream:
             raise TitokError("a generator's pictures are named once and held: leave --stream out")
-        if options.labels and options.no_labels:
-            raise TitokError("--labels and --no-labels are both given: leave one out")
+        # Complain now rather than after minutes of reading and naming.
+        share_of(hyper.chosen(options, self.name, self.published()).batch, parallel.count())
         table = read_table(options.labels) if options.labels else {} if options.no_labels else None
         self.opened = weights.read(options.tokenizer)
         self.tokenizer = weights.build(self.opened).to(self.device)
