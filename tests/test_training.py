@@ -685,7 +685,7 @@ def test_a_run_without_time_for_one_update_leaves_no_checkpoint(trainer):
 def test_a_short_run_says_how_many_updates_fit_and_what_came_of_them(trainer, capsys):
     trainer("--minutes", "0.02", "--log-every", "1000")
     said = capsys.readouterr().err
-    assert re.search(r"^single: \d+ steps fit in .* at batch 8; try --batch 4\n", said), said
+    assert re.search(r"(?m)^single: \d+ steps fit in .* at batch 8; try --batch 4$", said), said
     assert re.search(r"single: \d+ steps in \d+ seconds?, loss \d", said), said
     assert len(rows(trainer.out)) == 1, "the log is as it was"
 
