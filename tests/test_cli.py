@@ -248,6 +248,36 @@ def test_links_are_written_through_and_devices_are_written_to(here):
     if os.path.exists("/dev/null"):
         assert call(cli.compress, "-f", "a.png", "/dev/null").exit_code == 0
         assert not Path("/dev/null").is_file()
+    os.symlink("loop", "loop")
+    result = call(cli.compress, "-f", "a.png", "loop")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "symbolic links" in result.stderr
+    assert os.readlink("loop") == "loop"
+
+
+def test_names_may_be_as_long_as_the_file_system_allows(here):
+    name = picture(here / f"{'n' * 245}.png").name
+    assert call(cli.compress, name).exit_code == 0
+    assert call(cli.decompress, "-f", f"{'n' * 245}.titok", name).exit_code == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_force_replaces_a_read_only_file_and_keeps_its_permissions(here):
+    picture("a.png")
+    Path("a.titok").write_text("precious")
+    os.chmod("a.titok", 0o440)
+    assert call(cli.compress, "a.png").exit_code == 1 and Path("a.titok").read_text() == "precious"
+    assert call(cli.compress, "-f", "a.png").exit_code == 0
+    assert Path("a.titok").read_bytes()[:2] == b"\x9eT" and Path("a.titok").stat().st_mode & 0o777 == 0o440
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdout"), reason="no /dev/stdout here")
+def test_standard_output_has_a_name_too(here, codec):
+    titok = compressed(codec, picture("a.png"))
+    Path("in.titok").write_bytes(titok)
+    with open("log", "wb") as log:
+        result = process("truncate", "in.titok", "/dev/stdout", "-t", "16", "-m", TINY, "-q", stdout=log,
+                         stderr=subprocess.PIPE, capture_output=False)  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, b"") and Path("log").read_bytes() == titok
 
 
 def test_a_folder_that_is_missing_or_closed_is_one_line(here):

@@ -57,7 +57,8 @@ def halve(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def write_safetensors(
-    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str], overwrite: bool = True
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str],
+    overwrite: bool | None = None,
 ) -> None:
     """Write arrays as a safetensors file, whole or not at all, without another copy of them in memory.
 
@@ -65,7 +66,7 @@ def write_safetensors(
     only their owner can read).
 
     Raises:
-        FileExistsError: the file is there and ``overwrite`` is off.
+        FileExistsError, PermissionError: ``overwrite`` forbids it, as ``replacing`` says.
         OSError: it cannot be written.
     """
     names = sorted(arrays, key=lambda name: (_ORDER.index(arrays[name].dtype.name), name))

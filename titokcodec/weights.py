@@ -183,7 +183,7 @@ def save(
 
 def write(
     path: str | os.PathLike, config: TiTokConfig, name: str, values: Iterable[tuple[str, np.ndarray]],
-    tables: FrequencyTables | None = None, int8: bool = True, overwrite: bool = True,
+    tables: FrequencyTables | None = None, int8: bool = True, overwrite: bool | None = None,
 ) -> Weights:
     """Write a weight file that ``read`` takes, whole or not at all.
 
@@ -195,7 +195,7 @@ def write(
             written and one of them.
         tables: Integer frequencies for entropy mode 1.
         int8: Store matrices as int8 with a scale a row; everything is float16 otherwise, vectors always are.
-        overwrite: Replace a file that is there.
+        overwrite: True replaces any file, False none, None any that is not read-only.
 
     Raises:
         WeightsError: a number is too large for float16.

@@ -203,8 +203,6 @@ class Log:
 
 def save_state(path: Path, state: dict) -> None:
     """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""
-    for left in path.parent.glob(f".{path.name}.*.part"):  # by a kill; a checkpoint has one writer
-        left.unlink(missing_ok=True)
     with replacing(path) as file:
         try:
             torch.save(state, file)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from titokcodec.atomic import is_stream
 from titokcodec.cli import options
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, shown, write_line
 from titokcodec.errors import TitokError
@@ -41,7 +42,7 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
       titok-convert my.bin my.safetensors --config titok_sl256_vq8k.yaml --int8
     """
     target = Path(out)
-    if out == "-" or (target.exists() and not target.is_file()):
+    if out == "-" or is_stream(target) or target.is_dir():
         raise click.UsageError("OUT must be a file: the weights are read again when they are written.")
     started = time.perf_counter()
     try:
@@ -51,7 +52,6 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
             raise OSError(f"cannot write {shown(target)}: there is no folder {shown(target.parent)}")
         from titokcodec.convert import convert as work
 
-        target = target.resolve() if target.is_symlink() else target
         done = work(checkpoint, target, config, name=name, int8=not fp16, overwrite=force)
     except (TitokError, OSError) as error:
         complain("titok-convert", reason(error))

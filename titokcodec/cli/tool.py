@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from titokcodec import __version__
-from titokcodec.atomic import write_atomic
+from titokcodec.atomic import is_stream, write_atomic
 from titokcodec.errors import ImageError, TitokError
 
 STDIN_LIMIT = 1 << 31  # an endless pipe must not fill the memory
@@ -136,10 +136,7 @@ def write_target(target: Path | None, data: bytes, force: bool) -> None:
         write_stdout(data)
         return
     try:
-        if _is_special(target):
-            target.write_bytes(data)
-        else:
-            write_atomic(target.resolve() if target.is_symlink() else target, data, overwrite=force)
+        write_atomic(target, data, overwrite=force)
     except FileExistsError:
         raise OSError(exists(target)) from None
     except OSError as error:
@@ -153,8 +150,4 @@ def exists(target: Path) -> str:
 
 def in_the_way(target: Path | None) -> bool:
     """Whether writing ``target`` would replace something. Devices and pipes, such as /dev/null, are written to."""
-    return target is not None and os.path.lexists(target) and not _is_special(target)
-
-
-def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return target is not None and os.path.lexists(target) and not is_stream(target)
