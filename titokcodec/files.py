@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -98,16 +99,19 @@ def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> byte
     header, offset = bitstream.parse(head)
     bitstream.check_pixels(header, max_pixels)
     most = 2 * header.tokens * tile_count(header.width, header.height, header.layout)  # a code has 16 bits at most
-    return head + read_at_most(stream, offset + most + 1 - len(head))
+    return read_at_most(stream, offset + most + 1, head)
 
 
-def read_at_most(stream: IO[bytes], count: int) -> bytes:
-    """What is in a stream up to ``count`` bytes; memory is taken as they come, not as they are asked for."""
-    pieces = []
-    while count > 0 and (piece := stream.read(min(count, _CHUNK))):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
+def read_at_most(stream: IO[bytes], count: int, head: bytes = b"") -> bytes:
+    """``head`` and what is left in a stream, up to ``count`` bytes of both.
+
+    Memory is taken as bytes come, not as they are asked for, and never for two copies of them.
+    """
+    held = io.BytesIO()  # which hands its memory out as it is; joined pieces would be there twice
+    held.write(head)
+    while held.tell() < count and (piece := stream.read(min(count - held.tell(), _CHUNK))):
+        held.write(piece)
+    return held.getvalue()
 
 
 def verify(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
 from titokcodec.cli.report import Report
-from titokcodec.cli.tool import exists, in_the_way, out_of_memory, read_stdin, reason, shown, stdin, write_target
+from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, shown, stdin, write_target
 from titokcodec.errors import TitokError
 
 if TYPE_CHECKING:
@@ -138,15 +138,11 @@ class Compress:
     options: dict[str, Any]
 
     def read(self, job: Job) -> tuple[Any, int]:
-        from titokcodec import files, images
+        from titokcodec import images
 
-        source: Any = job.source
-        if source is None:
-            source = read_stdin()
-        elif source.is_fifo():  # <(a command): Pillow wants to seek
-            with source.open("rb") as pipe:
-                source = files.read_at_most(pipe, 1 << 31)
-        picture = images.load(source, background=self.options["background"], max_pixels=self.options["max_pixels"])
+        limits = {"background": self.options["background"], "max_pixels": self.options["max_pixels"]}
+        with picture_source(job.source) as source:
+            picture = images.load(source, **limits)
         return picture, picture.pixels.size // 3
 
     def convert(self, codec: Codec, contents: list[Any]) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,9 +166,13 @@ def _sharded(jobs: list[Job], part: tuple[int, int] | None) -> list[Job]:
 
 @click.command("titok-info", cls=Tool)
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@options.MAX_PIXELS
 @click.option("--json", "as_json", is_flag=True, show_default=False, help="A JSON object a file.")
-def info(files: tuple[str, ...], as_json: bool) -> None:
+def info(files: tuple[str, ...], max_pixels: int | None, as_json: bool) -> None:
     """Say what is in .titok files, from their headers; - is standard input.
+
+    What a damaged file's header says is shown too, but the exit code is then 1, as it is for what is no .titok file.
+    Where the checksum cannot be checked because the model is unknown, it is 0: look at "intact" of --json.
 
     \b
     Example:
@@ -178,8 +182,8 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
     for name in files:
         source = None if name == "-" else Path(name)
         try:
-            about = _about(source)
-        except (TitokError, OSError) as error:
+            about = _about(source, max_pixels)
+        except (TitokError, OSError, MemoryError) as error:
             failed = 1
             complain("titok-info", f"{shown(source, 'stdin')}: {reason(error, shown(source))}")
             continue
@@ -187,14 +191,21 @@ def info(files: tuple[str, ...], as_json: bool) -> None:
             write_line(json.dumps({"input": name, **asdict(about), "bpp": round(about.bits_per_pixel, 6)}))
         else:
             write_line(f"{shown(source, 'stdin')}: {_details(about)}")
+        if about.intact is False:
+            failed = 1
+            complain("titok-info", f"{shown(source, 'stdin')}: damaged, cut short or extended: get it again")
     click.get_current_context().exit(failed)
 
 
-def _about(source: Path | None) -> FileInfo:
+def _about(source: Path | None, max_pixels: int | None) -> FileInfo:
     from titokcodec.cli.bulk import read_titok
     from titokcodec.files import info
 
-    return info(read_titok(Job(source, None), None))
+    about = info(read_titok(Job(source, None), max_pixels))
+    if source is None or not source.is_file():
+        return about
+    behind = source.stat().st_size - about.bytes  # no more is read than the header can account for
+    return replace(about, bytes=about.bytes + behind, payload=about.payload + behind)
 
 
 def _details(about: FileInfo) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -14,7 +16,7 @@ from titokcodec import __version__
 from titokcodec.atomic import is_stream, write_atomic
 from titokcodec.errors import ImageError, TitokError
 
-STDIN_LIMIT = 1 << 31  # an endless pipe must not fill the memory
+STREAM_LIMIT = 1 << 30  # 12 bytes for each of the pixels that are let in by default; endless pipes fill no more memory
 
 
 class Tool(click.Command):
@@ -85,18 +87,44 @@ def tell(text: str) -> None:
         click.echo(text, err=True)
 
 
-def read_stdin() -> bytes:
-    """All of standard input.
+@contextmanager
+def picture_source(path: Path | None) -> Iterator[Path | bytes | IO[bytes]]:
+    """What to read a picture from; None is standard input.
+
+    Pillow wants to seek, so what comes through a pipe or from a device is held in memory, up to a limit.
 
     Raises:
         OSError: it is closed or fails.
         ImageError: it does not end.
     """
+    if path is None:
+        source = stdin()
+        if _is_whole_file(source):
+            with os.fdopen(os.dup(source.fileno()), "rb") as file:
+                yield file
+        else:
+            yield _read_stream(source)
+    elif is_stream(path):  # <(a command), say
+        with path.open("rb") as file:
+            yield _read_stream(file)
+    else:
+        yield path
+
+
+def _is_whole_file(stream: Any) -> bool:
+    """Whether a stream is a plain file of which nothing has been read: somebody's < photo.jpg."""
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and stream.tell() == 0
+    except OSError:  # not one of the system's, in a test say
+        return False
+
+
+def _read_stream(stream: IO[bytes]) -> bytes:
     from titokcodec.files import read_at_most
 
-    data = read_at_most(stdin(), STDIN_LIMIT + 1)
-    if len(data) > STDIN_LIMIT:
-        raise ImageError("more than 2 GiB: give a file instead")
+    data = read_at_most(stream, STREAM_LIMIT + 1)
+    if len(data) > STREAM_LIMIT:
+        raise ImageError(f"more than {STREAM_LIMIT >> 20} MiB: give a file instead")
     return data
 
 

@@ -1,0 +1,143 @@
+"""What commands take in: files and streams of any length, and folders of anything."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from titokcodec import bitstream, cli, files, images
+from titokcodec.cli import tool
+from titokcodec.codec import Codec
+
+TINY = str(Path(__file__).parent / "data" / "tiny.safetensors")
+NETWORK = ["--model", TINY, "--device", "cpu", "--dtype", "fp32"]
+HUGE = 3 << 30  # bytes of sparse files, which lie on no disk
+FINGERPRINT = b"12345678"
+
+
+@pytest.fixture(autouse=True)
+def one_codec(codec, monkeypatch):
+    """Commands take the shared model: what loading it costs is not what is tested here."""
+    real = Codec.from_pretrained
+    monkeypatch.setattr(
+        Codec, "from_pretrained", lambda source=None, **options: codec if source == TINY else real(source, **options)
+    )
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(command, *arguments, stdin=None):
+    """Run a command in this process; the network's options are added to those that take them."""
+    network = NETWORK if command in (cli.compress, cli.decompress) else []
+    return CliRunner().invoke(command, [*network, *map(str, arguments)], input=stdin, catch_exceptions=False)
+
+
+def confined(command, *arguments, **options):
+    """Run a command in a process that has little memory and little time."""
+    code = f"""
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+from titokcodec.cli import {command} as command
+command()
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, timeout=60, check=False,
+                          text=True, capture_output=True, **options)  # fmt: skip
+
+
+def titok(name, width=300, height=200, payload=b"payload", size=None):
+    """A file of a model that nobody has, packed; ``size`` makes it longer by what is not there."""
+    header = bitstream.Header(width, height, 256, "tile", False, True, 0, 0, FINGERPRINT)
+    Path(name).write_bytes(bitstream.pack(header, payload, FINGERPRINT))
+    if size:
+        os.truncate(name, size)
+    return name
+
+
+# ---- files and streams of any length -----------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory and sparse files")
+@pytest.mark.parametrize("side", [300, bitstream.MAX_SIDE])
+def test_gigabytes_behind_a_header_cost_neither_memory_nor_time(here, side):
+    """Whether the header could account for them or not."""
+    titok("a.titok", side, side, size=HUGE)
+    for command, arguments in [
+        ("info", []), ("decompress", ["--verify"]), ("decompress", ["o.png"]), ("truncate", ["o.titok", "-t", "8"]),
+    ]:  # fmt: skip
+        result = confined(command, "a.titok", *arguments)
+        assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
+        assert "memory" not in result.stderr and result.stderr.startswith(f"titok-{command}: a.titok: ")
+        with open("a.titok") as file:
+            assert confined(command, "-", *arguments, stdin=file).returncode == 1
+    assert os.listdir(here) == ["a.titok"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory and sparse files")
+def test_a_picture_of_gigabytes_on_standard_input_costs_no_memory(here):
+    Path("a.png").touch()
+    os.truncate("a.png", HUGE)
+    with open("a.png") as file:
+        result = confined("compress", "-", "-", stdin=file)
+    assert (result.returncode, result.stdout) == (1, "") and "stdin: not a picture" in result.stderr
+
+
+def test_a_stream_is_held_once(here):
+    size = 1 << 26
+    Path("zeros").touch()
+    os.truncate("zeros", size)
+    tracemalloc.start()
+    try:
+        with open("zeros", "rb") as stream:
+            assert len(files.read_at_most(stream, size)) == size
+        assert tracemalloc.get_traced_memory()[1] < 1.4 * size
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_what_does_not_end_is_refused(here, monkeypatch):
+    monkeypatch.setattr(tool, "STREAM_LIMIT", 1 << 20)
+    result = call(cli.compress, "-", stdin=bytes((1 << 20) + 1))
+    assert result.exit_code == 1 and "stdin: more than 1 MiB: give a file instead" in result.stderr
+    result = call(cli.compress, "/dev/zero", "o.titok")
+    assert result.exit_code == 1 and "/dev/zero: more than 1 MiB: give a file instead" in result.stderr
+
+
+def test_standard_input_may_be_a_file_even_if_some_of_it_has_been_read(here, monkeypatch):
+    Image.new("RGB", (40, 30), "red").save("a.png")
+    Path("mixed").write_bytes(b"a line\n" + Path("a.png").read_bytes())
+    for name, before in (("a.png", 0), ("mixed", 7)):
+        with open(name) as file:
+            file.buffer.seek(before)
+            monkeypatch.setattr(sys, "stdin", file)
+            with tool.picture_source(None) as source:
+                assert images.load(source).pixels.shape == (30, 40, 3)
+
+
+def test_info_of_a_damaged_file_says_so_with_its_exit_code(here, codec):
+    whole = codec.compress(Image.new("RGB", (40, 30), "red"))
+    Path("whole.titok").write_bytes(whole)
+    Path("cut.titok").write_bytes(whole[:-1])
+    Path("longer.titok").write_bytes(whole + bytes(100_000))
+    unknown = whole[:3] + b"\xfa" + whole[12:]
+    Path("unknown.titok").write_bytes(unknown)
+    assert call(cli.info, "whole.titok").exit_code == 0
+    assert call(cli.info, "unknown.titok").exit_code == 0, "nobody can tell"
+    result = call(cli.info, "--json", "cut.titok", "whole.titok", "longer.titok", "unknown.titok")
+    facts = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [fact["intact"] for fact in facts] == [False, True, False, None]
+    assert facts[2]["bytes"] == len(whole) + 100_000
+    assert result.exit_code == 1
+    assert [line.split(":")[1] for line in result.stderr.splitlines()] == [" cut.titok", " longer.titok"]
