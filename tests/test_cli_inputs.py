@@ -141,3 +141,88 @@ def test_info_of_a_damaged_file_says_so_with_its_exit_code(here, codec):
     assert facts[2]["bytes"] == len(whole) + 100_000
     assert result.exit_code == 1
     assert [line.split(":")[1] for line in result.stderr.splitlines()] == [" cut.titok", " longer.titok"]
+
+
+# ---- folders of anything -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(here):
+    """A picture beside a pipe, a picture that is not read, hidden ones, and links to another folder and in a circle."""
+    (here / "album").mkdir()
+    (here / "far").mkdir()
+    for name in ("album/a.png", "album/.b.png", "far/c.png"):
+        Image.new("RGB", (40, 30), "red").save(name)
+    for name in ("album/d.heic", "album/E.DNG", "album/notes.txt"):
+        Path(name).write_bytes(b"")
+    os.mkfifo("album/pipe.png")
+    os.symlink("../far", "album/far")
+    os.symlink(".", "album/circle")
+    os.symlink("nowhere", "album/gone")
+    return here / "album"
+
+
+LEFT_OUT = {
+    "album/.b.png": "hidden", "album/E.DNG": "in a format that is not read here",
+    "album/circle": "a folder searched under another name", "album/d.heic": "in a format that is not read here",
+    "album/gone": "a link that leads nowhere", "album/pipe.png": "a pipe or device",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_folders_are_searched_without_waiting_and_what_is_left_out_is_named(album):
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 0 and "2 of 2 files" in result.stderr
+    assert sorted(path.name for path in Path("out").rglob("*.titok")) == ["a.titok", "c.titok"]
+    assert Path("out/far/c.titok").exists()
+    (line,) = [line for line in result.stderr.splitlines() if "left out" in line]
+    assert line.startswith("titok-compress: 6 left out: ")
+    assert "album/E.DNG, album/d.heic (in a format that is not read here)" in line
+    for path, reason in LEFT_OUT.items():
+        assert path in line and reason in line
+    assert call(cli.compress, "album", "-o", "out", "-fq").stderr == ""
+    result = call(cli.compress, "album", "-o", "out", "-f", "--json")
+    facts = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {fact["input"]: fact["left_out"] for fact in facts if "left_out" in fact} == LEFT_OUT
+    assert result.stderr == "" and sorted(fact["input"] for fact in facts if "bytes" in fact) == [
+        "album/a.png", "album/far/c.png"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_among_titok_files_are_left_out_too(album):
+    os.mkfifo("album/a.titok")
+    titok("album/b.titok", payload=bytes(1024))
+    os.symlink("/dev/zero", "album/c.titok")
+    for arguments in (["--verify", "album"], ["album", "-o", "out"]):
+        result = call(cli.decompress, *arguments)
+        assert "4 left out: album/a.titok, album/c.titok (a pipe or device)" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_folder_of_nothing_but_what_is_left_out_is_an_error(here):
+    Path("album").mkdir()
+    Path("album/a.heic").touch()
+    result = call(cli.compress, "album", "-o", "out")
+    assert result.exit_code == 1 and "album: no pictures in this folder" in result.stderr
+    assert "1 left out: album/a.heic" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_that_is_named_is_read(here, codec):
+    Image.new("RGB", (40, 30), "red").save("a.png")
+    os.mkfifo("pipe")
+    code = "import shutil; shutil.copyfileobj(open('a.png', 'rb'), open('pipe', 'wb'))"
+    with subprocess.Popen([sys.executable, "-c", code]):
+        assert call(cli.compress, "pipe", "a.titok").exit_code == 0
+    assert Path("a.titok").read_bytes() == codec.compress("a.png")
+
+
+def test_names_that_lead_in_a_circle_are_one_line(here):
+    os.symlink("loop.png", "loop.png")
+    os.symlink("loop.titok", "loop.titok")
+    for command, arguments in [(cli.compress, ["loop.png", "o.titok"]), (cli.compress, ["loop.png", "-o", "out"]),
+                               (cli.compress, [".", "-o", "out"]), (cli.decompress, ["loop.titok", "o.png"]),
+                               (cli.decompress, ["--verify", "."]), (cli.info, ["loop.titok"]),
+                               (cli.truncate, ["loop.titok", "o.titok", "-t", 8])]:  # fmt: skip
+        result = call(command, *arguments)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1 and "symbolic links" in result.stderr

@@ -274,7 +274,30 @@ def test_names_are_not_taken_for_files(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
     found = Pictures([tmp_path], SIDE)
     assert (found.names, found.skipped) == (["1.png"], 2)
-    assert found.damaged == [f"{tmp_path}/pipe.tar: not a whole tar file (not a file)"]
+    assert found.damaged == [f"{tmp_path}/pipe.tar: is a pipe or device"]
+
+
+def test_every_format_that_is_read_is_used_and_others_are_counted(tmp_path):
+    for number, kind in enumerate(("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")):
+        (tmp_path / f"{number}.{kind.lower()}").write_bytes(picture(number, kind=kind))
+    for name in ("7.heic", "8.DNG", ".hidden.png", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    shard(tmp_path / "9.tar", [("10.bmp", picture(10, kind="BMP")), ("11.heic", b"x"), ("10.json", b"{}")])
+    found = Pictures([tmp_path], SIDE)
+    assert found.names == ["0.png", "1.jpeg", "2.webp", "3.tiff", "4.bmp", "5.gif", "6.avif", "10.bmp"]
+    assert (found.skipped, found.damaged) == (4, [])
+
+
+def test_links_to_folders_are_followed_and_lead_to_each_once(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "1.png").write_bytes(picture(1))
+    (tmp_path / "set").mkdir()
+    for name, target in (("a", tmp_path / "far"), ("b", tmp_path / "far"), ("back", tmp_path / "set")):
+        (tmp_path / "set" / name).symlink_to(target)
+    found = Pictures([tmp_path / "set"], SIDE)
+    assert (found.names, found.skipped, found.damaged) == (["1.png"], 0, [])
+    (tmp_path / "set" / "gone").symlink_to(tmp_path / "nowhere")
+    assert Pictures([tmp_path / "set"], SIDE).damaged == [f"{tmp_path}/set/gone: is a link that leads nowhere"]
 
 
 def test_a_stream_may_be_asked_for_augmented_batches_but_crops_alone(tmp_path):

@@ -28,9 +28,10 @@ from PIL import Image
 from torch import Tensor
 
 from titokcodec import images
+from titokcodec.cli.pictures import is_foreign_picture, is_picture
+from titokcodec.walk import AGAIN, NOWHERE, walk
 from training import progress
 
-SUFFIXES = (".webp", ".jpg", ".jpeg", ".png")
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
 ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
 AHEAD = 64  # files that wait for a decoder or for their turn, at most
@@ -72,7 +73,7 @@ class Rejects:
         line = f"no readable pictures in {', '.join(map(str, sources))}"
         if self.skipped or self.damaged:
             line += f" ({self.skipped} cannot be decoded; damaged shards or folders: {len(self.damaged)})"
-        return SystemExit(f"{_printable(line)}: give folders or tar shards of whole .webp, .jpg or .png pictures")
+        return SystemExit(f"{_printable(line)}: give folders or tar shards of whole pictures")
 
 
 def find(sources: Iterable[Path], lost: Lost) -> list[str]:
@@ -84,15 +85,26 @@ def find(sources: Iterable[Path], lost: Lost) -> list[str]:
     paths: list[str] = []
     for source in map(os.fspath, sources):
         if os.path.isdir(source):
-            inside = []
-            for folder, _, names in os.walk(source, onerror=lambda error: lost(error.filename, None, error.strerror)):
-                inside += [os.path.join(folder, name) for name in names if name.lower().endswith((*SUFFIXES, ".tar"))]
-            paths += sorted(inside, key=lambda path: path.split(os.sep))
+            found = walk(source, lambda path: is_shard(path.name) or is_picture(path), is_foreign_picture)
+            for path, reason in found.left_out:
+                _leave_out(path, reason, lost)
+            for error in found.problems:
+                lost(error.filename, None, error.strerror)
+            paths += found.files
         elif os.path.exists(source):
             paths.append(source)
         else:
             raise SystemExit(f"{_printable(source)} does not exist or may not be read: check the path")
     return paths
+
+
+def _leave_out(path: str, reason: str, lost: Lost) -> None:
+    """A picture is one lost; with a shard, or a link to a folder, it is all that lies in it."""
+    folder, name = os.path.split(path)
+    if reason == NOWHERE or is_shard(path):
+        lost(path, None, f"is {reason}")
+    elif reason != AGAIN:  # nothing is lost
+        lost(folder, name, f"is {reason}")
 
 
 def is_shard(path: str) -> bool:
@@ -133,8 +145,10 @@ def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[
                 plain = member.isfile() and not member.issparse()  # a sparse one may claim any size, and is no picture
                 if member.size < 0 or (plain and member.offset_data + member.size > end):
                     raise tarfile.ReadError(f"cut short within {member.name}")
-                if plain and member.name.lower().endswith(SUFFIXES) and next(turns):
+                if plain and is_picture(Path(member.name)) and next(turns):
                     yield path, member.name, shard.extractfile(member).read()
+                elif plain and is_foreign_picture(Path(member.name)) and next(turns):
+                    yield path, member.name, b""
             # To tarfile a broken header is an end like any other; a real one is a block of zeros.
             shard.fileobj.seek(shard.offset)
             if shard.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

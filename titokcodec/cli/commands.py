@@ -43,7 +43,8 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
     """Make .titok files of pictures.
 
     Takes every format that Pillow reads. A single INPUT is written beside itself, with the suffix .titok; - is
-    standard input or output. Folders are searched for pictures, and need -o FOLDER, as several inputs do.
+    standard input or output. Folders are searched for pictures, and need -o FOLDER, as several inputs do. Links in
+    them are followed; hidden files, pipes, devices and pictures in other formats are left out, and told.
 
     \b
     Examples:
@@ -60,7 +61,8 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
         "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
         "effort": effort, "background": background, "max_pixels": max_pixels,
     })  # fmt: skip
-    _run("titok-compress", arguments, Kind("pictures", pictures.is_picture, ".titok"), task, tokens=tokens, **common)
+    kind = Kind("pictures", pictures.is_picture, ".titok", pictures.is_foreign_picture)
+    _run("titok-compress", arguments, kind, task, tokens=tokens, **common)
 
 
 @click.command("titok-decompress", cls=Tool)
@@ -107,10 +109,11 @@ def _run(
     from titokcodec.cli.bulk import run
 
     _check_flags(force, skip_existing, quiet, verbose)
-    jobs = plan_jobs(arguments, output, kind)
-    stream = any(job.target is None and not job.problem for job in jobs)
-    jobs = _sharded(jobs, shard)
+    plan = plan_jobs(arguments, output, kind)
+    stream = any(job.target is None and not job.problem for job in plan.jobs)
+    jobs = _sharded(plan.jobs, shard)
     report = Report(tool, jobs, stream=stream, quiet=quiet, verbose=verbose, as_json=as_json)
+    report.leave_out(plan.left_out)
 
     def load() -> Any:
         from titokcodec.codec import Codec
@@ -137,8 +140,10 @@ def _verify(
     _check_flags(force, skip_existing, quiet, verbose)
     if output is not None or partial:
         raise click.UsageError("--verify writes nothing: leave out --output and --partial.")
-    jobs = _sharded(inputs(arguments, kind), shard)
+    plan = inputs(arguments, kind)
+    jobs = _sharded(plan.jobs, shard)
     report = Report("titok-decompress", jobs, stream=False, quiet=quiet, verbose=verbose, as_json=as_json)
+    report.leave_out(plan.left_out)
     for job in jobs:
         if job.problem:
             report.fail(job, job.problem)

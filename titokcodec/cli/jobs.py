@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from titokcodec.cli.tool import shown
+from titokcodec.walk import ByName, walk
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,23 @@ class Kind:
         noun: What its inputs are called.
         wanted: Whether a file found in a folder is one of them, by its name.
         suffix: Of the results, with the dot.
+        foreign: Whether it is one that cannot be read here, which is told rather than passed over in silence.
     """
 
     noun: str
-    wanted: Callable[[Path], bool]
+    wanted: ByName
     suffix: str
+    foreign: ByName = lambda path: False
 
 
-def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> list[Job]:
+class Plan(NamedTuple):
+    """What a command is to do: its jobs, and what it leaves out of folders, as path and reason."""
+
+    jobs: list[Job]
+    left_out: list[tuple[str, str]]
+
+
+def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> Plan:
     """Jobs for the arguments of a command, in an order that is the same on every machine.
 
     Without ``output``, one argument is an input whose result lies beside it and two are INPUT OUTPUT. With it, all
@@ -54,22 +65,26 @@ def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> lis
         click.UsageError: the arguments can be understood in more than one way, or in none.
     """
     if output is None:
-        return [_checked(_pair(arguments, kind))]
+        return Plan([_checked(_pair(arguments, kind))], [])
     is_file = output == "-" or (Path(output).suffix and not is_folder_name(output))
     if is_file and len(arguments) == 1 and not os.path.isdir(arguments[0]):
-        return [_checked(Job(_path(arguments[0]), _path(output)))]
+        return Plan([_checked(Job(_path(arguments[0]), _path(output)))], [])
     if output == "-":
         raise click.UsageError("Standard output takes one file: give -o a folder.")
     if os.path.exists(output) and not os.path.isdir(output):
         raise click.UsageError(f"-o {shown(output)} is a file: several inputs need a folder.")
-    return list(_without_collisions(_into_folder(arguments, Path(output), kind)))
+    left_out: list[tuple[str, str]] = []
+    jobs = list(_without_collisions(_into_folder(arguments, Path(output), kind, left_out)))
+    return Plan(jobs, left_out)
 
 
-def inputs(arguments: tuple[str, ...], kind: Kind) -> list[Job]:
+def inputs(arguments: tuple[str, ...], kind: Kind) -> Plan:
     """Jobs that only read: files, standard input, and all that is wanted in folders."""
     if arguments == ("-",):
-        return [Job(None, None)]
-    return [replace(job, target=None) for job in _into_folder(arguments, Path(), kind)]
+        return Plan([Job(None, None)], [])
+    left_out: list[tuple[str, str]] = []
+    jobs = [replace(job, target=None) for job in _into_folder(arguments, Path(), kind, left_out)]
+    return Plan(jobs, left_out)
 
 
 def shard(jobs: list[Job], part: tuple[int, int]) -> list[Job]:
@@ -96,8 +111,10 @@ def _pair(arguments: tuple[str, ...], kind: Kind) -> Job:
     return Job(source, target)
 
 
-def _into_folder(arguments: tuple[str, ...], folder: Path, kind: Kind) -> Iterator[Job]:
-    """Files become folder/NAME, what lies in folders keeps its place in the tree."""
+def _into_folder(
+    arguments: tuple[str, ...], folder: Path, kind: Kind, left_out: list[tuple[str, str]]
+) -> Iterator[Job]:
+    """Files become folder/NAME, what lies in folders keeps its place in the tree; adds to ``left_out``."""
     for argument in arguments:
         if argument == "-":
             raise click.UsageError("Standard input does not go together with other inputs or a folder.")
@@ -105,22 +122,14 @@ def _into_folder(arguments: tuple[str, ...], folder: Path, kind: Kind) -> Iterat
         if not path.is_dir():
             yield Job(path, folder / Path(path.name).with_suffix(kind.suffix), True)
             continue
-        problems: list[OSError] = []
-        found = sorted(_walk(path, kind, problems))
-        for source in found:
+        found = walk(path, kind.wanted, kind.foreign)
+        left_out += found.left_out
+        for source in map(Path, found.files):
             yield Job(source, folder / source.relative_to(path).with_suffix(kind.suffix), True)
-        for problem in problems:
-            yield Job(Path(problem.filename or path), None, problem=f"cannot be listed: {problem.strerror}")
-        if not found and not problems:
+        for problem in found.problems:
+            yield Job(Path(problem.filename), None, problem=f"cannot be listed: {problem.strerror}")
+        if not found.files and not found.problems:
             yield Job(path, None, problem=f"no {kind.noun} in this folder")
-
-
-def _walk(folder: Path, kind: Kind, problems: list[OSError]) -> Iterator[Path]:
-    for parent, _, names in os.walk(folder, onerror=problems.append):
-        for name in names:
-            path = Path(parent, name)
-            if kind.wanted(path) and not name.startswith("."):
-                yield path
 
 
 def _without_collisions(jobs: Iterator[Job]) -> Iterator[Job]:

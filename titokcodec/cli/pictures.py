@@ -16,6 +16,15 @@ _NEED_OTHER_SOFTWARE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # Pillow knows t
 _OURS = {"TITOK"}  # to the commands a compressed picture, even where the program around them has registered the plugin
 
 
+# Cameras' own formats, and others that Pillow does not know, or only with a plugin.
+_FOREIGN = frozenset((
+    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jxl", ".jxr",
+    ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".sr2", ".srf", ".srw", ".svg", ".svgz", ".x3f",
+    ".xcf",
+))  # fmt: skip
+_NO_PICTURES = frozenset((".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".palm", ".pdf", ".ps"))
+
+
 @lru_cache(maxsize=1)
 def _formats() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     """Suffix to format; the formats that can be read; those that can be written."""
@@ -29,6 +38,12 @@ def is_picture(path: Path) -> bool:
     """Whether a file has the suffix of a format that Pillow reads."""
     extensions, readable, _ = _formats()
     return extensions.get(path.suffix.lower()) in readable
+
+
+def is_foreign_picture(path: Path) -> bool:
+    """Whether a file has the suffix of pictures that are not read here: somebody may wonder where they are."""
+    suffix = path.suffix.lower()
+    return not is_picture(path) and (suffix in _FOREIGN or suffix in _formats()[0]) and suffix not in _NO_PICTURES
 
 
 def is_titok(path: Path) -> bool:

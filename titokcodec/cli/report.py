@@ -12,6 +12,7 @@ import click
 
 from titokcodec.cli.jobs import Job
 from titokcodec.cli.tool import complain, shown, tell, write_line
+from titokcodec.walk import summary
 
 if TYPE_CHECKING:
     from titokcodec.files import FileInfo
@@ -48,6 +49,15 @@ class Report:
         """A remark for those who asked for many."""
         if self.verbose:
             self._err(text)
+
+    def leave_out(self, left_out: list[tuple[str, str]]) -> None:
+        """What lies in folders and is no job of ours, as path and reason."""
+        if left_out and not self.quiet:
+            self._err(f"{self.tool}: {summary(left_out)}")
+        for path, why in left_out:
+            if self.verbose:
+                self._err(f"{shown(path)} is {why}")
+            self._json({"input": path, "output": None, "left_out": why})
 
     def wrote(self, job: Job, about: FileInfo, seconds: float) -> None:
         """A job is done; ``about`` is its .titok file."""
