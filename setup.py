@@ -37,12 +37,12 @@ setup(
     extras_require={"train": train, "bench": bench, "test": test, "hub": hub, "convert": convert, "browser": browser},
     entry_points={
         "console_scripts": [
-            "titok-compress=titokcodec.cli:compress",
-            "titok-decompress=titokcodec.cli:decompress",
-            "titok-info=titokcodec.cli:info",
-            "titok-truncate=titokcodec.cli:truncate",
-            "titok-convert=titokcodec.cli:convert",
-            "titok-generate=titokcodec.cli:generate",
+            "titok-compress=titokcodec.cli.start:compress",
+            "titok-decompress=titokcodec.cli.start:decompress",
+            "titok-info=titokcodec.cli.start:info",
+            "titok-truncate=titokcodec.cli.start:truncate",
+            "titok-convert=titokcodec.cli.start:convert",
+            "titok-generate=titokcodec.cli.start:generate",
         ]
     },
     classifiers=[

@@ -7,7 +7,6 @@ Importing this package is instant; torch is loaded when a network is first neede
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from titokcodec.errors import (
     CorruptFile,
@@ -19,6 +18,7 @@ from titokcodec.errors import (
     WeightsError,
 )
 
+TYPE_CHECKING = False  # as typing has it; importing that would take longer than all the rest
 if TYPE_CHECKING:
     from titokcodec.codec import Codec, compress, decompress
     from titokcodec.files import FileInfo, info, truncate

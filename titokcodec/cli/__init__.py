@@ -5,11 +5,30 @@ else; everything else that they say goes to standard error, a line for each fail
 not at all, and never over another one unasked; the exit code is 0 if all went well, 1 if something failed, 2 for a
 command line that makes no sense, and 130 when interrupted.
 
-Importing this needs click and no more. Pillow, numpy and torch come when a command gets to the work that needs them.
+A command is imported when it is asked for. That needs click and no more: Pillow, numpy and torch come when it gets to
+the work that needs them. Console scripts begin in :mod:`titokcodec.cli.start`.
 """
 
-from titokcodec.cli.commands import compress, decompress, info, truncate
-from titokcodec.cli.conversion import convert
-from titokcodec.cli.generation import generate
+from importlib import import_module
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from titokcodec.cli.commands import compress, decompress, info, truncate
+    from titokcodec.cli.conversion import convert
+    from titokcodec.cli.generation import generate
+
+_HOMES = {
+    "compress": "commands", "decompress": "commands", "info": "commands", "truncate": "commands",
+    "convert": "conversion", "generate": "generation",
+}
 
 __all__ = ["compress", "convert", "decompress", "generate", "info", "truncate"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that a command lives in on its first use (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'titokcodec.cli' has no attribute {name!r}")
+    value = getattr(import_module(f"titokcodec.cli.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
+from titokcodec.cli.process import shown
 from titokcodec.cli.report import Report
-from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, shown, stdin, write_target
+from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, stdin, write_target
 from titokcodec.errors import TitokError
 
 if TYPE_CHECKING:
@@ -55,6 +56,10 @@ def run(
         TitokError: the model cannot be loaded.
         OSError: standard output cannot be written.
     """
+    import logging
+
+    # Pillow logs what it raises besides; without a handler Python would print it among our own lines.
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     codec: Codec | None = None
     for group in _groups(_read(jobs, task, report, force, skip_existing)):
         codec = codec or load()

@@ -11,8 +11,9 @@ import click
 
 from titokcodec.cli import options, pictures
 from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, shard
+from titokcodec.cli.process import shown
 from titokcodec.cli.report import Report, describe
-from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, shown, write_line, write_target
+from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line, write_target
 from titokcodec.errors import TitokError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import click
 
 from titokcodec.atomic import is_stream
 from titokcodec.cli import options
-from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, shown, write_line
+from titokcodec.cli.process import shown, tell
+from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line
 from titokcodec.errors import TitokError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
     if as_json:
         write_line(json.dumps(_facts(done, checkpoint, out, fp16, size, time.perf_counter() - started)))
     elif not quiet:
-        click.echo(_line(done, checkpoint, out, fp16, size), err=True)
+        tell(_line(done, checkpoint, out, fp16, size))
 
 
 def _line(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int) -> str:

@@ -12,8 +12,9 @@ import click
 
 from titokcodec.cli import options
 from titokcodec.cli.making import run
+from titokcodec.cli.process import shown, tell
 from titokcodec.cli.report import describe
-from titokcodec.cli.tool import Tool, complain, reason, shown, tell, write_line
+from titokcodec.cli.tool import Tool, complain, reason, write_line
 from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
 from titokcodec.errors import TitokError
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import click
 
-from titokcodec.cli.tool import shown
+from titokcodec.cli.process import shown
 from titokcodec.walk import ByName, walk
 
 

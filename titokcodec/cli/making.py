@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.tool import shown, write_target
+from titokcodec.cli.process import shown
+from titokcodec.cli.tool import write_target
 from titokcodec.cli.wishes import TITOK, Place, Wish, class_number
 from titokcodec.errors import LimitExceeded, TitokError
 

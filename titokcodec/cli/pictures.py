@@ -42,8 +42,10 @@ def is_picture(path: Path) -> bool:
 
 def is_foreign_picture(path: Path) -> bool:
     """Whether a file has the suffix of pictures that are not read here: somebody may wonder where they are."""
-    suffix = path.suffix.lower()
-    return not is_picture(path) and (suffix in _FOREIGN or suffix in _formats()[0]) and suffix not in _NO_PICTURES
+    suffix, (extensions, readable, _) = path.suffix.lower(), _formats()
+    if extensions.get(suffix) in readable | _OURS or suffix in _NO_PICTURES:
+        return False
+    return suffix in _FOREIGN or suffix in extensions
 
 
 def is_titok(path: Path) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.tool import complain, shown, tell, write_line
+from titokcodec.cli.process import shown, tell
+from titokcodec.cli.tool import complain, write_line
 from titokcodec.walk import summary
 
 if TYPE_CHECKING:
@@ -126,13 +124,11 @@ class Report:
 
     def _count(self) -> None:
         if self.counter:
-            with suppress(OSError):
-                click.echo(f"\r{self.done + self.skipped + self.failed} of {self.total}", err=True, nl=False)
+            tell(f"\r{self.done + self.skipped + self.failed} of {self.total}", end="")
 
     def _clear(self) -> None:
         if self.counter:
-            with suppress(OSError):
-                click.echo("\r\x1b[K", err=True, nl=False)
+            tell("\r\x1b[K", end="")
 
 
 def describe(about: FileInfo) -> str:

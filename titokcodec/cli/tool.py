@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +15,7 @@ import click
 
 from titokcodec import __version__
 from titokcodec.atomic import is_stream, write_atomic
+from titokcodec.cli.process import discard, one_line, shown, tell
 from titokcodec.errors import ImageError, TitokError
 
 STREAM_LIMIT = 1 << 30  # 12 bytes for each of the pixels that are let in by default; endless pipes fill no more memory
@@ -27,9 +29,14 @@ class Tool(click.Command):
         super().__init__(*args, context_settings=settings, **kwargs)
         self.params.append(_version_option(self))
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with one_line(self.name or ""):  # also for what is said of the command line itself
+            return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with _warnings(self.name, ctx.params):
+                return super().invoke(ctx)
         except KeyboardInterrupt:
             ctx.exit(130)
         except (TitokError, OSError, MemoryError, RuntimeError) as error:
@@ -37,6 +44,17 @@ class Tool(click.Command):
                 raise  # a mistake of ours, or click's way to exit
             complain(self.name, reason(error))
             ctx.exit(1)
+
+
+@contextmanager
+def _warnings(tool: str | None, params: dict[str, Any]) -> Iterator[None]:
+    """What libraries warn of, for programmers mostly, is a line each with --verbose and nothing otherwise; unless the
+    user has told Python what to do with warnings."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("default" if params.get("verbose") and not params.get("as_json") else "ignore")
+            warnings.showwarning = lambda message, *_: complain(tool, f"warning: {' '.join(str(message).split())}")
+        yield
 
 
 def _version_option(command: click.Command) -> click.Option:
@@ -68,23 +86,9 @@ def reason(error: BaseException, name: str = "") -> str:
     return text.removeprefix(f"{name}: ") if name else text
 
 
-def shown(path: str | bytes | os.PathLike | None, stream: str = "") -> str:
-    """A path as it may stand in a line of text; None is a standard stream."""
-    if path is None:
-        return stream
-    text = os.fsdecode(path)
-    return text if text.isprintable() else repr(text)
-
-
 def complain(tool: str | None, message: str) -> None:
     """One line on standard error; nobody listening there is no reason to stop."""
     tell(f"{tool}: {message}")
-
-
-def tell(text: str) -> None:
-    """A line on standard error, if anybody listens there."""
-    with suppress(OSError):
-        click.echo(text, err=True)
 
 
 @contextmanager
@@ -143,9 +147,7 @@ def write_stdout(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except OSError as error:
-        # What is left in the buffer would fail once more when Python exits, with a traceback.
-        with suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
         raise OSError(f"standard output: {error.strerror or error}") from None
 
 
