@@ -117,6 +117,28 @@ with replacing("b") as file:
     assert (result.returncode, result.stderr) == (130, b"") and os.listdir(here) == ["a.png"]
 
 
+@posix
+def test_workers_of_an_interrupted_process_are_quiet_too(here):
+    code = """
+import multiprocessing, os, signal, time
+from titokcodec.cli.process import prepare
+prepare()
+context = multiprocessing.get_context("fork")
+mine, theirs = context.Pipe()
+def work():
+    mine.close()
+    theirs.send(0)
+    theirs.recv()
+context.Process(target=work).start()
+theirs.close()
+mine.recv()
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(60)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, timeout=30)
+    assert (result.returncode, result.stderr) == (130, b"")
+
+
 def test_console_scripts_begin_where_interrupts_are_quiet():
     entries = re.findall(r'"titok-(\w+)=([\w.]+):(\w+)"', (ROOT / "setup.py").read_text())
     assert sorted(name for name, *_ in entries) == sorted(cli.__all__)

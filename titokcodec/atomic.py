@@ -31,6 +31,8 @@ _PART = re.compile(r"\.titok-[0-9a-f]{16}\.part")
 _STALE = 600  # seconds without a write: also where locks are not seen from other machines, no living writer's file
 
 _unfinished: set[str] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unfinished.clear)  # they are the parent's
 
 
 @contextmanager

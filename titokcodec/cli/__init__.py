@@ -2,7 +2,8 @@
 
 What they have in common: ``-`` is standard input or output, and standard output then holds the stream and nothing
 else; everything else that they say goes to standard error, a line for each failing file; a file is written whole or
-not at all, and never over another one unasked; the exit code is 0 if all went well, 1 if something failed, 2 for a
+not at all, and never over another one unasked (a link stays, and what it leads to is replaced; devices, pipes and
+names such as /dev/stdout are written into); the exit code is 0 if all went well, 1 if something failed, 2 for a
 command line that makes no sense, and 130 when interrupted.
 
 A command is imported when it is asked for. That needs click and no more: Pillow, numpy and torch come when it gets to

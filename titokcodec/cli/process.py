@@ -26,9 +26,12 @@ def prepare() -> None:
 def _leave(*_: Any) -> None:
     """End at once. An exception could be raised anywhere: in an import, which turns it into another one or leaves half
     a library behind, or where Python can but print that it was ignored."""
-    atomic = sys.modules.get("titokcodec.atomic")
+    atomic, multiprocessing = map(sys.modules.get, ("titokcodec.atomic", "multiprocessing"))
     if hasattr(atomic, "abandon"):
         atomic.abandon()
+    if hasattr(multiprocessing, "active_children"):
+        for worker in multiprocessing.active_children():  # which would complain that nobody talks to it any more
+            worker.kill()
     os._exit(130)
 
 
