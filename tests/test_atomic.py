@@ -166,7 +166,7 @@ import time
 from titokcodec.atomic import replacing
 with replacing("b") as file:
     print("open", flush=True)
-    time.sleep(60)
+    time.sleep(300)
 """
     killed, living = (subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2))
     parts = []

@@ -52,7 +52,7 @@ from titokcodec.cli import {command} as command
 command()
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, timeout=60, check=False,
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], env=environment, timeout=300, check=False,
                           text=True, capture_output=True, **options)  # fmt: skip
 
 
