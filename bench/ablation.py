@@ -21,7 +21,6 @@ samples of it, are the yardstick, the others the reference. With --held-out the 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +42,7 @@ from training.labels import labels_of, read_table
 from training.metrics import NEIGHBOURS, frechet, precision_recall
 from training.sheet import images, labelled_sheet
 from training.tokens import is_held_out
+from training.tool import Parser, start
 
 SWEEPS: dict[str, tuple] = {
     "schedule": tuple(SCHEDULES), "steps": (1, 2, 4, 8, 16), "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
@@ -137,7 +137,7 @@ def shared_out(
         each: Pictures of a class in the yardstick, at most.
 
     Raises:
-        SystemExit: there are too few.
+        TitokError: there are too few.
     """
     chance = torch.Generator().manual_seed(seed)
     yardstick, reference = [], []
@@ -149,7 +149,7 @@ def shared_out(
         reference.append(own[len(yardstick[-1]) :] if held_out is None else own[held_out[own]])
     sets = torch.cat(yardstick), torch.cat(reference)
     if not all(map(len, yardstick)) or min(map(len, sets)) <= NEIGHBOURS:
-        raise SystemExit(f"too few labelled pictures: give two of each class or more, and {2 * NEIGHBOURS + 2} in all")
+        raise TitokError(f"too few labelled pictures: give two of each class or more, and {2 * NEIGHBOURS + 2} in all")
     return sets
 
 
@@ -176,7 +176,7 @@ def lists_of(names: Sequence[str]) -> Tensor:
     """(C, 1000) bool: which of Lite0's classes each of ours may be taken for."""
     unknown = [name for name in names if name not in IMAGENET]
     if unknown:
-        raise SystemExit(f"no ImageNet classes are known for {', '.join(unknown)}: list them in bench/ablation.py")
+        raise TitokError(f"no ImageNet classes are known for {', '.join(unknown)}: list them in bench/ablation.py")
     lists = torch.zeros(len(names), 1000, dtype=torch.bool)
     for row, name in zip(lists, names, strict=True):
         row[list(IMAGENET[name])] = True
@@ -221,12 +221,12 @@ def ablate(
     """Everything that ``ablation.json`` holds.
 
     Raises:
-        SystemExit: too few samples or labelled pictures.
+        TitokError: too few samples or labelled pictures.
     """
     names = generator.class_names or ()
     lists, each = lists_of(names), samples // max(len(names), 1)
     if each * len(names) <= NEIGHBOURS:
-        raise SystemExit(f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
+        raise TitokError(f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
                          f"{NEIGHBOURS + 1} in all" if names else f"{generator.name} has no names of classes")
     known = labels_of(pictures, table).numbers(names)
     held = torch.tensor([is_held_out(key) for key in pictures.keys]) if held_out else None
@@ -280,7 +280,7 @@ def _panel(found: dict[str, Any], factor: str, metric: str) -> Panel:
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     base = Settings()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--generator", required=True, help="generator file with class names")
     add("--model", help="weight file of its tokenizer (default: the bundled one)")
@@ -295,15 +295,12 @@ def main(arguments: list[str] | None = None) -> None:
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    try:
-        base = replace(base, temperature=options.temperature)
-        codec = Codec.from_pretrained(options.model, device=options.device, dtype="fp32")
-        generator = Generator.from_pretrained(options.generator, device=options.device, dtype="fp32")
-        generator.check_fits(codec.weights)
-        lite0 = Lite0(options.lite0).to(codec.device)
-        table = read_table(options.labels) if options.labels else None
-    except TitokError as error:
-        raise SystemExit(str(error)) from None
+    base = replace(base, temperature=options.temperature)
+    codec = Codec.from_pretrained(options.model, device=options.device, dtype="fp32")
+    generator = Generator.from_pretrained(options.generator, device=options.device, dtype="fp32")
+    generator.check_fits(codec.weights)
+    lite0 = Lite0(options.lite0).to(codec.device)
+    table = read_table(options.labels) if options.labels else None
     pictures = Pictures(options.data, codec.weights.config.image_size, device=codec.device)
     for problem in pictures.damaged:
         print(f"warning: {problem}", file=sys.stderr)
@@ -322,4 +319,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from titokcodec.errors import TitokError
+
 RATES = ("bpp", "bytes", "payload_bytes")  # what a list of results may be besides a metric
 KINDS = ("titok", "thumbnail", "native")
 Pairs = Mapping[tuple[str, str], str]  # from titok's method and label to the label of the rivals' budget
@@ -174,23 +176,23 @@ def read_methods(folder: Path) -> list[Method]:
     """Every method of the folder: titok first, then thumbnails, then native files.
 
     Raises:
-        SystemExit: The folder holds no results, or a file of it cannot be understood.
+        TitokError: The folder holds no results, or a file of it cannot be understood.
     """
     if not folder.is_dir():
-        raise SystemExit(f"{folder} is not a folder: python -m bench.rate_distortion makes one")
+        raise TitokError(f"{folder} is not a folder: python -m bench.rate_distortion makes one")
     paths = sorted(path for path in folder.glob("*.json") if path.name not in ABOUT)
     methods = [method for path in paths if (method := _method(path)) is not None]
     if not methods:
-        raise SystemExit(f"{folder} holds no results: run python -m bench.rate_distortion first")
+        raise TitokError(f"{folder} holds no results: run python -m bench.rate_distortion first")
     return sorted(methods, key=lambda method: KINDS.index(method.kind))
 
 
 def read_json(path: Path) -> object:
-    """The file's content; SystemExit in one line where it is no JSON."""
+    """The file's content. Raises ``TitokError`` where it is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise SystemExit(f"{path} cannot be read: {error}") from None
+        raise TitokError(f"{path} cannot be read: {error}") from None
 
 
 def number(value: object) -> float | None:
@@ -206,7 +208,7 @@ def _method(path: Path) -> Method | None:
         return None
     lists = {key: values for key, values in lists.items() if isinstance(values, list)}
     if len({len(values) for values in lists.values()}) != 1:
-        raise SystemExit(f"{path}: lists of one length expected in results")
+        raise TitokError(f"{path}: lists of one length expected in results")
     if "bytes" not in lists:
         print(f"{path.name} has no bytes and is left out", file=sys.stderr)
         return None

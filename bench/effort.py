@@ -7,7 +7,6 @@ Times are those of finding tokens for one picture alone, and for each of sixteen
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import time
@@ -16,10 +15,12 @@ from pathlib import Path
 import torch
 
 from titokcodec import Codec
+from titokcodec.errors import TitokError
 from titokcodec.search import NEWTON_STEPS
 from training.data import Pictures
 from training.evaluate import measure, rates, tokens_of
 from training.losses import LPIPS
+from training.tool import Parser, start
 
 EFFORTS = (0, 1, 2, 4, NEWTON_STEPS, 16)
 BATCHES = (1, 16)
@@ -45,7 +46,7 @@ def row(codec: Codec, pictures: Pictures, effort: int, lpips: LPIPS | None) -> d
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
     parser.add_argument("--model", help="weight file (default: the bundled one)")
     parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors)")
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
     codec = Codec.from_pretrained(options.model, device=options.device)
     pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
     if len(pictures) < max(BATCHES):
-        raise SystemExit(f"{len(pictures)} pictures are too few to time batches of {max(BATCHES)}: give more")
+        raise TitokError(f"{len(pictures)} pictures are too few to time batches of {max(BATCHES)}: give more")
     lpips = LPIPS(options.lpips).to(codec.device) if options.lpips else None
     rows = [row(codec, pictures, effort, lpips) for effort in options.efforts]
     about = {
@@ -69,4 +70,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench import curves
 from bench.cells import listed
 from bench.curves import Metric, Point, Verdict, metric_of
+from titokcodec.errors import TitokError
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ssim-rgb", "ms-ssim-rgb", "ssimulacra2")
 TOKENS = (32, 64, 128)
@@ -45,7 +46,7 @@ def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
     """What the folder says of its methods of titok.
 
     Raises:
-        SystemExit: The folder is not there, or lacks something.
+        TitokError: The folder is not there, or lacks something.
     """
     methods = curves.read_methods(folder)
     wins = curves.read_json(folder / "wins.json")
@@ -55,14 +56,14 @@ def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
     for method, label in product(ours, [f"{count} tokens" for count in tokens]):
         point, budget = method.labelled(label), pairs.get((method.slug, label))
         if point is None or budget is None:
-            raise SystemExit(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
+            raise TitokError(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
         rivals = {other.name: (other.slug, there) for other in methods if other.kind == "thumbnail"
                   and (there := other.labelled(budget)) and there.pictures == point.pictures}  # fmt: skip
         beaten = {(row["rival"], row["metric"]): row["rate"] for row in wins
                   if (row["titok"], row["label"]) == (method.slug, label)}  # fmt: skip
         found.append(_row(method.slug, point, budget, rivals, beaten))
     if not found:
-        raise SystemExit(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
+        raise TitokError(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
     return found
 
 

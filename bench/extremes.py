@@ -9,7 +9,6 @@ thumbnails that ``bench.exhibits`` chose, captions from ``gallery/gallery.json``
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ from PIL import Image
 from bench import curves
 from bench.curves import metric_of
 from bench.gallery import NOTHING, Cell, save, sheet
+from titokcodec.errors import TitokError
+from training.tool import Parser, start
 
 TOKENS = (32, 128)
 RIVALS = ("webp-thumbnail", "jxl-thumbnail")
@@ -31,15 +32,15 @@ def chosen(folder: Path, each: int) -> list[dict[str, Any]]:
     """The gallery's entries of the worst pictures and of the best, so many of each.
 
     Raises:
-        SystemExit: The folder has no gallery, or one without them.
+        TitokError: The folder has no gallery, or one without them.
     """
     path = folder / "gallery" / "gallery.json"
     if not path.is_file():
-        raise SystemExit(f"{path} is not there: python -m bench.rate_distortion makes it")
+        raise TitokError(f"{path} is not there: python -m bench.rate_distortion makes it")
     rows = curves.read_json(path)
     found = [[row for row in rows if row["why"] == why][:each] for why in ("worst", "best")]
     if not all(found):
-        raise SystemExit(f"{path} names no worst and best: run python -m bench.rate_distortion with --extremes")
+        raise TitokError(f"{path} names no worst and best: run python -m bench.rate_distortion with --extremes")
     return [{**row, "why": rank + row["why"]} for part in found for rank, row in zip(RANKS, part, strict=False)]
 
 
@@ -47,7 +48,7 @@ def table(folder: Path, each: int = 2, tokens: Sequence[int] = TOKENS) -> list[l
     """For each picture its captions and what they stand under.
 
     Raises:
-        SystemExit: Something of it is not in the folder.
+        TitokError: Something of it is not in the folder.
     """
     entries = chosen(folder, each)
     methods = curves.read_methods(folder)
@@ -57,7 +58,7 @@ def table(folder: Path, each: int = 2, tokens: Sequence[int] = TOKENS) -> list[l
     labels = [f"{count} tokens" for count in tokens]
     for label in labels:
         if (ours, label) not in pairs:
-            raise SystemExit(f"{folder} has no thumbnails beside {label} of titok: choose others with --tokens")
+            raise TitokError(f"{folder} has no thumbnails beside {label} of titok: choose others with --tokens")
     budgets = [pairs[ours, label] for label in labels]
     most = curves.most_pictures(methods)
     return [[_original(folder, entry, most), *_versions(folder, entry, labels, budgets, names)] for entry in entries]
@@ -87,7 +88,7 @@ def _cell(folder: Path, name: str, shown: dict[str, Any] | None) -> Cell:
     if shown is None:
         return f"{name}\nhas no file so small", Image.new("RGB", (256, 256), NOTHING)
     if missing := [key for key in METRICS if key not in shown]:
-        raise SystemExit(f"{folder} lacks {missing[0]}: run python -m bench.rate_distortion with it")
+        raise TitokError(f"{folder} lacks {missing[0]}: run python -m bench.rate_distortion with it")
     lpips, psnr = (metric_of(key).text(shown[key]) for key in METRICS)
     return f"{name}, {shown['bytes']} bytes\nLPIPS {lpips}, {psnr}", _opened(folder, shown["file"])
 
@@ -95,13 +96,13 @@ def _cell(folder: Path, name: str, shown: dict[str, Any] | None) -> Cell:
 def _opened(folder: Path, name: str) -> Image.Image:
     path = folder / "gallery" / name
     if not path.is_file():
-        raise SystemExit(f"{path} is not there: python -m bench.rate_distortion makes it")
+        raise TitokError(f"{path} is not there: python -m bench.rate_distortion makes it")
     return Image.open(path).convert("RGB")
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote, with its pictures")
     parser.add_argument("--out", type=Path, required=True, help="WebP file")
     parser.add_argument("--each", type=int, default=2, choices=range(1, len(RANKS) + 1), help="pictures of each sort "
@@ -113,4 +114,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from bench.ours import Entrant
 from bench.thumbnails import best_thumbnail
 from titokcodec import Codec
+from training.tool import Parser, start
 
 GAP, PAD = 6, 3  # pixels between pictures, and around a caption
 LETTERS = 20  # pixels of its font, for a sheet that is shown at half its size
@@ -98,7 +99,7 @@ def save(image: Image.Image, path: Path, quality: int = QUALITY) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("images", type=square, nargs="+", metavar="FILE[@LEFT,TOP,SIDE]")
     parser.add_argument("--out", type=Path, required=True, help="WebP file")
     parser.add_argument("--model", help="weight file (default: the bundled one)")
@@ -108,4 +109,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

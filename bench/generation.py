@@ -49,6 +49,7 @@ from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import Settings, walk
 from titokcodec.weights import Weights
+from training.tool import Parser, start
 
 Model = TypeVar("Model", bound=nn.Module)
 LEAST_GAIN = 1.03  # pictures a second of one batch over those of half of it; with less, no larger one is tried
@@ -354,7 +355,7 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize] = SIZES) -> None:
     """Command line; ``sizes`` are the models."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="auto", help="default: CUDA, then MPS, then the CPU")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
@@ -382,4 +383,4 @@ def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

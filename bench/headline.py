@@ -9,13 +9,14 @@ thumbnails each metric has its own best ones, as in the report.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench import curves
 from bench.curves import Method, Metric, Point, metric_of
 from bench.plots import Curve, Panel, round_steps, svg
+from titokcodec.errors import TitokError
+from training.tool import Parser, start
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ms-ssim-rgb")
 TICKS, ENDS = (50, 100, 200, 500, 1000, 2000), (42.0, 2200.0)  # bytes
@@ -32,15 +33,15 @@ def plot(folder: Path) -> str:
     """The SVG document for a folder of results.
 
     Raises:
-        SystemExit: The folder holds no results, none of titok's, or not every metric.
+        TitokError: The folder holds no results, none of titok's, or not every metric.
     """
     methods = curves.read_methods(folder)
     ours = [method for method in methods if method.kind == "titok"]
     if not ours:
-        raise SystemExit(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
+        raise TitokError(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
     for key in METRICS:
         if not any(key in point.values for point in ours[0].points):
-            raise SystemExit(f"{folder} lacks {key}: run python -m bench.rate_distortion with it")
+            raise TitokError(f"{folder} lacks {key}: run python -m bench.rate_distortion with it")
     most = curves.most_pictures(methods)
     metrics = [metric_of(key) for key in METRICS]
     methods = [method for method in methods if any(_in_sight(method, metric) for metric in metrics)]
@@ -113,7 +114,7 @@ def _legend(methods: Sequence[Method]) -> list[list[tuple[str, Curve] | None]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     parser.add_argument("--out", type=Path, required=True, help="SVG file")
     options = parser.parse_args(arguments)
@@ -121,4 +122,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

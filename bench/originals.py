@@ -44,7 +44,7 @@ def read(sources: list[Path], size: str = "256", limit: int | None = None, every
         every: 3 takes the first, the fourth, the seventh and so on; ``limit`` counts those that are taken.
 
     Raises:
-        SystemExit: a source does not exist, or there is no readable picture in any.
+        TitokError: a source does not exist, or there is no readable picture in any.
     """
     rejects = Rejects(tell=True)
     found = []

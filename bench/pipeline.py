@@ -9,7 +9,6 @@ nothing of is left out. Ways are timed in turns, so that a machine's moods meet 
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +27,7 @@ from titokcodec.acceleration import accelerated
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.transfer import one_ahead, to_device
+from training.tool import Parser, start
 
 PICTURES = 64  # a round, or one batch if that is more
 ROUNDS = 5
@@ -149,7 +149,7 @@ def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", help="weight file (default: the bundled one)")
     parser.add_argument("--device", default="auto", help="default: CUDA, then MPS, then the CPU")
@@ -167,4 +167,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

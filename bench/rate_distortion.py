@@ -41,6 +41,7 @@ from bench.scores import METRICS, Judge
 from bench.thumbnails import PATIENCE
 from titokcodec import Codec, TitokError
 from titokcodec.search import default_steps
+from training.tool import Parser, start
 
 BUDGETS = (300, 500, 1000)  # bytes, besides titok's: JPEG and AVIF have no smaller files
 PACKAGES = ("titokcodec", "torch", "numpy", "pillow", "pillow-jxl-plugin", "ssimulacra2", "scipy")
@@ -93,12 +94,12 @@ def earlier(out: Path) -> list[Path]:
     """Make the folder, or find the methods' files that an earlier run left in it: the report would show them too.
 
     Raises:
-        SystemExit: It cannot be made, or holds something else. Asked before hours of work, which nothing may cost.
+        TitokError: It cannot be made, or holds something else. Asked before hours of work, which nothing may cost.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SystemExit(f"{out} cannot be made: {error.strerror}") from None
+        raise TitokError(f"{out} cannot be made: {error.strerror}") from None
     path = out / "protocol.json"
     if not path.exists():
         return []
@@ -107,7 +108,7 @@ def earlier(out: Path) -> list[Path]:
         methods = [*told["methods"], *(method for model in told["models"] for method in model["methods"])]
         return [out / f"{Path(method).name}.json" for method in methods]
     except (KeyError, TypeError):
-        raise SystemExit(f"{path} is not of this benchmark: give another folder") from None
+        raise TitokError(f"{path} is not of this benchmark: give another folder") from None
 
 
 def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: Sequence[str], judge: Judge,
@@ -180,7 +181,7 @@ def wanted(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--images", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
     add("--out", type=Path, required=True, help="folder for the results")
@@ -218,11 +219,8 @@ def main(arguments: list[str] | None = None) -> None:
     layouts = ("auto",) if options.size == "256" else ("fit", "tile")
     methods, missing = wanted(options.methods)
     plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
-    try:
-        judge = plan.judge()
-        codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
-    except (TitokError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    judge = plan.judge()
+    codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     models = entrants(codecs, layouts, options.effort, options.tokens)
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
@@ -241,4 +239,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

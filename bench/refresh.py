@@ -23,17 +23,18 @@ from bench.originals import Original
 from bench.ours import entrants
 from bench.rate_distortion import benchmark, budgets_for, commit, described, versions
 from titokcodec import Codec, TitokError
+from training.tool import Parser, start
 
 SIZE = "256"  # of whole pictures the rivals' budgets are titok's own bytes, which change
 
 
 def check_pictures(pictures: Sequence[Original], protocol: dict[str, Any]) -> None:
-    """Raise ``SystemExit`` unless these are the pictures of the protocol."""
+    """Raise ``TitokError`` unless these are the pictures of the protocol."""
     if protocol["size"] != SIZE:
-        raise SystemExit(f"these results are of size {protocol['size']}: run python -m bench.rate_distortion again")
+        raise TitokError(f"these results are of size {protocol['size']}: run python -m bench.rate_distortion again")
     then = [(about["name"], about["sha256"]) for about in protocol["pictures"]]
     if then != [(original.name, original.sha256) for original in pictures]:
-        raise SystemExit(f"these are not the {len(then)} pictures of the results: give the same ones, in their order")
+        raise TitokError(f"these are not the {len(then)} pictures of the results: give the same ones, in their order")
 
 
 def earlier(folder: Path) -> list[dict[Key, Entry]]:
@@ -65,7 +66,7 @@ def renewed(protocol: dict[str, Any], models: Sequence[dict[str, Any]]) -> dict[
 
 
 def _arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     add("--images", type=Path, nargs="+", required=True, help="the same folders, pictures or tar shards as then")
@@ -89,13 +90,10 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = originals.read(options.images, SIZE, options.limit, options.every)
     check_pictures(pictures, protocol)
     plan = Plan((), options.lpips, options.lite0, originals.SIDE, list(protocol["metrics"]))
-    try:
-        judge = plan.judge()
-        codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
-    except (TitokError, OSError) as error:
-        raise SystemExit(str(error)) from None
+    judge = plan.judge()
+    codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     for metric in protocol["metrics"].keys() & judge.skipped.keys():
-        raise SystemExit(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
+        raise TitokError(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
     models = entrants(codecs, tokens=protocol["models"][0]["tokens"])
     models = [replace(entrant, effort=options.effort) for entrant in models]
     findings = joined(benchmark(pictures, models, plan, SIZE, (), options.workers), earlier(folder))
@@ -113,4 +111,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import sys
@@ -20,6 +19,8 @@ from bench import curves
 from bench.cells import listed
 from bench.curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
 from bench.markup import Cell, embedded, outline, plain, section, table
+from titokcodec.errors import TitokError
+from training.tool import Parser, start
 
 PAGE = Path(__file__).parent / "page"
 PARTS = ("page.html", "style.css", "common.js", "plots.js", "gallery.js")
@@ -233,7 +234,7 @@ def speed_table(path: Path) -> str:
     lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else []
     rows = [_timing(row) for row in next(iter(lists), []) if isinstance(row, dict)]
     if not rows:
-        raise SystemExit(f"{path} holds no timings")
+        raise TitokError(f"{path} holds no timings")
     about = [f"{key}: {plain(key, value)}" for key, value in found.items() if not isinstance(value, (list, dict))]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     body = [[plain(key, row.get(key)) for key in keys] for row in rows]
@@ -262,7 +263,7 @@ def protocol(folder: Path) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     parser.add_argument("--speed", type=Path, nargs="+", default=[], metavar="JSON", help="timings to show as well")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: %(default)s")
@@ -271,11 +272,11 @@ def main() -> None:
     try:
         options.out.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SystemExit(f"{options.out} cannot be written: {error.strerror}") from None
+        raise TitokError(f"{options.out} cannot be written: {error.strerror}") from None
     size = options.out.stat().st_size
     print(f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
           file=sys.stderr)  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

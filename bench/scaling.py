@@ -10,7 +10,6 @@ counts, of as many as begin within ``--patience`` seconds.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from bench.jobs import Model
 from bench.machine import describe
 from bench.records import write
 from titokcodec.layout import TILE, choose_layout, tile_count
+from training.tool import Parser, start
 
 MEGAPIXELS = (1, 4, 16, 50, 100)
 TOKENS = (32, 64, 96, 128)
@@ -53,7 +53,7 @@ def results(model: Model, wanted: Sequence[tuple[int, int]], patience: float) ->
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--megapixels", type=float, nargs="+", default=MEGAPIXELS, help="default: 1 4 16 50 100")
     parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, help="default: 32 64 96 128")
@@ -73,4 +73,4 @@ def main(arguments: list[str] | None = None) -> None:
               f"{row['memory'] / 1e6:.0f} MB", flush=True)  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    start(main)

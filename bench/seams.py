@@ -8,7 +8,6 @@ tiles laid edge to edge without blending, to show what there would be to see; ``
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from statistics import mean
@@ -18,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from bench.gallery import GAP, save
 from titokcodec import Codec, geometry, images
+from training.tool import Parser, start
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
@@ -67,7 +67,7 @@ def picture(codec: Codec, path: Path, tokens: int) -> Image.Image:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("images", type=Path, nargs="+", help="pictures larger than one tile, or folders of them")
     parser.add_argument("--out", type=Path, required=True, help="JSON file for the figures")
     parser.add_argument("--picture", type=Path, help="where to save the first picture, butted beside blended")
@@ -83,4 +83,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -10,16 +10,16 @@ their usual one: ``<!-- table: network speed-cuda -->`` shows ``speed-cuda.json`
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from bench import equal, timings
 from bench.cells import duration, rows
+from titokcodec.errors import TitokError
 from training import curve
+from training.tool import Parser, start
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -183,7 +183,7 @@ def render(text: str) -> str:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, fail if something would change")
     parser.add_argument("--keep", nargs="+", metavar=("NAME", "RAW"), help="pytest-benchmark JSONs to condense first")
     options = parser.parse_args()
@@ -191,14 +191,12 @@ def main() -> None:
         kept = timings.condensed([Path(raw) for raw in options.keep[1:]])
         (RESULTS / f"{options.keep[0]}.json").write_text(json.dumps(kept, indent=2) + "\n")
     stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
-    for page in stale:
-        if options.check:
-            print(f"{page.name} does not match bench/results: run python -m bench.tables")
-        else:
-            page.write_text(render(page.read_text()))
     if options.check and stale:
-        sys.exit(1)
+        names = ", ".join(page.name for page in stale)
+        raise TitokError(f"not as bench/results say: {names}: run python -m bench.tables")
+    for page in stale:
+        page.write_text(render(page.read_text()))
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

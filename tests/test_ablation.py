@@ -17,6 +17,7 @@ from tests.test_features import lite0_state
 from tests.test_maskgit import build
 from titokcodec import generator as generators
 from titokcodec import weights
+from titokcodec.errors import TitokError
 from titokcodec.models.maskgit import GeneratorConfig
 from titokcodec.sampling import SCHEDULES, Settings
 from training.metrics import precision_recall
@@ -79,7 +80,7 @@ def test_lists_are_of_known_classes_and_share_none():
     lists = lists_of(tuple(IMAGENET))
     assert lists.shape == (16, 1000) and lists.sum(0).max() == 1
     assert lists[list(IMAGENET).index("cat")].nonzero().flatten().tolist() == [281, 282, 283, 284, 285]
-    with pytest.raises(SystemExit, match="known for unicorn: list them"):
+    with pytest.raises(TitokError, match="known for unicorn: list them"):
         lists_of(("cat", "unicorn"))
 
 
@@ -134,7 +135,7 @@ def test_sets_share_no_picture():
     assert sorted(reference.tolist()) == [0, 2, 4, 6, 8, 16, 18, 20]
     assert not held[yardstick].any() and labels[yardstick].tolist() == [0] * 4 + [1] * 3
     for too_few in (torch.tensor([0, 0, 0, 0, 1]), torch.tensor([-1, -1]), torch.tensor([0, 0, 0, 1, 1, 1])):
-        with pytest.raises(SystemExit, match="too few labelled pictures"):
+        with pytest.raises(TitokError, match="too few labelled pictures"):
             shared_out(too_few, 2, None, 4, seed=0)
 
 
@@ -299,6 +300,6 @@ def test_pictures_that_training_held_out(place, tiny_path, monkeypatch, capsys):
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments, options, message, place, tiny_path):
-    with pytest.raises(SystemExit, match=message) as caught:
+    with pytest.raises(TitokError, match=message) as caught:
         run(place, tiny_path, *arguments, **options)
     assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from titokcodec.errors import TitokError
 from training import curve
 
 LINES = [
@@ -62,14 +63,14 @@ def test_what_a_resumed_run_does_again_counts_once(run):
 def test_a_damaged_line_is_named(run, line):
     with (run / "log.jsonl").open("a") as log:
         log.write(line + "\n")
-    with pytest.raises(SystemExit, match="is damaged in line 7"):
+    with pytest.raises(TitokError, match="is damaged in line 7"):
         curve.main([str(run)])
 
 
 def test_a_folder_without_a_log_and_a_place_for_no_file_end_in_one_line(run, tmp_path, capsys):
-    with pytest.raises(SystemExit, match="cannot be read: give folders that a training command wrote"):
+    with pytest.raises(TitokError, match="cannot be read: give folders that a training command wrote"):
         curve.main([str(tmp_path)])
-    with pytest.raises(SystemExit, match="cannot be written"):
+    with pytest.raises(TitokError, match="cannot be written"):
         curve.main([str(run), "--json", str(tmp_path)])
     assert capsys.readouterr().out.count("| mine |") == 8
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
+from titokcodec.errors import TitokError
+from training.checkpoint import load_state, save_state
 from training.data import PLAIN, Held, Pictures, Views, decode, mix, read_files, read_picture
-from training.engine import load_state, save_state
 from training.streaming import Portions, Stream, open_source, portion, random_crop, shuffled, units_of
 
 SIDE = 16
@@ -134,7 +135,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(pictures, tmp_path, size, ra
     message = f"a batch of {size} cannot be shared by {ranks} processes: give a multiple of {ranks}"
     for build in (lambda: Held(pictures, size, ranks=ranks), lambda: Stream([tmp_path], size, SIDE, ranks=ranks),
                   lambda: open_source([tmp_path / "not looked at"], size, SIDE, ranks=ranks)):
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(TitokError, match=message):
             build()
 
 
@@ -179,7 +180,7 @@ def test_what_is_no_tar_is_counted(tmp_path, data):
     numbered(tmp_path / "good.TAR", 1)
     found = Pictures([tmp_path], SIDE)
     assert found.names == ["1.png"] and len(found.damaged) == 1
-    with pytest.raises(SystemExit, match=r"no readable pictures in .*bad\.tar \(0 .* folders: 1\): give folders or"):
+    with pytest.raises(TitokError, match=r"no readable pictures in .*bad\.tar \(0 .* folders: 1\): give folders or"):
         Pictures([tmp_path / "bad.tar"], SIDE)
 
 
@@ -257,10 +258,10 @@ def test_sources_that_do_not_exist_or_are_empty_end_the_run(tmp_path, stream):
     numbered(tmp_path / "a.tar", 1)
     (tmp_path / "empty").mkdir()
     for name in ("nowhere", "nothing.tar", "no\nline.png"):
-        with pytest.raises(SystemExit, match=r"does not exist or may not be read: check the path$") as caught:
+        with pytest.raises(TitokError, match=r"does not exist or may not be read: check the path$") as caught:
             opened(tmp_path / "a.tar", tmp_path / name)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SystemExit, match=r"no readable pictures in .*empty: give folders or tar shards of"):
+    with pytest.raises(TitokError, match=r"no readable pictures in .*empty: give folders or tar shards of"):
         opened(tmp_path / "empty")
 
 
@@ -325,7 +326,7 @@ def test_held_pictures_through_the_one_door(tmp_path):
     assert (source.pictures, source.skipped, len(source.damaged)) == (2, 1, 1)
     assert source.batch(7).equal(Held(Pictures([tmp_path], SIDE), 4, seed=3).batch(7)[2:])
     assert open_source([tmp_path], 4, SIDE, limit=1).pictures == 1
-    with pytest.raises(SystemExit, match="a limit is for pictures that are held"):
+    with pytest.raises(TitokError, match="a limit is for pictures that are held"):
         open_source([tmp_path], 4, SIDE, stream=True, limit=1)
 
 
@@ -465,7 +466,7 @@ def test_a_stream_of_nothing_readable_ends_the_run_at_once(tmp_path, workers):
     shard(tmp_path / "bad.tar", [("1.png", b"no")])
     (tmp_path / "bad.jpg").write_bytes(noise("JPEG")[:500])
     stream, began = Stream([tmp_path], 2, SIDE, workers=workers), time.monotonic()
-    with pytest.raises(SystemExit, match=r"no readable pictures in .*: give folders or tar shards") as caught:
+    with pytest.raises(TitokError, match=r"no readable pictures in .*: give folders or tar shards") as caught:
         stream.batch(0)
     assert "\n" not in str(caught.value) and time.monotonic() - began < 10
     assert not multiprocessing.active_children()
@@ -494,7 +495,7 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(tmp_path):
 
     stream._parcels = died(stream._parcels)
     stream.batch(1)
-    with pytest.raises(SystemExit, match=r"worker \(pid 7\) is killed by signal: Killed.*: check the disk") as caught:
+    with pytest.raises(TitokError, match=r"worker \(pid 7\) is killed by signal: Killed.*: check the disk") as caught:
         stream.batch(2)
     assert "\n" not in str(caught.value)
     assert not multiprocessing.active_children()
@@ -502,7 +503,7 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(tmp_path):
 
 def test_a_number_of_workers_is_needed(tmp_path):
     numbered(tmp_path / "a.tar", 1)
-    with pytest.raises(SystemExit, match="-1 workers cannot read pictures"):
+    with pytest.raises(TitokError, match="-1 workers cannot read pictures"):
         Stream([tmp_path], 2, SIDE, workers=-1)
 
 

@@ -7,6 +7,7 @@ import torch
 
 from bench import effort
 from tests.conftest import TINY
+from titokcodec.errors import TitokError
 from titokcodec.models.tokenizer import TiTok
 
 
@@ -41,5 +42,5 @@ def test_seconds_are_of_the_effort_asked_for(codec, monkeypatch):
 
 
 def test_too_few_pictures_are_refused(folder, tmp_path):
-    with pytest.raises(SystemExit, match="15 pictures are too few"):
+    with pytest.raises(TitokError, match="15 pictures are too few"):
         effort.main(["--data", str(folder), "--model", str(TINY), "--limit", "15", "--out", str(tmp_path / "o.json")])

@@ -16,6 +16,7 @@ from bench.thumbnails import FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
 from titokcodec import rangecoder, tables, weights
+from titokcodec.errors import TitokError
 from titokcodec.search import STEPS
 from titokcodec.similarity import ssim
 from training import evaluate
@@ -204,12 +205,12 @@ def test_a_model_that_loses_nothing():
 
 
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path):
-    with pytest.raises(SystemExit, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
+    with pytest.raises(TitokError, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
         evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--lite0", str(tiny_path)])
 
 
 def test_one_picture_is_no_set(folder, networks, tiny_path):
-    with pytest.raises(SystemExit, match="needs two pictures or more"):
+    with pytest.raises(TitokError, match="needs two pictures or more"):
         evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--limit", "1",
                        "--lite0", str(networks / "lite0.safetensors")])
 

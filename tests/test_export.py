@@ -11,6 +11,7 @@ import torch
 from tests.conftest import DATA
 from tests.test_linear import CONFIG, started
 from titokcodec import Codec, entropy, weights
+from titokcodec.errors import TitokError
 from titokcodec.models.tokenizer import TiTok
 from training.export import blended, candidates, choose_tables, main, mean_of
 
@@ -39,7 +40,7 @@ def test_a_blend_of_other_tokens_or_another_architecture_is_refused(pair):
     stranger = started(count=300)
     with torch.no_grad():
         stranger.encoder.conv_out.bias.add_(1.0)
-    with pytest.raises(SystemExit, match=r"same tokens, but encoder\.conv_out\.bias"):
+    with pytest.raises(TitokError, match=r"same tokens, but encoder\.conv_out\.bias"):
         blended(stranger, pair[0], 0.5)
 
 
@@ -62,8 +63,8 @@ def test_the_command_averages_weight_files(pair, tmp_path):
     assert torch.allclose(middle.ffn.detail.leave.bias, one.ffn.detail.leave.bias + 0.5, atol=1e-3)
     other = TiTok(dataclasses.replace(CONFIG, head_blocks=CONFIG.head_blocks + 1))
     weights.save(tmp_path / "d.safetensors", other, "d", int8=False)
-    with pytest.raises(SystemExit, match="--average takes a model of the same architecture"):
-        main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c",
+    with pytest.raises(TitokError, match="--average takes a model of the same architecture"):
+        main([str(tmp_path / "a.safetensors"), str(tmp_path / "e.safetensors"), "--name", "e",
               "--average", str(tmp_path / "d.safetensors")])
 
 
@@ -108,7 +109,7 @@ def test_a_file_holds_one_table_a_codebook_and_codes_with_all_of_them(pair, tmp_
 @pytest.mark.parametrize("share", ["2", "-0.1", "nan", "x"])
 def test_a_share_that_makes_no_sense_is_named(pair, tmp_path, share):
     weights.save(tmp_path / "a.safetensors", pair[0], "a")
-    with pytest.raises(SystemExit, match="from 0 to 1"):
+    with pytest.raises(TitokError, match="from 0 to 1"):
         main([str(tmp_path / "a.safetensors"), str(tmp_path / "c.safetensors"), "--name", "c",
               "--blend", str(tmp_path / "a.safetensors"), share])
     assert not (tmp_path / "c.safetensors").exists()
@@ -116,7 +117,7 @@ def test_a_share_that_makes_no_sense_is_named(pair, tmp_path, share):
 
 def test_a_file_that_is_no_model_ends_in_one_line(tmp_path):
     for name in ("nope.safetensors", "nope.pt"):
-        with pytest.raises(SystemExit, match=r"error: .*nope"):
+        with pytest.raises(TitokError, match="nope"):
             main([str(tmp_path / name), str(tmp_path / "c.safetensors"), "--name", "c"])
 
 
@@ -147,11 +148,11 @@ def test_pictures_are_encoded_on_the_device_that_is_asked_for(early, tmp_path, m
     seen, encode = [], TiTok.encode
     monkeypatch.setattr(TiTok, "encode", lambda self, pixels: seen.append(pixels.device.type) or encode(self, pixels))
     for more in ([], ["--device", "cpu"]):
-        main([str(early), str(tmp_path / "out.safetensors"), "--name", "out", "--data", str(DATA), *more])
+        main([str(early), str(tmp_path / "out.safetensors"), "--name", "out", "--data", str(DATA), "--force", *more])
     assert seen == ["cuda", "cpu"]
 
 
 def test_a_device_that_is_not_there_ends_in_one_line(early, tmp_path):
-    with pytest.raises(SystemExit, match="error: no device 'cuda:99' here: try --device cpu"):
+    with pytest.raises(TitokError, match="no device 'cuda:99' here: try --device cpu"):
         main([str(early), str(tmp_path / "out.safetensors"), "--name", "out", "--device", "cuda:99"])
     assert not (tmp_path / "out.safetensors").exists()

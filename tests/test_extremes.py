@@ -8,6 +8,7 @@ from PIL import Image
 
 from bench import extremes, tables
 from bench.gallery import GAP, sheet
+from titokcodec.errors import TitokError
 
 TOKENS = (32, 64, 128)
 METHODS = {
@@ -92,7 +93,7 @@ def test_a_rival_without_a_file_leaves_a_gap(results):
 
 def test_other_numbers_of_tokens(results):
     assert [row[1][0].split(",")[0] for row in extremes.table(results, tokens=[64])] == ["titok"] * 4
-    with pytest.raises(SystemExit, match="no thumbnails beside 48 tokens of titok: choose others with --tokens"):
+    with pytest.raises(TitokError, match="no thumbnails beside 48 tokens of titok: choose others with --tokens"):
         extremes.table(results, tokens=[48])
 
 
@@ -118,7 +119,7 @@ def test_what_is_missing_is_told_in_one_line(results, gone, message):
         path.write_text(path.read_text().replace(gone, "other"))
     else:
         (results / gone).unlink()
-    with pytest.raises(SystemExit, match=message) as caught:
+    with pytest.raises(TitokError, match=message) as caught:
         extremes.main([str(results), "--out", str(results / "sheet.webp")])
     assert "\n" not in str(caught.value) and not (results / "sheet.webp").exists()
 

@@ -7,6 +7,7 @@ import pytest
 
 from bench import equal, headline, tables
 from bench.plots import WIDTH, Curve, Panel, round_steps, svg
+from titokcodec.errors import TitokError
 
 SVG = "{http://www.w3.org/2000/svg}"
 TITOK = {"32 tokens": 59, "64 tokens": 107, "128 tokens": 203}
@@ -151,7 +152,7 @@ def test_no_result_folder_is_one_line(results, gone, message):
     if gone == "lpips":
         path = results / "titok-default-2.json"
         path.write_text(path.read_text().replace("lpips-squeeze", "lpips-other"))
-    with pytest.raises(SystemExit, match=message) as caught:
+    with pytest.raises(TitokError, match=message) as caught:
         headline.main([str(results / "none" if gone == "folder" else results), "--out", str(results / "plot.svg")])
     assert "\n" not in str(caught.value) and not (results / "plot.svg").exists()
 
@@ -224,6 +225,6 @@ def test_what_is_missing_is_told_in_one_line(results, gone):
     else:
         path = results / "titok-default-2.json"
         path.write_text(path.read_text().replace(gone, "33 tokens"))
-    with pytest.raises(SystemExit, match=r"python -m bench\.rate_distortion|cannot be read") as caught:
+    with pytest.raises(TitokError, match=r"python -m bench\.rate_distortion|cannot be read") as caught:
         equal.rows(results)
     assert "\n" not in str(caught.value)

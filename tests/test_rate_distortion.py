@@ -28,6 +28,7 @@ from bench.thumbnails import FORMATS, SIDES, Thumbnails
 from tests.conftest import DATA
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
+from titokcodec.errors import TitokError
 from training.metrics import grain
 
 BUDGETS = (100, 400)
@@ -247,9 +248,9 @@ def test_files_of_an_earlier_run_are_not_left_among_those_of_this_one(command, t
 def test_a_folder_of_something_else_is_left_alone(command, tmp_path, content):
     """Said before anything is measured."""
     (tmp_path / "protocol.json").write_text(content)
-    with pytest.raises(SystemExit, match=r"protocol\.json"):
+    with pytest.raises(TitokError, match=r"protocol\.json"):
         command("--out", str(tmp_path))
-    with pytest.raises(SystemExit, match="cannot be made"):
+    with pytest.raises(TitokError, match="cannot be made"):
         command("--out", str(tmp_path / "protocol.json"))
     assert [path.read_text() for path in tmp_path.iterdir()] == [content]
 
@@ -259,11 +260,10 @@ def test_a_folder_of_something_else_is_left_alone(command, tmp_path, content):
     ("extremes", 0),
 ])  # fmt: skip
 @pytest.mark.parametrize("value", ["{}", "x", "0.5"])
-def test_numbers_that_make_no_sense_are_named(command, capsys, option, least, value):
+def test_numbers_that_make_no_sense_are_named(command, option, least, value):
     value = value.format(least - 1)
-    with pytest.raises(SystemExit):
+    with pytest.raises(TitokError, match=f"--{option}: '{value}' is no whole number from {least} up"):
         command(f"--{option}", value)
-    assert f"--{option}: '{value}' is no whole number from {least} up" in capsys.readouterr().err
 
 
 def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
@@ -280,9 +280,9 @@ def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
 
 
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
-    with pytest.raises(SystemExit, match=r"tiny\.safetensors is not of LPIPS with SqueezeNet: it lacks features\.0\.w"):
+    with pytest.raises(TitokError, match=r"tiny\.safetensors is not of LPIPS with SqueezeNet: it lacks features\.0\.w"):
         rate_distortion.main(["--images", str(folder), "--out", str(tmp_path), "--lpips", str(tiny_path)])
-    with pytest.raises(SystemExit, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
+    with pytest.raises(TitokError, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
         rate_distortion.main(["--images", str(folder), "--out", str(tmp_path), "--lite0", str(tiny_path),
                               "--methods", "raw"])  # fmt: skip
 
@@ -326,13 +326,13 @@ def test_more_effort_changes_titok_alone(result, before, folder, tiny_path, tmp_
 
 
 def test_other_pictures_or_fewer_networks_are_refused(before, folder, tiny_path, tmp_path):
-    with pytest.raises(SystemExit, match="not the 4 pictures"):
+    with pytest.raises(TitokError, match="not the 4 pictures"):
         refreshed(before, folder, tiny_path, tmp_path, "--limit", "3")
-    with pytest.raises(SystemExit, match=r"(fd-lite0|top1-agreement) was measured then and cannot be now: .*--lite0"):
+    with pytest.raises(TitokError, match=r"(fd-lite0|top1-agreement) was measured then and cannot be now: .*--lite0"):
         refresh.main([str(before), "--images", str(folder), "--model", str(tiny_path), "--device", "cpu"])
     about = protocol(before) | {"size": "full"}
     (before / "protocol.json").write_text(json.dumps(about))
-    with pytest.raises(SystemExit, match="size full"):
+    with pytest.raises(TitokError, match="size full"):
         refreshed(before, folder, tiny_path, tmp_path)
 
 
@@ -523,7 +523,7 @@ def test_originals_are_cropped_and_hashed(folder, tmp_path):
     names = [original.name for original in read([folder])]
     assert [original.name for original in read([folder], every=2)] == names[::2]
     assert [original.name for original in read([folder], limit=1, every=3)] == names[:1]
-    with pytest.raises(SystemExit, match="no readable pictures"):
+    with pytest.raises(TitokError, match="no readable pictures"):
         read([tmp_path])
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench import report
 from bench.curves import Method, Point, compare, metric_of, paired, read_methods
+from titokcodec.errors import TitokError
 
 METRICS = ("psnr-rgb", "ms-ssim-rgb", "lpips-squeeze", "fd-lite0", "top1-agreement")
 HOSTILE = "</script><script>document.title='broken'</script><img src=x onerror=alert(1)>"
@@ -248,17 +249,17 @@ def test_values_that_are_no_numbers(folder):
 def test_no_results_is_one_clear_line(tmp_path, monkeypatch, content, message):
     if content is not None:
         (tmp_path / "a.json").write_text(content)
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises(TitokError, match=message) as error:
         main(monkeypatch, tmp_path)
     assert "\n" not in str(error.value)
 
 
 def test_no_folder_and_no_timings(folder, monkeypatch, tmp_path):
-    with pytest.raises(SystemExit, match=r"page.html cannot be written: No such file or directory"):
+    with pytest.raises(TitokError, match=r"page.html cannot be written: No such file or directory"):
         main(monkeypatch, folder, "--out", tmp_path / "none" / "page.html")
-    with pytest.raises(SystemExit, match="is not a folder"):
+    with pytest.raises(TitokError, match="is not a folder"):
         main(monkeypatch, tmp_path / "none")
-    with pytest.raises(SystemExit, match=r"protocol.json holds no timings"):
+    with pytest.raises(TitokError, match=r"protocol.json holds no timings"):
         change(folder / "protocol.json", pictures={})
         main(monkeypatch, folder, "--speed", folder / "protocol.json")
 

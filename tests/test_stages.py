@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
 from titokcodec import weights
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
@@ -31,6 +31,7 @@ from training.adversarial import Discriminator
 from training.critic import FeatureCritic
 from training.losses import SCALES
 from training.searched import Searched
+from training.tool import UsageError
 
 ROOT = Path(__file__).parent.parent
 SMALL = TiTokConfig(
@@ -114,7 +115,7 @@ def test_stage_1_learns_to_name_frozen_proxies(train, photos, proxy_file):
     assert rows[-1]["val/top1"] > 5 / 1024
     assert all(a.equal(b) for a, b in zip(
         train.stage.proxies.parameters(), proxies.load(proxy_file).parameters(), strict=True))
-    with pytest.raises(SystemExit, match="draws proxy codes, not pixels: run training"):
+    with pytest.raises(TitokError, match="draws proxy codes, not pixels: run training"):
         export.main([str(train.out / "run" / "state.pt"), str(train.out / "x.safetensors"), "--name", "x"])
 
 
@@ -189,7 +190,7 @@ def test_pictures_may_be_streamed_by_workers(train, tmp_path, photos):
     rows = train(single.Single, "--stream", "--workers", 1, steps=3)
     assert rows[0]["pictures"] == 0 and rows[-1]["step"] == 3
     (tmp_path / "bad.tar").write_bytes(b"not a shard")
-    with pytest.raises(SystemExit, match="readable"):
+    with pytest.raises(TitokError, match="readable"):
         train(single.Single, "--data", tmp_path / "bad.tar", "--stream", "--workers", 1, steps=3, out="bad")
 
 
@@ -232,7 +233,7 @@ def test_searched_tokens_draw_their_crops_better_than_the_encoders(tokenizer):
 def test_a_model_without_a_search_has_no_searched_tokens(train, photos, tmp_path):
     torch.manual_seed(0)
     weights.save(tmp_path / "pixels.safetensors", TiTok(dataclasses.replace(SMALL, head="pixels")), "p", int8=False)
-    with pytest.raises(SystemExit, match="--searched is for models"):
+    with pytest.raises(TitokError, match="--searched is for models"):
         train(stage2.Stage2, "--init", tmp_path / "pixels.safetensors", "--adversary", 0, "--searched", 8, steps=2)
 
 
@@ -295,12 +296,15 @@ def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_pa
     save_file(lite0_state(), tmp_path / "lite0.safetensors")
     common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-width", 32)
     given = ("--lite0", tmp_path / "lite0.safetensors", "--features", 0)
-    for words, kind in (((), Discriminator), (given, FeatureCritic), ((*given, "--critic", "patches"), Discriminator),
-                        ((*given, "--recipe", "published"), Discriminator)):
-        train(stage2.Stage2, *common, *words, steps=1, out=f"{kind.__name__}{len(words)}")
+    for number, (words, kind) in enumerate((((), Discriminator), (given, FeatureCritic),
+                                            ((*given, "--critic", "patches"), Discriminator),
+                                            ((*given, "--recipe", "published"), Discriminator))):
+        train(stage2.Stage2, *common, *words, steps=1, out=str(number))
         assert isinstance(train.stage.adversary.critic, kind)
-    with pytest.raises(SystemExit, match="--lite0"):
+    with pytest.raises(TitokError, match="--lite0"):
         train(stage2.Stage2, *common, "--critic", "features", steps=1, out="none")
+    with pytest.raises(UsageError, match="--critic patches does nothing while --adversary is 0"):
+        train(stage2.Stage2, *common, "--critic", "patches", "--adversary", 0, steps=1, out="none")
 
 
 @pytest.mark.parametrize(("words", "line"), [
@@ -313,7 +317,7 @@ def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_pa
     ("--minutes nan", "the budget is nan minutes: give more than 0"),
 ])  # fmt: skip
 def test_values_that_make_no_sense_are_named(train, tokenizer, words, line):
-    with pytest.raises(SystemExit, match=line):
+    with pytest.raises(TitokError, match=line):
         train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, *words.split(), steps=2)
 
 
@@ -321,39 +325,43 @@ def test_values_that_make_no_sense_are_named(train, tokenizer, words, line):
     ("--searched -1", "-1 is no whole number from 0 on"), ("--log-every 0", "0 is no whole number from 1 on"),
     ("--deadline 12:99", "12:99 is no time: give a time of day"), ("--limit 0", "0 is no whole number from 1 on"),
     ("--deadline 1000000000", "is over: give a time to come"), ("--val-limit -1", "-1 is no whole number from 0 on"),
+    ("--resume --force", "not allowed with"),
 ])  # fmt: skip
-def test_usage_errors_say_what_would_be_right(photos, tmp_path, tokenizer, words, line, capsys):
-    with pytest.raises(SystemExit):
+def test_usage_errors_say_what_would_be_right(photos, tmp_path, tokenizer, words, line):
+    with pytest.raises(UsageError, match=line) as found:
         stage2.main(["--data", str(photos), "--out", str(tmp_path), "--init", str(tokenizer), *words.split()])
-    assert line in " ".join(capsys.readouterr().err.split())
+    assert "\n" not in str(found.value)
 
 
 def test_files_and_devices_that_are_none_end_in_one_line(photos, tmp_path, tokenizer):
     common = ["--data", str(photos), "--out", str(tmp_path / "out"), "--steps", "1", "--adversary", "0", "--no-compile"]
     torch.save({"a": 1}, tmp_path / "other.pt")
     for init in (ROOT / "README.md", tmp_path / "other.pt"):
-        with pytest.raises(SystemExit, match="is no checkpoint: give the state"):
+        with pytest.raises(TitokError, match="is no checkpoint: give the state"):
             stage2.main([*common, "--device", "cpu", "--init", str(init)])
-        with pytest.raises(SystemExit, match="is no checkpoint: give the state"):
+        with pytest.raises(TitokError, match="is no checkpoint: give the state"):
             export.main([str(init), str(tmp_path / "x.safetensors"), "--name", "x"])
-    with pytest.raises(SystemExit, match="no device 'foo' here"):
+    with pytest.raises(TitokError, match="no device 'foo' here"):
         stage2.main([*common, "--device", "foo", "--init", str(tokenizer)])
-    with pytest.raises(SystemExit, match=r"there is no folder .*nowhere"):
+    with pytest.raises(TitokError, match=r"there is no folder .*nowhere"):
         export.main([str(tokenizer), str(tmp_path / "nowhere" / "x.safetensors"), "--name", "x"])
-    with pytest.raises(SystemExit) as found:
-        stage2.main([*common, "--device", "cpu", "--init", str(tmp_path / "missing.pt")])
-    assert "No such file" in str(found.value) and "--resume" not in str(found.value)
+    for init in ("missing.pt", "missing.safetensors"):
+        with pytest.raises(TitokError, match=rf"{init}.*: give") as found:
+            stage2.main([*common, "--device", "cpu", "--init", str(tmp_path / init)])
+        assert "\n" not in str(found.value) and "--resume" not in str(found.value)
+    with pytest.raises(UsageError, match="required: --init"):
+        stage2.main(common)
 
 
 def test_a_resume_with_another_critic_says_so(train, tokenizer, tmp_path):
     save_file(lite0_state(), tmp_path / "lite0.safetensors")
     common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-width", 32, "--features", 0, "--batch", 2)
     train(stage2.Stage2, *common, steps=1)
-    with pytest.raises(SystemExit, match="left by a run with other options"):
+    with pytest.raises(TitokError, match="left by a run with other options"):
         train(stage2.Stage2, *common, "--resume", "--lite0", tmp_path / "lite0.safetensors", steps=1)
     other = dataclasses.replace(SMALL, head_blocks=2)
     weights.save(tmp_path / "other.safetensors", TiTok(other), "o", int8=False)
-    with pytest.raises(SystemExit, match="another architecture or stage than stage2 of --init"):
+    with pytest.raises(TitokError, match="another architecture or stage than stage2 of --init"):
         train(stage2.Stage2, *common, "--init", tmp_path / "other.safetensors", "--resume", steps=1)
 
 
@@ -420,30 +428,30 @@ def test_a_checkpoint_is_read_on_the_host(train, monkeypatch):
     """AdamW's counts of steps have to stay there."""
     train(single.Single, steps=2)
     places, load = [], stage.load_state
-    monkeypatch.setattr(stage, "load_state", lambda path, device: places.append(device) or load(path, device))
+    monkeypatch.setattr(stage, "load_state", lambda path, device, *more: places.append(device) or load(path, device))
     monkeypatch.setattr(stage.parallel, "start", lambda device: torch.device("cpu", 0))
     train(single.Single, "--resume", steps=3)
     assert places == [torch.device("cpu")]
 
 
 SCRIPT = """
-import os, sys
+import os, signal, sys
 sys.modules["torch.utils.tensorboard"] = None
 import torch
 torch.set_num_threads(1)
 from titokcodec.models.config import PRESETS
 from tests.test_stages import SMALL
-from training import single, stage
+from training import single, stage, tool
 PRESETS["small"] = SMALL
 update = stage.Stage.update
 
 def until(self, pixels):
-    if self.step == int(os.environ.get("STOP", -1)):
-        raise KeyboardInterrupt
+    if self.step + 1 == int(os.environ.get("STOP", -1)) and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
     return update(self, pixels)
 
 stage.Stage.update = until
-single.main()
+tool.start(single.main)
 """
 
 
@@ -488,16 +496,16 @@ def test_a_full_disk_ends_a_run_with_one_line_and_spares_the_checkpoint(photos, 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(SystemExit, match=r"^error: No space left on device: .*; the last checkpoint is whole"):
+    with pytest.raises(TitokError, match=r": No space left on device; the last checkpoint is whole"):
         stage.main(single.Single, "", [*line, "--resume", "--steps", "4"])
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".titok*"))
 
 
 def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
-    """Gradients, averages, the codebook's start and restarts, and a resume half-way."""
+    """Gradients, averages, the codebook's start and restarts, and a resume half-way, after a signal to one of them."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    common = ("--continuous", 0, "--muon-rate", 0, "--batch", 16, "--steps", 44, "--save-minutes", 0, "--resume")
+    common = ("--continuous", 0, "--muon-rate", 0, "--batch", 16, "--steps", 44, "--resume")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
               tmp_path / "script.py", *words(photos, tmp_path / "two", *common)]
     for stop in ("20", "-1"):
@@ -506,6 +514,7 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
             list(map(str, launch)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
         )
         assert (done.returncode == 0) == (stop == "-1"), done.stderr[-2000:]
+        assert done.stderr.count("interrupted after step 20: --resume goes on") == 2 * (stop == "20")
     rows = [json.loads(line) for line in (tmp_path / "two" / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if "pictures" in row] == [0, 20]
     assert sum(row.get("revived", 0) for row in rows) > 0, "no code was restarted, so nothing was compared"
@@ -543,11 +552,11 @@ def test_published_settings_are_those_of_the_paper():
 
 def test_stages_refuse_what_is_not_theirs(train, tmp_path, proxy_file):
     (tmp_path / "w.safetensors").write_bytes(b"junk")
-    with pytest.raises(SystemExit, match=r"error: .*w\.safetensors"):
+    with pytest.raises(TitokError, match=r"w\.safetensors"):
         stage.main(stage2.Stage2, "", ["--data", str(tmp_path), "--out", str(tmp_path), "--init",
                                        str(tmp_path / "w.safetensors"), "--device", "cpu"])
     train(single.Single, steps=2)
-    with pytest.raises(SystemExit, match="of another architecture or stage than stage1"):
+    with pytest.raises(TitokError, match="of another architecture or stage than stage1"):
         train(stage1.Stage1, "--proxies", proxy_file, "--resume", steps=2)
 
 

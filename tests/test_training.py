@@ -20,12 +20,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.test_linear import fields
+from titokcodec.errors import TitokError
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
 from training import command, engine, hyper, single, stage
+from training.checkpoint import load_state, save_state
 from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, decode, sample
-from training.engine import EMA, Clock, cosine, flat, save_state, schedule
+from training.engine import EMA, Clock, cosine, flat, schedule
 from training.evaluate import contact_sheet, psnr, rates, score
 from training.export import choose_tables, load_averaged
 from training.losses import LPIPS
@@ -98,7 +100,7 @@ def test_pictures_of_a_shard(tmp_path):
 
 def test_no_pictures_at_all_end_the_run(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"bad")
-    with pytest.raises(SystemExit, match="no readable pictures in "):
+    with pytest.raises(TitokError, match="no readable pictures in "):
         Pictures([tmp_path], side=64)
 
 
@@ -237,7 +239,7 @@ def test_views_wait_for_nothing(large_pictures):
 
 @pytest.mark.parametrize("wrong", [{"zoom": 0.9}, {"stretch": -0.1}, {"colour": 1.0}])
 def test_strengths_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(SystemExit, match="a zoom is 1 or more"):
+    with pytest.raises(TitokError, match="a zoom is 1 or more"):
         Views(**wrong)
 
 
@@ -357,7 +359,7 @@ def test_a_budget_may_be_of_steps_or_end_with_whichever_comes_first(monkeypatch)
     assert [by_steps.progress(step) for step in (0, 5, 10, 11)] == [0, 0.5, 1, 1]
     assert [both.progress(step) for step in (0, 4, 6, 10)] == [0.5, 0.5, 0.6, 1]
     for minutes, steps in ((0, None), (None, 0), (-1, 5)):
-        with pytest.raises(SystemExit, match=r"the budget is -?\d (minutes|steps): give more than 0"):
+        with pytest.raises(TitokError, match=r"the budget is -?\d (minutes|steps): give more than 0"):
             Clock(minutes, steps)
 
 
@@ -430,7 +432,7 @@ def test_a_checkpoint_survives_a_failure_while_the_next_is_written(tmp_path, mon
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         save_state(path, kept | {"step": 2})
-    assert engine.load_state(path, torch.device("cpu")) == kept
+    assert load_state(path, torch.device("cpu")) == kept
 
 
 def test_average_follows_quickly_at_first_and_slowly_later():
@@ -641,14 +643,14 @@ def test_a_short_run_quantizes_by_its_middle_and_a_long_one_after_settling(train
 def test_a_run_does_not_resume_another_architecture(trainer, monkeypatch):
     trainer("--minutes", "0.02")
     monkeypatch.setitem(PRESETS, "test", preset("test", codes=16))
-    with pytest.raises(SystemExit, match="of another architecture"):
+    with pytest.raises(TitokError, match="of another architecture"):
         trainer("--resume")
 
 
 def test_a_loss_that_runs_away_stops_the_run_and_spares_the_checkpoint(trainer):
     trainer("--minutes", "0.05")
     before = (trainer.out / "state.pt").read_bytes()
-    with pytest.raises(FloatingPointError, match=r"(loss|norm) is (nan|inf) at step \d+: lower --rate"):
+    with pytest.raises(TitokError, match=r"(loss|norm) is (nan|inf) at step \d+: lower --rate"):
         trainer("--rate", "1e30", "--save-minutes", "0.05", "--resume", "--minutes", "0.3", "--log-every", "1000")
     assert (trainer.out / "state.pt").read_bytes() == before
 
@@ -700,7 +702,7 @@ def test_a_log_is_of_one_run_and_of_those_that_go_on_with_it(tmp_path, monkeypat
 
 
 def test_a_finished_run_may_be_resumed_after_its_deadline(trainer):
-    with pytest.raises(SystemExit):
+    with pytest.raises(TitokError):
         trainer.options("--resume", "--deadline", "1000000000")
     trainer("--minutes", "0.02")
     assert trainer.options("--resume", "--deadline", "1000000000").deadline == 10**9
@@ -860,7 +862,7 @@ def test_detail_is_learned_where_a_loss_sees_it(linear):
 
 
 def test_a_linear_start_wants_linear_paths(trainer):
-    with pytest.raises(SystemExit, match="has no components to start from: give --start 2d"):
+    with pytest.raises(TitokError, match="has no components to start from: give --start 2d"):
         trainer("--start", "linear")
 
 

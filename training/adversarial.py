@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training import parallel
+from training.checkpoint import take
 from training.critic import FeatureCritic
 from training.features import Lite0
 from training.hyper import Hyper
@@ -182,4 +183,4 @@ class Adversary:
 
     def load_state_dict(self, state: dict[str, dict]) -> None:
         for name, value in state.items():
-            getattr(self, name).load_state_dict(value)
+            take(getattr(self, name), value)

@@ -40,6 +40,8 @@ class CodebookCare:
         return {"idle": self.idle}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        if (state["idle"].dtype, state["idle"].shape) != (self.idle.dtype, self.idle.shape):
+            raise ValueError("idle is of another type or shape")
         self.idle.copy_(state["idle"])
 
     def _picks(self, latents: Tensor, count: int) -> Tensor:

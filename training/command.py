@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from training import hyper
+from training.tool import Parser, UsageError
 
 if TYPE_CHECKING:
     from training.stage import Stage
@@ -70,17 +71,28 @@ def whole(least: int) -> Callable[[str], int]:
     return read
 
 
-def check_critic(given: argparse.Namespace) -> None:
-    """Raise ``SystemExit`` if the critic that is asked for lacks its network."""
+def check_critic(given: argparse.Namespace, adversary: float | None = None) -> None:
+    """Raise ``UsageError`` if the critic that is asked for lacks its network, or its loss counts for nothing.
+
+    Args:
+        adversary: The weight of that loss, if it is known.
+    """
     if given.critic == "features" and not given.lite0:
-        raise SystemExit("--critic features needs Lite0's weights: give them by --lite0")
+        raise UsageError("--critic features needs Lite0's weights: give them by --lite0")
+    if given.critic and adversary == 0 and not given.chained:
+        raise UsageError(f"--critic {given.critic} does nothing while --adversary is 0: give that too, or neither")
+
+
+def add_again(parser: argparse.ArgumentParser, resume: str) -> None:
+    """The two ways to start a run where one was before; ``resume`` explains the first."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help=resume)
+    either.add_argument("--force", action="store_true", help="start anew where a run was before, whose files are "
+                        "deleted")
 
 
 def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m training.{stage.name}", description=about, allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(about, prog=f"python -m training.{stage.name}", allow_abbrev=False)
     add = parser.add_argument
     add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
     add("--out", type=Path, required=True, help="folder for checkpoints and logs")
@@ -98,7 +110,7 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
     if stage.presets:
         add(stage.preset_option, dest="preset", choices=stage.presets, default=next(iter(reversed(stage.presets))),
             help="architecture (default: %(default)s)")
-    add("--resume", action="store_true", help="go on from OUT/state.pt if it is there")
+    add_again(parser, "go on from OUT/state.pt if it is there")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
     add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")
@@ -118,5 +130,5 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
              "--compile)")
     stage.add_options(parser)
     hyper.add_options(parser, stage.name)
-    parser.set_defaults(init=None, side=256, lpips=None, lite0=None, critic=None)
+    parser.set_defaults(init=None, side=256, lpips=None, lite0=None, critic=None, chained=False)
     return parser

@@ -9,7 +9,6 @@ pictures, as they were shown; scores of held-out pictures stand beside them wher
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -18,6 +17,7 @@ from statistics import fmean
 from titokcodec.errors import TitokError
 from training.command import whole
 from training.engine import LOG
+from training.tool import Parser, start
 
 
 def read(folder: Path) -> list[dict]:
@@ -96,22 +96,19 @@ def _cell(row: dict[str, float], name: str, places: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("runs", type=Path, nargs="+", metavar="FOLDER", help="what training commands wrote")
     parser.add_argument("--points", type=whole(1), default=8, help="lines for each run (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     options = parser.parse_args(arguments)
-    try:
-        curves = {name: curve(read(folder), options.points) for name, folder in named(options.runs).items()}
-    except TitokError as error:
-        raise SystemExit(str(error)) from None
+    curves = {name: curve(read(folder), options.points) for name, folder in named(options.runs).items()}
     print(table(curves), end="")
     if options.json:
         short = {name: [{k: round(v, 5) for k, v in row.items()} for row in rows] for name, rows in curves.items()}
         try:
             options.json.write_text(json.dumps(short, indent=1) + "\n")
         except OSError as error:
-            raise SystemExit(f"{options.json} cannot be written: {error.strerror}") from None
+            raise TitokError(f"{options.json} cannot be written: {error.strerror}") from None
 
 
 def named(folders: list[Path]) -> dict[str, Path]:
@@ -121,4 +118,4 @@ def named(folders: list[Path]) -> dict[str, Path]:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

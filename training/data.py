@@ -29,8 +29,10 @@ from torch import Tensor
 
 from titokcodec import images
 from titokcodec.cli.pictures import is_foreign_picture, is_picture
+from titokcodec.errors import TitokError
 from titokcodec.walk import AGAIN, NOWHERE, walk
 from training import progress
+from training.tool import UsageError
 
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
 ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
@@ -68,19 +70,19 @@ class Rejects:
             progress.clear()
             print(f"warning: {line}; {rest}", file=sys.stderr, flush=True)
 
-    def nothing_in(self, sources: Iterable[Path]) -> SystemExit:
+    def nothing_in(self, sources: Iterable[Path]) -> TitokError:
         """The end of a run that found no picture at all."""
         line = f"no readable pictures in {', '.join(map(str, sources))}"
         if self.skipped or self.damaged:
             line += f" ({self.skipped} cannot be decoded; damaged shards or folders: {len(self.damaged)})"
-        return SystemExit(f"{_printable(line)}: give folders or tar shards of whole pictures")
+        return TitokError(f"{_printable(line)}: give folders or tar shards of whole pictures")
 
 
 def find(sources: Iterable[Path], lost: Lost) -> list[str]:
     """Paths of the tar shards and pictures that are given or lie in given folders, those of each folder sorted.
 
     Raises:
-        SystemExit: a source does not exist.
+        TitokError: a source does not exist.
     """
     paths: list[str] = []
     for source in map(os.fspath, sources):
@@ -94,7 +96,7 @@ def find(sources: Iterable[Path], lost: Lost) -> list[str]:
         elif os.path.exists(source):
             paths.append(source)
         else:
-            raise SystemExit(f"{_printable(source)} does not exist or may not be read: check the path")
+            raise TitokError(f"{_printable(source)} does not exist or may not be read: check the path")
     return paths
 
 
@@ -225,7 +227,7 @@ class Views:
         colour: .05 moves brightness, contrast and the gain of each channel by up to 5 %.
 
     Raises:
-        SystemExit: a strength makes no sense.
+        TitokError: a strength makes no sense.
     """
 
     zoom: float = 1.0
@@ -234,7 +236,7 @@ class Views:
 
     def __post_init__(self) -> None:
         if not (1 <= self.zoom < math.inf and 0 <= self.stretch < math.inf and 0 <= self.colour < 1):
-            raise SystemExit("a zoom is 1 or more, a stretch 0 or more, and a change of colour from 0 to 1")
+            raise UsageError("a zoom is 1 or more, a stretch 0 or more, and a change of colour from 0 to 1")
 
 
 PLAIN = Views()
@@ -314,7 +316,7 @@ class Pictures:
         damaged: Shards that were not read to their end, each with the reason, one line each.
 
     Raises:
-        SystemExit: a source does not exist, or there is no readable picture in any.
+        TitokError: a source does not exist, or there is no readable picture in any.
     """
 
     def __init__(
@@ -438,7 +440,7 @@ class Repeatable:
         mine: The slice of a global batch that is this rank's.
 
     Raises:
-        SystemExit: ``ranks`` do not divide ``size``.
+        TitokError: ``ranks`` do not divide ``size``.
     """
 
     def __init__(self, device: torch.device, size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
@@ -491,7 +493,7 @@ class Held(Repeatable):
 def share_of(size: int, ranks: int) -> int:
     """Pictures that each of ``ranks`` processes takes of a batch."""
     if size < 1 or size % ranks:
-        raise SystemExit(f"a batch of {size} cannot be shared by {ranks} processes: give a multiple of {ranks}")
+        raise UsageError(f"a batch of {size} cannot be shared by {ranks} processes: give a multiple of {ranks}")
     return size // ranks
 
 

@@ -1,4 +1,4 @@
-"""What every stage shares: a schedule fitted to the clock, optimizers, EMA, checkpoints that survive a kill, logs."""
+"""What every stage shares: a schedule fitted to the clock, optimizers, EMA, logs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from titokcodec.atomic import replacing
-from titokcodec.errors import WeightsError
 from training import progress
+from training.checkpoint import take
 from training.hyper import Hyper
 from training.muon import Muon
+from training.tool import UsageError
 
-LOG = "log.jsonl"  # in the folder of a run
+LOG, BOARD = "log.jsonl", "tensorboard"  # in the folder of a run
 
 # Of tokenizers, of generators, and of the 2D tokenizer.
 _BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.")
@@ -40,7 +40,7 @@ class Clock:
     ) -> None:
         for value, unit in ((minutes, "minutes"), (steps, "steps")):
             if value is not None and not value > 0:
-                raise SystemExit(f"the budget is {value} {unit}: give more than 0")
+                raise UsageError(f"the budget is {value} {unit}: give more than 0")
         self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.go(spent)
 
@@ -134,7 +134,7 @@ class Optimizers:
         """Take moments from a checkpoint; peak rates stay those that this run was given."""
         for optimizer, state in zip(self.all, states, strict=True):
             peaks = [group["peak"] for group in optimizer.param_groups]
-            optimizer.load_state_dict(state)
+            take(optimizer, state)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["peak"] = peak
 
@@ -167,7 +167,7 @@ class Log:
         try:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step)
+            self.board = SummaryWriter(str(folder / BOARD), purge_step=step)
         except ImportError:
             pass
 
@@ -199,37 +199,3 @@ class Log:
             self.file.close()
         if self.board:
             self.board.close()
-
-
-def save_state(path: Path, state: dict) -> None:
-    """Write a checkpoint so that a kill at any moment leaves either the old file or the new one, whole."""
-    with replacing(path) as file:
-        try:
-            torch.save(state, file)
-        except RuntimeError as error:  # how it reports that a write failed, on a full disk say
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
-def load_state(path: Path, device: torch.device) -> dict:
-    """Read what ``save_state`` wrote; plain data and tensors only, so that it cannot run code."""
-    return torch.load(path, map_location=device, weights_only=True)
-
-
-def load_checkpoint(path: Path, device: torch.device) -> dict:
-    """Read the checkpoint of a tokenizer that somebody named.
-
-    Raises:
-        OSError: the file cannot be read.
-        WeightsError: it is no such thing.
-    """
-    try:
-        state = load_state(path, device)
-    except OSError:
-        raise
-    except Exception:  # of a dozen types, with pages of advice
-        state = None
-    if not isinstance(state, dict) or not {"stage", "config", "ema"} <= state.keys():
-        raise WeightsError(f"{path} is no checkpoint: give the state.pt of a training run, or a .safetensors file")
-    return state

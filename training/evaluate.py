@@ -9,7 +9,6 @@ these cannot be written, and a line on stderr says why.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
@@ -32,6 +31,7 @@ from training.inception import Inception
 from training.losses import LPIPS
 from training.metrics import frechet, inception_score, psnr, use_of_codes
 from training.sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
+from training.tool import Parser, UsageError, start
 
 __all__ = [
     "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "psnr", "rates", "report_sheet",
@@ -203,7 +203,7 @@ def _json(found: dict) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("weights", type=Path, nargs="?", help="weight file (default: the bundled one)")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
     parser.add_argument("--lpips", type=Path, help="LPIPS weights (safetensors)")
@@ -217,23 +217,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
     options = parser.parse_args(arguments)
     if options.effort is not None and options.effort < 0:
-        raise SystemExit(f"effort is {options.effort}: give 0 or more")
+        raise UsageError(f"effort is {options.effort}: give 0 or more")
     for path in (options.json, options.sheet):
         if path and not path.parent.is_dir():
-            raise SystemExit(f"there is no folder {path.parent} to write {path.name} to: make it first")
-    try:
-        codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
-        lpips, lite0, inception = (
-            network(path).to(codec.device) if path else None
-            for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (Inception, options.inception))
-        )
-    except TitokError as error:
-        raise SystemExit(str(error)) from None
+            raise TitokError(f"there is no folder {path.parent} to write {path.name} to: make it first")
+    codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
+    lpips, lite0, inception = (
+        network(path).to(codec.device) if path else None
+        for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (Inception, options.inception))
+    )
     pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
     for problem in pictures.damaged:
         print(f"warning: {problem}", file=sys.stderr)
     if len(pictures) < 2 and (lite0 or inception):
-        raise SystemExit("a Frechet distance needs two pictures or more")
+        raise TitokError("a Frechet distance needs two pictures or more")
     counts = rates(codec.model)
     effort = default_steps(codec.weights.config, 1) if options.effort is None else options.effort
     tokens = tokens_of(codec, pictures, effort)
@@ -255,4 +252,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -23,7 +23,6 @@ takes the mean of decoders that were tuned from one another; with --blend as wel
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -33,30 +32,29 @@ import numpy as np
 import torch
 
 from titokcodec import weights
+from titokcodec.cli.tool import exists, in_the_way
 from titokcodec.devices import choose_device
-from titokcodec.errors import TitokError
-from titokcodec.models.config import TiTokConfig
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.tables import FrequencyTables
 from training import progress
+from training.checkpoint import load_checkpoint, names_proxies, tokenizer_of
 from training.command import whole
 from training.data import Pictures
-from training.engine import load_checkpoint
+from training.tool import Parser, UsageError, start
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own
 WORTH = 0.01  # bits a token that a table must save to be stored
 
 
 def load_averaged(path: Path) -> TiTok:
-    """The averaged model of a training checkpoint, in evaluation mode. Raises ``SystemExit`` if it draws no pixels."""
+    """The averaged model of a checkpoint, in evaluation mode. Raises ``WeightsError`` if it draws no pixels."""
     state = load_checkpoint(path, torch.device("cpu"))
     if state["stage"] == "vqgan":
-        raise SystemExit(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
-    if state["stage"] == "stage1" and "decoder.ffn.layers.0.weight" in state["ema"]:
-        raise SystemExit(f"{path} draws proxy codes, not pixels: run training.stage2 --init {path} first")
-    model = TiTok(TiTokConfig.from_json(state["config"]))
-    model.load_state_dict(state["ema"])
-    return model.eval().requires_grad_(False)
+        raise WeightsError(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
+    if names_proxies(state):
+        raise WeightsError(f"{path} draws proxy codes, not pixels: run training.stage2 --init {path} first")
+    return tokenizer_of(path, state).eval().requires_grad_(False)
 
 
 @torch.no_grad()
@@ -109,7 +107,7 @@ def blended(model: TiTok, other: TiTok, share: float) -> TiTok:
     """The model with a share of the other's decoder in its own, fine detail left alone. Changed in place.
 
     Raises:
-        SystemExit: they are of two architectures, or do not share their tokens.
+        TitokError: they are of two architectures, or do not share their tokens.
     """
     for name, mine, theirs in _decoders(model, other, "--blend"):
         if ".ffn.detail." not in name:
@@ -124,7 +122,7 @@ def mean_of(model: TiTok, others: Sequence[TiTok]) -> TiTok:
     (Wortsman et al. 2022, "Model soups").
 
     Raises:
-        SystemExit: they are of several architectures, or do not share their tokens.
+        TitokError: they are of several architectures, or do not share their tokens.
     """
     for number, other in enumerate(others, 2):
         for _, mine, theirs in _decoders(model, other, "--average"):
@@ -136,10 +134,10 @@ def _decoders(model: TiTok, other: TiTok, option: str) -> Iterator[tuple[str, to
     """Names and values of both decoders, of two models that take the same tokens."""
     mine, theirs = model.state_dict(), other.state_dict()
     if model.config != other.config:
-        raise SystemExit(f"{option} takes a model of the same architecture")
+        raise TitokError(f"{option} takes a model of the same architecture")
     for name, value in mine.items():
         if not name.startswith("decoder.") and not torch.equal(value, theirs[name]):
-            raise SystemExit(f"{option} takes a model with the same tokens, but {name} differs: give one that "
+            raise TitokError(f"{option} takes a model with the same tokens, but {name} differs: give one that "
                              "was tuned from the same weights, or these")
     for name, value in mine.items():
         if name.startswith("decoder.") and value.is_floating_point():
@@ -156,13 +154,13 @@ def _share(text: str) -> float:
     except ValueError:
         share = math.nan
     if not 0 <= share <= 1:
-        raise SystemExit(f"the share to blend is {text}: give a number from 0 to 1")
+        raise UsageError(f"the share to blend is {text}: give a number from 0 to 1")
     return share
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("state", type=Path, help="checkpoint of a training run, or a weight file")
     parser.add_argument("out", type=Path, help="weight file to write")
     parser.add_argument("--name", required=True, help="what the model is to be called")
@@ -176,16 +174,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--average", nargs="+", metavar="OTHER", type=Path, default=[], help="take the mean of its "
                         "decoder and those of other checkpoints or weight files with the same tokens")
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
+    parser.add_argument("--force", action="store_true", help="replace the weight file if it exists")
     options = parser.parse_args(arguments)
     if not options.out.parent.is_dir():
-        raise SystemExit(f"error: there is no folder {options.out.parent} for {options.out.name}: make it first")
-    try:
-        device = choose_device(options.device)
-        model = mean_of(_averaged(options.state), [_averaged(other) for other in options.average])
-        if options.blend:
-            model = blended(model, _averaged(Path(options.blend[0])), _share(options.blend[1]))
-    except (TitokError, OSError) as error:
-        raise SystemExit(f"error: {' '.join(str(error).split())}") from None
+        raise TitokError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
+    if in_the_way(options.out) and not options.force:
+        raise TitokError(exists(options.out))
+    device = choose_device(options.device)
+    model = mean_of(_averaged(options.state), [_averaged(other) for other in options.average])
+    if options.blend:
+        model = blended(model, _averaged(Path(options.blend[0])), _share(options.blend[1]))
     tables, measured = None, {}
     if options.data:
         pictures = Pictures(options.data, model.config.image_size, options.limit, device)
@@ -197,4 +195,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

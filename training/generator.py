@@ -30,6 +30,7 @@ from training import hyper, parallel, progress, stage, tokens
 from training.data import Pictures, mix, share_of
 from training.labels import Labels, labels_of, read_table
 from training.stage import Outcome, Stage
+from training.tool import UsageError, start
 
 DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
 DRAWS = 4  # masks that each held-out picture is scored under
@@ -62,6 +63,7 @@ class GeneratorTraining(Stage):
     """BERT or U-ViT over the tokens of a frozen tokenizer."""
 
     name = "generator"
+    results = ("generator.safetensors",)
     presets: ClassVar = {**PRESETS, "default": DEFAULT}
     restarts = False
 
@@ -97,7 +99,7 @@ class GeneratorTraining(Stage):
         config, has = self.presets[options.preset], self.opened.config
         count = options.tokens or (has.min_tokens if options.preset == "default" else config.tokens)
         if not has.min_tokens <= count <= has.tokens:
-            raise SystemExit(f"tokenizer {self.opened.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
+            raise UsageError(f"tokenizer {self.opened.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
                              "give another --tokenizer or --tokens")
         self.table, self.pictures = table, Pictures(options.data, has.image_size, options.limit, self.device)
         self.labels = self.labels_of(self.pictures)
@@ -238,7 +240,7 @@ class GeneratorTraining(Stage):
     def export(self) -> None:
         """Write the averaged weights as a generator file that fits the tokenizer alone."""
         generator_files.save(
-            self.options.out / "generator.safetensors", self.ema.model, self.options.name,
+            self.options.out / self.results[0], self.ema.model, self.options.name,
             tokenizer=self.opened.fingerprint, class_names=self.classes or None,
         )
 
@@ -249,4 +251,4 @@ def main(arguments: list[str] | None = None) -> nn.Module:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -10,6 +10,8 @@ import argparse
 import math
 from dataclasses import dataclass, field, fields, replace
 
+from training.tool import UsageError
+
 
 def _option(text: str) -> object:
     return field(metadata={"help": text})
@@ -156,7 +158,7 @@ def chosen(options: argparse.Namespace, stage: str, published: bool) -> Hyper:
         most = 1 if name in _SHARES else math.inf
         if not 0 <= value <= most or value == math.inf or (value == 0 and name in _NEVER_0):
             span = f"{'more than 0' if name in _NEVER_0 else '0'}{' to 1' if most == 1 else ' or more'}"
-            raise SystemExit(f"--{name.replace('_', '-')} is {value:g}: give {span}")
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}: give {span}")
     if "warmup" in changes:
         changes.setdefault("warmup_steps", 0)
     return replace((PUBLISHED if recipe == "published" else SHORT)[stage], **changes)

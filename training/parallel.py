@@ -87,10 +87,12 @@ def mean(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def agreed(value: float, device: torch.device) -> float:
-    """What rank 0 says: clocks differ, and a schedule must not."""
+def agreed(first: float, most: float, device: torch.device) -> tuple[float, float]:
+    """Numbers that are not negative: of ``first`` what rank 0 says, as clocks differ and a schedule must not; of
+    ``most`` the largest that a rank has."""
     if count() == 1:
-        return value
-    said = torch.tensor([value], dtype=torch.float64, device=device)
-    dist.broadcast(said, 0)
-    return said.item()
+        return first, most
+    said = torch.tensor([0.0 if rank() else first, most], dtype=torch.float64, device=device)
+    dist.all_reduce(said, dist.ReduceOp.MAX)
+    first, most = said.tolist()
+    return first, most

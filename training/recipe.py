@@ -3,9 +3,10 @@
     python -m training.recipe --data train/ --val val.tar --lpips lpips_squeeze.safetensors --minutes 28 --out runs/b
     python -m training.recipe --data train/ --val val.tar --deadline 17:30 --out runs/b
 
-Runs a chain of stages, exports (``training.export``) and scores (``training.evaluate``); run it again after a kill and
-it goes on. A tenth of the time is kept for what follows the training. OUT then holds ``model.safetensors`` with its
-entropy tables, ``scores.json``, ``sheet.png``, and a folder for each stage with its log and checkpoint.
+Runs a chain of stages, exports (``training.export``) and scores (``training.evaluate``); run it again with ``--resume``
+after a stop or a kill, and it goes on. A tenth of the time is kept for what follows the training. OUT then holds
+``model.safetensors`` with its entropy tables, ``scores.json``, ``sheet.png``, and a folder for each stage with its log
+and checkpoint.
 
 ``--minutes`` count training alone; a ``--deadline`` is for everything, so that reading pictures and compiling shorten
 the training. Scores that take longer than the tenth, of many pictures on a CPU say, end after it, and a line says so.
@@ -29,10 +30,15 @@ from pathlib import Path
 from typing import TypeAlias
 
 from titokcodec.atomic import write_atomic
+from titokcodec.cli.tool import reason
 from titokcodec.errors import TitokError
-from training import command, evaluate, export, progress, single, stage, stage1, stage2, vqgan
+from training import command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
+from training.checkpoint import STATE
+from training.tool import Parser, UsageError, start
 
 KEPT = 0.1  # share of the time for export and scores
+RESULTS = ("model.safetensors", "scores.json", "sheet.png")  # in OUT, beside the folders of the stages
+TIMES = "recipe.json"
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
 # What the links of chains are; each has a folder of its name.
@@ -58,7 +64,7 @@ Steps: TypeAlias = list[tuple[type[stage.Stage], argparse.Namespace]]
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
     """The recipe's own options, and those for the stages."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="held-out pictures")
     parser.add_argument("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors)")
@@ -70,6 +76,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--name", default="titok", help="what the model is to be called (default: %(default)s)")
     parser.add_argument("--chain", choices=CHAINS, default="single", help="stages to run (default: %(default)s)")
     parser.add_argument("--proxies", type=Path, help="2D tokenizer for the two-stage chain, instead of training one")
+    command.add_again(parser, "go on with what lies in OUT")
     options, extra = parser.parse_known_args(arguments)
     if options.minutes is None and options.deadline is None:
         parser.error("give --minutes or --deadline, or both")
@@ -84,7 +91,11 @@ def deadline(text: str) -> str:
 
 
 def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
-    """The stages of the chain, each with its options. Raises ``SystemExit`` for words that no stage knows."""
+    """The stages of the chain, each with its options.
+
+    Raises:
+        UsageError: no stage knows some of the words, or they do not go together.
+    """
     shares = dict(CHAINS[options.chain])
     if options.proxies:
         shares.pop("vqgan", None)
@@ -100,11 +111,15 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         line += ["--init", str(before)] if STAGES[name] is stage2.Stage2 else []
         given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
+        given.chained = True
         command.check_critic(given)
         steps.append((STAGES[name], given))
         before = checkpoint(given)
     if unknown:
-        raise SystemExit(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
+        raise UsageError(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
+    judged = [given for _, given in steps if given.critic]
+    if judged and all(given.hyper_adversary == 0 for given in judged):
+        raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
     return steps
 
 
@@ -116,7 +131,7 @@ def networks(options: argparse.Namespace) -> list[str]:
 
 def checkpoint(given: argparse.Namespace) -> Path:
     """Where a stage with these options leaves its checkpoint."""
-    return given.out / "state.pt"
+    return given.out / STATE
 
 
 class Timetable:
@@ -127,11 +142,11 @@ class Timetable:
     """
 
     def __init__(self, text: str, out: Path) -> None:
-        self.file = out / "recipe.json"
+        self.file = out / TIMES
         try:
             self.settled = json.loads(self.file.read_text()) if self.file.exists() else {}
         except ValueError:
-            raise SystemExit(f"{self.file} is damaged: delete it, and the deadline counts anew") from None
+            raise TitokError(f"{self.file} is damaged: delete it, and the deadline counts anew") from None
         if self.settled.get("deadline") != text:
             now, end = time.time(), command.moment(text)
             self.settled = {"deadline": text, "end": end, "training": end - KEPT * (end - now), "stages": {}}
@@ -166,9 +181,21 @@ def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[stag
         yield kind, given
 
 
+def make_room(steps: Steps, options: argparse.Namespace) -> None:
+    """See to it that nothing is overwritten unless it was asked for. Raises ``TitokError``."""
+    folder.check(options.out, options.resume, options.force, RESULTS)
+    for kind, given in steps:
+        folder.check(given.out, options.resume, options.force, kind.results)
+    if options.force:
+        folder.clear(options.out, (*RESULTS, TIMES))
+        for kind, given in steps:
+            folder.clear(given.out, kind.results)
+
+
 def run(options: argparse.Namespace, extra: list[str]) -> None:
     """Train, export, score."""
     steps = plan(options, extra)
+    make_room(steps, options)
     try:
         for kind, given in timed(steps, options) if options.deadline else steps:
             stage.run(kind(given))
@@ -178,35 +205,31 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
         print(f"no time is left for {given.out.name}", flush=True)
     states = [checkpoint(given) for _, given in steps if checkpoint(given).exists()]
     if not states:
-        raise SystemExit(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
+        raise TitokError(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
                          f"deadline than {options.deadline}")
-    weights = options.out / "model.safetensors"
+    weights, scores, sheet = (options.out / name for name in RESULTS)
     counted = ["--data", *map(str, options.data), "--limit", str(COUNTED), "--device", steps[-1][1].device]
-    others = [options.out / name / "state.pt" for name in AVERAGED.get(options.chain, [])]
+    others = [options.out / name / STATE for name in AVERAGED.get(options.chain, [])]
     others = [str(other) for other in others if other in states[:-1]]
     averaged = ["--average", *others] if others else []
-    export.main([str(states[-1]), str(weights), "--name", options.name, *counted, *averaged])
+    export.main([str(states[-1]), str(weights), "--force", "--name", options.name, *counted, *averaged])
     scored = ["--data", *map(str, options.val), *networks(options)]
-    results = ["--json", str(options.out / "scores.json"), "--sheet", str(options.out / "sheet.png")]
-    evaluate.main([str(weights), *scored, *results])
+    evaluate.main([str(weights), *scored, "--json", str(scores), "--sheet", str(sheet)])
     late = time.time() - Timetable(options.deadline, options.out).settled["end"] if options.deadline else 0
     if late > 1:
         print(f"done {late:.0f} s after the deadline: scores take longer, the more pictures --val has")
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    options, extra = parse()
+    options, extra = parse(arguments)
     try:
         run(options, extra)
-    except (TitokError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from None
     except OSError as error:
-        reason = f"{error.strerror or error}: {error.filename or options.out}"
-        raise SystemExit(f"error: {reason}; run it again, and it goes on from its last checkpoint") from None
+        raise TitokError(f"{reason(error)}; --resume goes on from the last checkpoint") from None
     finally:
         progress.clear()
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

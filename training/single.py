@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec import weights
+from titokcodec.errors import TitokError
 from titokcodec.models.linear import SIDE
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
@@ -31,6 +33,7 @@ from training.progress import Progress
 from training.stage import Outcome, Stage
 from training.starts import start_in_2d, start_linear
 from training.streaming import Stream
+from training.tool import UsageError, start
 
 STATISTICS = 1 << 16  # crops that the linear start is computed from, at most, and at most so many of every picture:
 VIEWS = 16
@@ -86,15 +89,15 @@ class Single(Stage):
         if self.options.init:
             model = weights.load_model(self.options.init)
             if model.config != self.config:
-                raise SystemExit(f"{self.options.init} is of another architecture than preset {self.options.preset}")
+                raise TitokError(f"{self.options.init} is of another architecture than preset {self.options.preset}")
             self.started = self.config.spectrum > 0
             return self.lean(model.train().requires_grad_(True))
         model, start = TiTok(self.config), self.options.start or self.natural_start()
         if start != "published":
             start_in_2d(model)
-        if start == "linear" and not (self.options.resume and (self.options.out / "state.pt").exists()):
+        if start == "linear" and not self.resumed:
             if not self.config.components:
-                raise SystemExit(f"preset {self.options.preset} has no components to start from: give --start 2d")
+                raise UsageError(f"preset {self.options.preset} has no components to start from: give --start 2d")
             model.to(self.device)
             start_linear(model, self.crops())
             self.started = True  # its codebook stands for pictures already
@@ -135,16 +138,22 @@ class Single(Stage):
         self.warmups = CYCLE if self.config.spectrum else self.warmups
         return Pass(self.model, self)
 
-    def losses(self, pixels: Tensor) -> Outcome:
-        drawn, places, found = self.forward(pixels, prefix_lengths(self.config, self.step), self.started)
+    def drawing(self, pixels: Tensor, tokens: Tensor | None = None) -> tuple[Outcome, Quantized | None]:
+        """What is drawn from prefixes of the tokens, the encoder's own unless some are given, and what is lost by
+        it in pixels; and the quantizer's findings where it was asked."""
+        drawn, places, found = self.forward(pixels, prefix_lengths(self.config, self.step), self.started, tokens)
         truth = pixels[places]
         loss, parts = self.pixel_loss(drawn, truth, self.progress)
+        return Outcome(loss, parts, drawn=drawn, truth=truth), found
+
+    def losses(self, pixels: Tensor) -> Outcome:
+        made, found = self.drawing(pixels)
         both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
         if self.config.spectrum:
             both = self.hyper.pixels * both  # these are errors of pixels
-        loss = loss + (self.hyper.quantizer * both if self.started else 0 * both)  # 0 x: all gradients exist
-        parts |= {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        return Outcome(loss, parts, found.tokens, found.latents, drawn, truth)
+        loss = made.loss + (self.hyper.quantizer * both if self.started else 0 * both)  # 0 x: all gradients exist
+        parts = made.parts | {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
+        return replace(made, loss=loss, parts=parts, tokens=found.tokens, latents=found.latents)
 
     def score(self, val: Pictures) -> dict[str, float]:
         return score(self.ema.model, val, rates(self.ema.model), self.lpips)
@@ -159,4 +168,4 @@ def main(arguments: list[str] | None = None) -> TiTok:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -16,19 +16,23 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from titokcodec.cli.tool import reason
 from titokcodec.devices import choose_dtype
-from titokcodec.errors import TitokError
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.config import PRESETS, preset
-from training import command, hyper, parallel, progress
+from training import command, folder, hyper, parallel, progress
 from training.adversarial import Adversary
+from training.checkpoint import MISFITS, OLDER, STATE, load_state, save_state, take
 from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, mix
-from training.engine import EMA, Clock, Log, Optimizers, load_state, save_state, schedule
+from training.engine import EMA, Clock, Log, Optimizers, schedule
 from training.evaluate import save_picture
+from training.interrupt import Interrupted, Postponed
 from training.losses import LPIPS, PixelLoss
 from training.metrics import psnr
 from training.progress import Progress, Updates
 from training.streaming import Stream, open_source
+from training.tool import UsageError
 
 SETTLING = 64  # steps before quantization, at least
 SEEN = 64  # training pictures that are scored, at most
@@ -56,13 +60,15 @@ class Stage:
     """A run in progress: all that a checkpoint holds, and what it takes to make one update.
 
     ``started`` says that the codebook has taken its codes from data, at the end of the continuous phase; ``done``, that
-    there is no point in going on. ``dtype`` is bfloat16 where the options ask for it or, if they say nothing, where the
-    device multiplies it natively.
+    there is no point in going on; ``stopped``, which signal a rank was sent, 0 for none; ``resumed``, that it goes on
+    from a checkpoint. ``dtype`` is bfloat16 where the options ask for it or, if they say nothing, where the device
+    multiplies it natively.
     """
 
     name = ""
     presets: dict = PRESETS
     preset_option = "--preset"
+    results: tuple[str, ...] = ()  # files that it leaves in its folder besides checkpoints and logs
     restarts = True  # whether codes that nobody uses start again from data
     warmups = 2  # updates of a rehearsal: as many as it takes until all lengths of prefixes were drawn
 
@@ -72,11 +78,15 @@ class Stage:
 
     def __init__(self, options: argparse.Namespace) -> None:
         torch.manual_seed(options.seed)
+        folder.check(options.out, options.resume, options.force, self.results)
+        self.file = options.out / STATE
+        self.resumed = options.resume and self.file.exists()
         self.options, self.device = options, parallel.start(options.device)
         self.dtype = choose_dtype(self.device, {None: "auto", True: "bf16", False: "fp32"}[options.bf16])
         self.config = self.architecture()
         self.hyper = hyper.chosen(options, self.name, self.published())
-        self.step, self.started, self.done, self.progress, spent = 0, False, False, 0.0, 0.0
+        command.check_critic(options, self.hyper.adversary)
+        self.step, self.started, self.done, self.progress, self.stopped, spent = 0, False, False, 0.0, 0, 0.0
         pixel_loss = PixelLoss(self.hyper, options.lpips, options.lite0, self.dtype, self.compiled)
         self.pixel_loss = pixel_loss.to(self.device)
         self.lpips = self.metric()
@@ -85,8 +95,7 @@ class Stage:
         self.optimizers = Optimizers(self.model, self.hyper)
         self.care = CodebookCare(self.model.quantize) if self.restarts else None
         self.adversary = self.opponent() if self.hyper.adversary else None
-        self.file = options.out / "state.pt"
-        if options.resume and self.file.exists():
+        if self.resumed:
             spent = self.load()
         self.forward = parallel.wrapped(self.forward_pass())
         timed = options.minutes or options.deadline is not None
@@ -162,14 +171,13 @@ class Stage:
     def opponent(self) -> Adversary:
         """The critic that --critic asks for, or the one that fits the recipe and the networks at hand."""
         options = self.options
-        command.check_critic(options)
         ours = (options.recipe or ("published" if self.published() else "short")) == "short"
         critic = options.critic or ("features" if ours and options.lite0 else "patches")
         try:
             lite0 = self.pixel_loss.classifier if critic == "features" else None
             return Adversary(self.hyper, self.device, self.autocast, lite0)
         except ValueError as error:
-            raise SystemExit(f"--adversary-width: {error}") from None
+            raise UsageError(f"--adversary-width: {error}") from None
 
     def compiled(self, module: nn.Module | Callable) -> object:
         """The module, or function, as ``torch.compile`` makes it, if the options ask for it.
@@ -192,25 +200,25 @@ class Stage:
         """Leave a checkpoint."""
         save_state(self.file, self.state() | {
             "stage": self.name, "config": json.dumps(asdict(self.config)), "step": self.step, "started": self.started,
-            "spent": self.clock.spent, "memory": self.memory()})
+            "spent": self.clock.spent, "memory": self.memory()}, self.file.with_name(OLDER))
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
         # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for every one at every step.
-        state = load_state(self.file, torch.device("cpu"))
-        if (state["stage"], state["config"]) != (self.name, json.dumps(asdict(self.config))):
+        state = load_state(self.file, torch.device("cpu"), "give another --out, or start anew with --force")
+        if (state.get("stage"), state.get("config")) != (self.name, json.dumps(asdict(self.config))):
             preset = getattr(self.options, "preset", "of --init")
-            raise SystemExit(f"{self.file} is of another architecture or stage than {self.name} {preset}")
+            raise WeightsError(f"{self.file} is of another architecture or stage than {self.name} {preset}")
         try:
             self.restore(state)
-        except (RuntimeError, ValueError, KeyError):  # pages of names, where one would do
-            raise SystemExit(
+            self.step, self.started, spent = int(state["step"]), bool(state["started"]), float(state["spent"])
+            self.remember(state.get("memory", {}))
+        except MISFITS:  # pages of names, where one would do
+            raise WeightsError(
                 f"{self.file} was left by a run with other options, another --critic or --adversary-width say: give "
                 "the same ones, or another --out"
             ) from None
-        self.step, self.started = state["step"], state["started"]
-        self.remember(state.get("memory", {}))
-        return state["spent"]
+        return spent
 
     def settled(self) -> bool:
         """Whether the latents may be quantized: before they say anything, the quantizer's losses would collapse them.
@@ -222,9 +230,12 @@ class Stage:
         """(B, K, d) what the codebook may start from."""
         return self.model.latents(pixels)
 
-    def look(self) -> float:
-        """Read the clock: the share of the run that is over, on which all ranks agree; 1 ends it."""
-        self.progress = parallel.agreed(1.0 if self.done else self.clock.progress(self.step), self.device)
+    def look(self, signal: int = 0) -> float:
+        """Read the clock: the share of the run that is over, on which all ranks agree; 1 ends it. They agree too on
+        whether it is ``stopped``, by a ``signal`` that this rank, or another, was sent."""
+        now = 1.0 if self.done else self.clock.progress(self.step)
+        self.progress, stopped = parallel.agreed(now, signal, self.device)
+        self.stopped = int(stopped)
         return self.progress
 
     def views(self) -> Views:
@@ -245,8 +256,8 @@ class Stage:
 
     def restore(self, state: dict[str, object]) -> None:
         """Take on what ``state`` gave."""
-        self.model.load_state_dict(state["model"])
-        self.ema.model.load_state_dict(state["ema"])
+        take(self.model, state["model"])
+        take(self.ema.model, state["ema"])
         self.optimizers.load_state_dict(state["optimizers"])
         for part in ("care", "adversary"):
             if part in state and getattr(self, part):
@@ -310,12 +321,16 @@ def run(stage: Stage) -> nn.Module:
     """Train until the budget is used up; returns the averaged model.
 
     Raises:
-        FloatingPointError: the loss ran away; the last checkpoint is from before.
+        TitokError: the loss ran away; the last checkpoint is from before.
         TooLate: not one update was made; there is no checkpoint.
+        Interrupted: Ctrl-C or SIGTERM ended it after a step; the checkpoint is from then.
     """
     options, first = stage.options, parallel.rank() == 0
     source = stage.batches()
     val = stage.held_out() if first else None
+    parallel.wait()  # until all ranks have read the checkpoint, or seen that there is none
+    if first and options.force:
+        folder.clear(options.out, stage.results)
     log = Log(options.out, stage.step, quiet=not first)
     parameters = sum(p.numel() for p in stage.model.parameters() if p.requires_grad)
     log.write(stage.step, pictures=source.pictures or 0, skipped=source.skipped, trained_parameters=parameters)
@@ -330,31 +345,37 @@ def run(stage: Stage) -> nn.Module:
     clock.go()
     saved = reported = logged = clock.spent
     counted, shown = stage.step, Updates(stage.name, stage.hyper.batch, clock.steps)
-    while stage.look() < 1:
-        shown.at(stage.step, stage.progress, measured.get("loss"))
-        measured, batch = stage.update(stage.batch(source) if batch is None else batch), None
-        if stage.step % options.log_every == 0:
-            measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
-            check_finite(measured, stage.step)
-            now = clock.spent
-            pace = stage.hyper.batch * (stage.step - counted) / max(now - logged, 1e-9)
-            log.write(stage.step, minutes=now / 60, pictures_per_second=pace, **measured)
-            logged, counted = now, stage.step
-        if first and clock.spent - saved > options.save_minutes * 60:
-            check_finite(measured, stage.step)
-            stage.save()
-            saved = clock.spent
-        if val is not None and clock.spent - reported > options.val_minutes * 60:
-            report(stage, val, log, source)
-            reported = clock.spent
-    check_finite(measured, stage.step)
+    with Postponed() as signal:
+        while stage.look(signal.number) < 1 and not stage.stopped:
+            shown.at(stage.step, stage.progress, measured.get("loss"))
+            measured, batch = stage.update(stage.batch(source) if batch is None else batch), None
+            if stage.step % options.log_every == 0:
+                measured = {name: parallel.mean(value.float()) for name, value in measured.items()}
+                check_finite(measured, stage.step)
+                now = clock.spent
+                pace = stage.hyper.batch * (stage.step - counted) / max(now - logged, 1e-9)
+                log.write(stage.step, minutes=now / 60, pictures_per_second=pace, **measured)
+                logged, counted = now, stage.step
+            if first and clock.spent - saved > options.save_minutes * 60:
+                check_finite(measured, stage.step)
+                stage.save()
+                saved = clock.spent
+            if val is not None and clock.spent - reported > options.val_minutes * 60:
+                report(stage, val, log, source)
+                reported = clock.spent
+        check_finite(measured, stage.step)
+        if first and stage.step:
+            stage.save()  # before anything else can fail
     shown.close(stage.step, measured.get("loss"))
     source.close()
+    if stopped := stage.stopped or signal.number:
+        log.close()
+        left = f"after step {stage.step}: --resume goes on from there" if stage.step else "before the first update"
+        raise Interrupted(stopped, f"interrupted {left}")
     if not stage.step:
         log.close()
         raise TooLate("the time was over before the first update: give more --minutes or a later --deadline")
     if first:
-        stage.save()  # before anything else can fail
         if val is not None:
             report(stage, val, log, source)
         stage.finish()
@@ -370,9 +391,9 @@ def check_finite(measured: dict[str, Tensor], step: int) -> None:
     device: once a weight is not a number no later loss is one, so nothing slips through."""
     for name in ("loss", "norm"):
         if name in measured and not measured[name].isfinite():
-            raise FloatingPointError(
+            raise TitokError(
                 f"{name} is {measured[name].item()} at step {step}: lower --rate and --muon-rate, then --resume from "
-                "the last checkpoint or start again"
+                "the last checkpoint, or start anew with --force"
             )
 
 
@@ -387,7 +408,7 @@ def report(stage: Stage, val: object, log: Log, source: object = None) -> None:
     sheet = stage.sheet(val)
     if sheet is not None:
         log.picture("val", sheet, stage.step)
-        save_picture(sheet, stage.options.out / "val.png")
+        save_picture(sheet, stage.options.out / folder.SHEET)
 
 
 @torch.no_grad()
@@ -402,15 +423,14 @@ def familiar(model: nn.Module, pictures: Pictures) -> float:
 
 
 def main(stage: type[Stage], about: str, arguments: list[str] | None = None) -> nn.Module:
-    """A stage's command: train as the command line says; what goes wrong ends it with one line."""
+    """A stage's command: train as the command line says. Raises ``TitokError`` for all that may go wrong."""
     given = command.parse(stage, about, arguments)
     try:
         return run(stage(given))
-    except (TitokError, FloatingPointError) as error:
-        raise SystemExit(f"error: {error}") from None
     except OSError as error:
         whole = "; the last checkpoint is whole, and --resume goes on from it"
-        left = whole if (given.out / "state.pt").exists() else ""
-        raise SystemExit(f"error: {error.strerror or error}: {error.filename or given.out}{left}") from None
+        left = whole if (given.out / STATE).exists() else ""
+        where = "" if error.filename else f"{given.out}: "
+        raise TitokError(f"{where}{reason(error)}{left}") from None
     finally:
         progress.clear()

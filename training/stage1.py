@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.errors import TitokError
 from titokcodec.models.config import PROXY_CODES, TiTokConfig
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
@@ -24,6 +25,7 @@ from training.data import Pictures
 from training.prefixes import draw_prefixes, prefix_lengths
 from training.single import Single
 from training.stage import Outcome, Stage
+from training.tool import start
 
 DOWNSAMPLING = 16  # pixels a side that one proxy code stands for
 
@@ -35,7 +37,7 @@ class ProxyHead(nn.Module):
         super().__init__()
         finer, rest = divmod(config.patch_size, DOWNSAMPLING)
         if rest:
-            raise SystemExit(f"stage 1 needs cells of a multiple of {DOWNSAMPLING} pixels, not {config.patch_size}")
+            raise TitokError(f"stage 1 needs cells of a multiple of {DOWNSAMPLING} pixels, not {config.patch_size}")
         width = config.decoder.width
         self.layers = nn.Sequential(
             nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES * finer**2, 1),
@@ -80,7 +82,7 @@ class Stage1(Single):
         """The model, drawing proxy codes; what stage 2 will draw pixels with is at hand, but not trained here."""
         self.proxies = proxies.load(self.options.proxies, self.device)
         if self.proxies.config.codes != PROXY_CODES:
-            raise SystemExit(f"{self.options.proxies} has {self.proxies.config.codes} codes, not {PROXY_CODES}")
+            raise TitokError(f"{self.options.proxies} has {self.proxies.config.codes} codes, not {PROXY_CODES}")
         model = super().build()
         if self.config.head == "proxy":
             proxies.hand_on(self.proxies, model)
@@ -134,4 +136,4 @@ def main(arguments: list[str] | None = None) -> TiTok:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

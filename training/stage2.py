@@ -21,14 +21,14 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from training import parallel, proxies, stage
+from training.checkpoint import load_checkpoint, names_proxies, tokenizer_of
 from training.command import whole
 from training.data import Held
-from training.engine import load_checkpoint
-from training.prefixes import prefix_lengths
 from training.searched import Searched
 from training.single import Single
 from training.stage import Outcome
 from training.streaming import Stream
+from training.tool import UsageError, start
 
 HEAD = ("decoder.ffn.", "decoder.conv_out.")  # what turns cells into pixels
 
@@ -69,7 +69,7 @@ class Stage2(Single):
         self.lean(model)
         if self.options.detail_only:
             if self.config.head != "refiner":
-                raise SystemExit("--detail-only is for models with the head 'refiner': leave it out")
+                raise UsageError("--detail-only is for models with the head 'refiner': leave it out")
             model.decoder.requires_grad_(False)
             model.decoder.ffn.detail.requires_grad_(True)
         if self.config.head == "proxy":
@@ -82,18 +82,14 @@ class Stage2(Single):
         if not options.searched:
             return source
         if not default_steps(self.config, 1):
-            raise SystemExit("--searched is for models whose tokens are searched: leave it out")
+            raise UsageError("--searched is for models whose tokens are searched: leave it out")
         order = self.hyper.batch, options.seed, parallel.rank(), parallel.count()
         return Searched(source, self.ema.model, options.searched, self.autocast(), options.deadline, *order)
 
     def losses(self, batch: Tensor | tuple[Tensor, Tensor]) -> Outcome:
         if isinstance(batch, Tensor):
             return super().losses(batch)
-        pixels, tokens = batch
-        drawn, places, _ = self.forward(pixels, prefix_lengths(self.config, self.step), True, tokens)
-        truth = pixels[places]
-        loss, parts = self.pixel_loss(drawn, truth, self.progress)
-        return Outcome(loss, parts, drawn=drawn, truth=truth)
+        return self.drawing(*batch)[0]
 
 
 def _load(path: Path, device: object) -> TiTok:
@@ -101,14 +97,7 @@ def _load(path: Path, device: object) -> TiTok:
     if path.suffix == ".safetensors":
         return weights.load_model(path)
     state = load_checkpoint(path, device)
-    model = TiTok(TiTokConfig.from_json(state["config"]))
-    kept = state["ema"]
-    if state["stage"] == "stage1" and model.config.head != "proxy":
-        kept = {name: value for name, value in kept.items() if not name.startswith(HEAD)}
-    missing, unknown = model.load_state_dict(kept, strict=False)
-    if unknown or not all(name.startswith(HEAD) for name in missing):
-        raise SystemExit(f"{path} does not hold a tokenizer: {(unknown + missing)[0]}")
-    return model
+    return tokenizer_of(path, state, without=HEAD if names_proxies(state) else ())
 
 
 def main(arguments: list[str] | None = None) -> TiTok:
@@ -117,4 +106,4 @@ def main(arguments: list[str] | None = None) -> TiTok:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -19,6 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from titokcodec.errors import TitokError
+from training import interrupt
 from training.data import (
     PLAIN,
     ROOM,
@@ -34,6 +36,7 @@ from training.data import (
     read_picture,
     share_of,
 )
+from training.tool import UsageError
 
 BLOCK = 256  # files of a folder that are one unit of work, at most
 PATIENCE = 300  # seconds without a batch after which the disk, or a worker, is taken for stuck
@@ -166,7 +169,7 @@ class Stream:
             stderr too, as it is found during the run.
 
     Raises:
-        SystemExit: a source does not exist, all are empty, or ``ranks`` do not divide ``size``.
+        TitokError: a source does not exist, all are empty, or ``ranks`` do not divide ``size``.
     """
 
     pictures = None
@@ -177,7 +180,7 @@ class Stream:
     ) -> None:
         self.share = share_of(size, ranks)
         if workers < 0:
-            raise SystemExit(f"{workers} workers cannot read pictures: give 0 or more")
+            raise UsageError(f"{workers} workers cannot read pictures: give 0 or more")
         self.sources, self.side, self.seed, self.buffer = sources, side, seed, buffer
         self.rank, self.ranks, self.workers, self.device = rank, ranks, workers, torch.device(device)
         self.rejects = Rejects(tell=True)
@@ -201,7 +204,7 @@ class Stream:
         alone, even where ``augment`` asks for more: they are for sets that are large enough without.
 
         Raises:
-            SystemExit: there is no readable picture, or the workers died or are stuck.
+            TitokError: there is no readable picture, or the workers died or are stuck.
         """
         if self._parcels is None:
             self._parcels = iter(self._loader(mix(self.seed, step)))
@@ -213,7 +216,7 @@ class Stream:
             self.rejects.add(*event)
         if parcel.pixels is None:
             self.close()
-            raise SystemExit(
+            raise TitokError(
                 f"no pictures come from the workers ({problem}): check the disk, give fewer workers or more memory"
             ) if problem else self.rejects.nothing_in(self.sources)
         return parcel.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
@@ -226,7 +229,7 @@ class Stream:
         portions = Portions(self.units, self.share, self.side, seed, self.rank, self.ranks, self.buffer)
         return DataLoader(
             portions, batch_size=None, num_workers=self.workers, timeout=PATIENCE if self.workers else 0,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.device.type == "cuda", worker_init_fn=interrupt.ignore,
             generator=torch.Generator(),  # or the loader would draw from the one that training draws from
         )
 
@@ -249,7 +252,7 @@ def open_source(
         compiled: Whether such views are sampled by a compiled kernel.
 
     Raises:
-        SystemExit: a source does not exist, nothing in them can be read, or the numbers do not fit together.
+        TitokError: a source does not exist, nothing in them can be read, or the numbers do not fit together.
     """
     if not stream:
         share_of(size, ranks)  # complain before minutes of decoding, not after
@@ -257,5 +260,5 @@ def open_source(
         pictures = Pictures(sources, side, limit, device, largest)
         return Held(pictures, size, seed, rank, ranks, how=how, compiled=compiled)
     if limit is not None:
-        raise SystemExit("a limit is for pictures that are held: leave it out, or do not stream")
+        raise UsageError("a limit is for pictures that are held: leave it out, or do not stream")
     return Stream(sources, size, side, seed, rank, ranks, workers, device)

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training.checkpoint import load_state, save_state
 from training.data import Pictures, Repeatable, mix
-from training.engine import load_state, save_state
 from training.progress import Progress
 
 Encode = Callable[[Tensor], Tensor]

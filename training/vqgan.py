@@ -21,6 +21,7 @@ from training import progress, proxies, stage
 from training.data import Pictures
 from training.metrics import psnr
 from training.stage import Outcome, Stage
+from training.tool import start
 
 
 class Pass(nn.Module):
@@ -48,6 +49,7 @@ class ProxyTokenizer(Stage):
 
     name = "vqgan"
     presets = vqgan.PRESETS
+    results = ("vqgan.safetensors",)
     preset_option = "--proxy-preset"  # so that the recipe can hand --preset to the stages after it
 
     @classmethod
@@ -93,7 +95,7 @@ class ProxyTokenizer(Stage):
         return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
 
     def finish(self) -> None:
-        proxies.save(self.options.out / "vqgan.safetensors", self.ema.model)
+        proxies.save(self.options.out / self.results[0], self.ema.model)
 
 
 def main(arguments: list[str] | None = None) -> VQGAN:
@@ -102,4 +104,4 @@ def main(arguments: list[str] | None = None) -> VQGAN:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -1,0 +1,55 @@
+"""What every command of training and of the benchmarks shares: its parser, and how it ends.
+
+``main`` of a command is a function like any other, which raises what went wrong. Started from a shell it is handed to
+``start``, the one place where an error becomes a line and an exit code: 0 good, 1 something failed, 2 nonsense on the
+command line, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from titokcodec.cli.process import tell
+from titokcodec.cli.tool import out_of_memory, reason
+from titokcodec.errors import TitokError
+
+
+class UsageError(TitokError):
+    """What was asked for makes no sense, whatever lies in the files."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and keeps the lines of its description.
+
+    Raises:
+        UsageError: from ``parse_args``.
+    """
+
+    def __init__(self, about: str | None, **settings: Any) -> None:
+        super().__init__(description=about, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (--help lists all options)")
+
+
+def start(main: Callable[[], object]) -> None:
+    """Do what a command does; unless it succeeds, end the process with one line on standard error. What is neither a
+    ``TitokError`` nor the system's refusal is a mistake of ours, and keeps its traceback."""
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        _end(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
+    except (TitokError, OSError, MemoryError, RuntimeError) as error:
+        if out_of_memory(error):
+            _end("not enough memory: try smaller batches or fewer pictures", 1)
+        if isinstance(error, RuntimeError):
+            raise
+        _end(reason(error), 2 if isinstance(error, UsageError) else 1)
+
+
+def _end(line: str, code: int) -> NoReturn:
+    tell(f"error: {line}")
+    raise SystemExit(code)
