@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from types import FrameType
@@ -43,6 +44,8 @@ class Postponed:
         self.number = number
 
 
-def ignore(_: int = 0) -> None:
-    """For a worker process: Ctrl-C reaches it as well, but when it ends is for its parent to say."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def stand_aside(_: int = 0) -> None:
+    """For a worker process: what a terminal or ``torchrun`` sends to a whole group shall not reach it, since its parent
+    needs it until the step is done."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()

@@ -229,7 +229,7 @@ class Stream:
         portions = Portions(self.units, self.share, self.side, seed, self.rank, self.ranks, self.buffer)
         return DataLoader(
             portions, batch_size=None, num_workers=self.workers, timeout=PATIENCE if self.workers else 0,
-            pin_memory=self.device.type == "cuda", worker_init_fn=interrupt.ignore,
+            pin_memory=self.device.type == "cuda", worker_init_fn=interrupt.stand_aside,
             generator=torch.Generator(),  # or the loader would draw from the one that training draws from
         )
 
