@@ -755,7 +755,7 @@ def test_only_compiled_runs_rehearse_unless_asked(trainer, monkeypatch):
     for words, expected in ((("--no-compile",), 0), (("--compile",), 1), (("--compile", "--no-rehearse"), 0),
                             (("--no-compile", "--rehearse"), 1)):
         rehearsed.clear()
-        trainer("--minutes", "0.01", *words)
+        trainer("--minutes", "0.01", "--force", *words)
         assert len(rehearsed) == expected
 
 
@@ -770,7 +770,7 @@ def test_random_views_are_for_the_first_part_of_a_run_of_our_own(trainer, monkey
     trainer("--minutes", "100", "--steps", "20")
     assert asked == [True] * 17 + [False] * 3
     asked.clear()
-    trainer("--minutes", "100", "--steps", "4", "--recipe", "published")
+    trainer("--minutes", "100", "--steps", "4", "--recipe", "published", "--force")
     assert asked == [False] * 4
 
 
