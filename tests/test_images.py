@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from titokcodec import images
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS
-from titokcodec.errors import ImageError, LimitExceeded, TitokError
+from titokcodec.errors import FramesWarning, ImageError, LimitExceeded, RangeWarning, TitokError
 from titokcodec.images import load, resize, to_image
 
 WIDTH, HEIGHT = 40, 30
@@ -107,13 +107,63 @@ def test_arrays_of_colour_grey_and_transparency():
     np.testing.assert_array_equal(load(half, background="red").pixels, expected)
 
 
-def test_the_first_frame_of_a_file_and_the_current_frame_of_an_image():
-    frames = [Image.new("RGB", (2, 2), c) for c in ("red", "blue")]
-    data = file_of(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(load(data).pixels, rgb(255, 0, 0))
-    with Image.open(io.BytesIO(data)) as image:
+# ---- frames ------------------------------------------------------------------------------------------------------
+
+COLOURS = ("red", "lime", "blue")
+
+
+def frames_of(kind):
+    """A file of three frames: red, green, blue."""
+    frames = [Image.new("RGB", (2, 2), colour) for colour in COLOURS]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    return file_of(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_frames_are_chosen_and_never_lost_in_silence(kind):
+    data = frames_of(kind)
+    with pytest.warns(FramesWarning, match=r"several frames, of which the first .* frame= \(--frame\)"):
+        np.testing.assert_array_equal(load(data).pixels, rgb(255, 0, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for frame, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
+            np.testing.assert_array_equal(load(data, frame=frame).pixels, rgb(*colour))
+    for frame in (3, 1000):
+        with pytest.raises(ImageError, match=f"has 3 frames, and no frame {frame} counted from 0; give 0 to 2"):
+            load(data, frame=frame)
+
+
+def test_an_image_gives_its_current_frame_and_stays_where_it_is():
+    with Image.open(io.BytesIO(frames_of("TIFF"))) as image, warnings.catch_warnings():
+        warnings.simplefilter("error")
         image.seek(1)
-        np.testing.assert_array_equal(load(image).pixels, rgb(0, 0, 255))
+        np.testing.assert_array_equal(load(image).pixels, rgb(0, 255, 0))
+        np.testing.assert_array_equal(load(image, frame=2).pixels, rgb(0, 0, 255))
+        with pytest.raises(ImageError, match="no frame 3"):
+            load(image, frame=3)
+        assert image.tell() == 1
+
+
+def test_a_single_frame_is_number_0_and_warns_of_nothing():
+    for source in (file_of(asymmetric(), "GIF"), file_of(asymmetric(), "TIFF"), asymmetric(), np.asarray(asymmetric())):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert np.array_equal(load(source).pixels, load(source, frame=0).pixels)
+        with pytest.raises(ImageError, match="has 1 frame, and no frame 1"):
+            load(source, frame=1)
+
+
+@pytest.mark.parametrize("frame", [-1, 1.0, "1", True])
+def test_frames_that_cannot_be_are_refused(frame):
+    with pytest.raises(TitokError, match="frame is"):
+        load(asymmetric(), frame=frame)
+
+
+def test_a_warning_made_an_error_is_still_that_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FramesWarning):
+            load(frames_of("GIF"))
 
 
 # ---- modes -------------------------------------------------------------------------------------------------------
@@ -163,6 +213,7 @@ def test_a_palette_with_transparent_entries():
 @pytest.mark.parametrize(
     ("mode", "value", "key"), [("1", 1, 255), ("L", 70, 70), ("RGB", (1, 2, 3), (1, 2, 3)), ("I;16", 515, 515)]
 )
+@pytest.mark.filterwarnings("ignore::titokcodec.RangeWarning")
 def test_a_key_colour_is_transparent(mode, value, key):
     image = Image.new(mode, (2, 2), value)
     image.info["transparency"] = key
@@ -198,16 +249,147 @@ def test_sixteen_bit_files():
         ("I", [-5, 257, 65535, 70000], [0, 1, 255, 255]),
         ("F", [-0.5, 0, 0.5, 1], [0, 0, 128, 255]),
         ("F", [-9, 0.5, 100.6, 300], [0, 0, 101, 255]),
-        ("F", [float("nan"), 0.2, 1, 0], [0, 51, 255, 0]),
+        ("F", [0.5, 0.25, 1, 0], [128, 64, 255, 0]),
     ],
 )
 @pytest.mark.usefixtures("bands")
-def test_deep_grey_is_scaled_by_the_largest_value_of_the_whole_picture(mode, values, expected):
+@pytest.mark.filterwarnings("ignore::titokcodec.RangeWarning")
+def test_deep_grey_is_scaled_by_the_values_of_the_whole_picture(mode, values, expected):
     image = Image.fromarray(np.repeat(np.array(values, np.int32 if mode == "I" else np.float32), 60)[:, None])
     assert image.mode == mode
     picture = load(image)
     assert picture.grey
     assert picture.pixels[::60, 0, 0].tolist() == expected
+
+
+def png(depth, colour, row, transparent, palette=b""):
+    """A PNG of one row, bit by bit as its specification has it: Pillow writes no grey of 2 or 4 bits."""
+    def chunk(name, body):
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    bits = "".join(f"{value:0{depth}b}" for value in row)
+    packed = int(bits + "0" * (-len(bits) % 8), 2).to_bytes(-(-len(bits) // 8), "big")
+    width = len(row) // (3 if colour == 2 else 1)
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, depth, colour, 0, 0, 0))
+            + (chunk(b"PLTE", palette) if palette else b"") + chunk(b"tRNS", transparent)
+            + chunk(b"IDAT", zlib.compress(b"\0" + packed)) + chunk(b"IEND", b""))  # fmt: skip
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_of_a_png_is_found_at_every_depth(depth):
+    most = 2**depth - 1
+    row = sorted({0, 1, most // 3, most})
+    for key in row:
+        data = png(depth, 0, row, struct.pack(">H", key))
+        with Image.open(io.BytesIO(data)) as image:
+            before = dict(image.info)
+            for source in (data, image):
+                pixels = load(source, background="#ff8000").pixels[0]
+                for value, pixel in zip(row, pixels.tolist(), strict=True):
+                    assert pixel == ([255, 128, 0] if value == key else [round(value * 255 / most)] * 3)
+            assert image.info == before
+
+
+def test_the_transparent_colour_of_a_png_of_16_bits_a_channel_is_found():
+    row, key = (0x1234, 0x5678, 0x9ABC, 0x4321, 0x5678, 0x9ABC), struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)
+    with Image.open(io.BytesIO(png(16, 2, row, key))) as image:
+        for _ in "not loaded", "loaded":
+            pixels = load(image, background="#ff8000").pixels[0].tolist()
+            assert pixels == [[255, 128, 0], [0x43, 0x56, 0x9A]]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_transparent_entries_of_palettes_of_every_depth(depth):
+    palette = bytes([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])[: 3 * 2**depth]
+    row = list(range(len(palette) // 3))
+    for alphas in (b"\0", b"\xff\0", b"\0\0"):
+        pixels = load(png(depth, 3, row, alphas, palette), background="#ff8000").pixels[0].tolist()
+        for value in row:
+            clear = value < len(alphas) and alphas[value] == 0
+            assert pixels[value] == ([255, 128, 0] if clear else list(palette[3 * value : 3 * value + 3]))
+
+
+# ---- which value is white ----------------------------------------------------------------------------------------
+
+
+def ramp(dtype, white):
+    return (np.linspace(0, 1, 64 * 64).reshape(64, 64) * white).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_few_values_that_overshoot_change_nothing_else(dtype):
+    plain = load(ramp(dtype, 1)).pixels
+    assert 126 < plain.mean() < 129
+    for value in (1.001, 1.5, 300):
+        values = ramp(dtype, 1)
+        values[0, 0] = value
+        for source in (values, Image.fromarray(values.astype(np.float32))):
+            with pytest.warns(RangeWarning, match=r"1 is taken for white; say which it is with white= \(--white\)"):
+                pixels = load(source).pixels
+            assert pixels[0, 0, 0] == 255
+            np.testing.assert_allclose(pixels[1:], plain[1:].astype(int), atol=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+@pytest.mark.parametrize("white", [255, 65535])
+def test_what_the_type_does_not_tell_is_guessed_and_said(dtype, white):
+    image = Image.fromarray(ramp(dtype, white))
+    with pytest.warns(RangeWarning, match=f"{white} is taken for white"):
+        guessed = load(image).pixels
+    np.testing.assert_allclose(guessed[..., 0], ramp(float, 255), atol=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_told_is_no_guess():
+    for source, white in [
+        (ramp(np.float32, 1), None), (ramp(np.uint16, 65535), None), (ramp(np.float32, 255), 255),
+        (ramp(np.float32, 1.001), 1), (ramp(np.float64, 3.5), np.float64(3.5)), (ramp(np.uint16, 4095), 4095),
+        (Image.fromarray(ramp(np.uint16, 4095)), 4095), (file_of(Image.fromarray(ramp(np.uint16, 1023))), 1023),
+        (Image.fromarray(ramp(np.int32, 255)), 255), (np.dstack([ramp(np.uint16, 4095)] * 3), 4095),
+    ]:  # fmt: skip
+        picture = load(source, white=white)
+        assert picture.grey
+        np.testing.assert_allclose(picture.pixels[..., 0], ramp(float, 255), atol=1)
+
+
+def test_pgm_says_itself_what_is_white():
+    dark = b"P5 2 1 65535\n" + struct.pack(">2H", 0, 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load(dark).pixels.max() == 0
+        assert load(dark, white=100).pixels.max() == 255
+
+
+def test_fewer_bits_in_16_look_black_and_are_said_to():
+    for bits in (8, 10, 12):
+        with pytest.warns(RangeWarning, match=rf"nearly black; .* white={2**bits - 1} \(--white {2**bits - 1}\)"):
+            assert load(ramp(np.uint16, 2**bits - 1)).pixels.max() <= 16
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_no_numbers_are_an_error(value):
+    values = ramp(np.float32, 1)
+    values[40, 3] = value
+    for source in (values, np.dstack([values] * 3), Image.fromarray(values)):
+        for white in (None, 1):
+            with pytest.raises(ImageError, match="NaN or infinity") as caught:
+                load(source, white=white)
+            assert one_line(caught)
+
+
+@pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf"), "255", True])
+def test_a_white_that_cannot_be_is_refused(white):
+    with pytest.raises(TitokError, match="white is"):
+        load(asymmetric(), white=white)
+
+
+def test_deep_arrays_have_colour_and_alpha():
+    colour = np.asarray(asymmetric())
+    for dtype, white in ((np.float32, 1), (np.uint16, 65535)):
+        deep = (colour / 255 * white).round(6 if white == 1 else 0).astype(dtype)
+        np.testing.assert_array_equal(load(deep).pixels, colour)
+        clear = np.dstack([deep, np.zeros((HEIGHT, WIDTH), dtype)])
+        assert (load(clear, background="red").pixels == (255, 0, 0)).all()
 
 
 def test_grey_is_found_in_colour_modes_too():
@@ -414,7 +596,8 @@ def test_damage_gives_a_picture_or_our_error(kind, place, value, stop):
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 3), np.float32),
+        np.zeros((4, 4, 3), np.int32),
+        np.zeros((4, 4, 3), complex),
         np.zeros((4, 4, 3), bool),
         np.zeros((4, 4, 2), np.uint8),
         np.zeros((3, 4, 4, 1), np.uint8),

@@ -10,10 +10,15 @@ from importlib import import_module
 
 from titokcodec.errors import (
     CorruptFile,
+    FramesWarning,
+    IgnoredWarning,
     ImageError,
     LimitExceeded,
     ModelMismatch,
+    RangeWarning,
+    SkippedWarning,
     TitokError,
+    TitokWarning,
     UnsupportedFile,
     WeightsError,
 )
@@ -28,15 +33,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Codec": "codec", "compress": "codec", "decompress": "codec",
+    "Codec": "codec",
+    "compress": "codec", "decompress": "codec",
     "FileInfo": "files", "info": "files", "truncate": "files",
     "Generator": "generator",
     "register_pillow": "pillow_plugin",
 }
 
 __all__ = [
-    "Codec", "CorruptFile", "FileInfo", "Generator", "ImageError", "LimitExceeded", "ModelMismatch",
-    "TitokError", "UnsupportedFile", "WeightsError", "compress", "decompress", "info", "register_pillow", "truncate",
+    "Codec", "CorruptFile", "FileInfo", "FramesWarning", "Generator", "IgnoredWarning", "ImageError", "LimitExceeded",
+    "ModelMismatch", "RangeWarning", "SkippedWarning", "TitokError", "TitokWarning", "UnsupportedFile", "WeightsError",
+    "compress", "decompress", "info", "register_pillow", "truncate",
 ]
 
 

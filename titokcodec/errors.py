@@ -1,7 +1,8 @@
-"""The one family of errors that this library raises on purpose.
+"""The one family of errors that this library raises on purpose, and the one of its warnings.
 
 Every message is one line: what is wrong, then what to do about it. All of them are ``ValueError``s, so code that
-guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working.
+guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working. Warnings tell what was left out or
+guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...)`` silences one of them or all.
 """
 
 
@@ -22,7 +23,7 @@ class ModelMismatch(TitokError):
 
 
 class LimitExceeded(TitokError):
-    """Decoding would need more pixels than the caller allows."""
+    """The work would take more pixels, or more tiles, than the caller allows."""
 
 
 class ImageError(TitokError):
@@ -31,3 +32,23 @@ class ImageError(TitokError):
 
 class WeightsError(TitokError):
     """A weight file is missing, unreadable or does not fit its own configuration."""
+
+
+class TitokWarning(UserWarning):
+    """Base of every warning below."""
+
+
+class FramesWarning(TitokWarning):
+    """A picture file has several frames or pages, and the first was taken because nobody said which."""
+
+
+class RangeWarning(TitokWarning):
+    """Which value of a picture of more than 8 bits is white had to be guessed."""
+
+
+class SkippedWarning(TitokWarning):
+    """A broken input of a batch was left out, as ``errors="skip"`` asks."""
+
+
+class IgnoredWarning(TitokWarning):
+    """An option was given that says nothing to this format."""

@@ -18,8 +18,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageColor
 
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS
+from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
-from titokcodec.pillow_guard import PillowLimit, one_error, too_large
+from titokcodec.opening import check_size, key_colour, name_of, opened
+from titokcodec.pillow_guard import PillowLimit, one_error
+from titokcodec.ranges import check_white, eight_bit, find_white
 
 Source: TypeAlias = (
     "Picture | Image.Image | np.ndarray | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
@@ -55,44 +58,70 @@ class Picture:
     grey: bool
 
 
-def load(source: Source, *, background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Picture:
+def load(
+    source: Source, *, background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
+    white: float | None = None,
+) -> Picture:  # fmt: skip
     """Reads a picture as upright 8-bit sRGB.
 
-    ``source``: a ``PIL.Image`` of any mode (its current frame; it is not changed beyond being loaded), a uint8 array of
-    shape HxWx3, HxWx4 (RGBA), HxW or HxWx1 (grey), a path, the bytes of a picture file, or a binary file object (read
-    from its start). Arrays are taken as upright sRGB, and an HxWx3 one is not copied: ``pixels`` may share its memory.
-    Files with several frames give the first. A ``Picture`` is returned as it is.
-
-    16-bit grey is divided by 257 and rounded; mode ``I`` likewise if any value exceeds 255, else taken as 8-bit; mode
-    ``F`` is taken as 0..1 if no value exceeds 1, else as 0..255; all are clipped. An ICC profile that is broken or does
-    not fit the picture's mode is ignored, as viewers do.
+    ``source``: a ``PIL.Image`` of any mode (it is not changed beyond being loaded), an array of shape HxWx3, HxWx4
+    (RGBA), HxW or HxWx1 (grey) and of type uint8, uint16 or float, a path, the bytes of a picture file, or a binary
+    file object (read from its start). Arrays are taken as upright sRGB, and a uint8 one of HxWx3 is not copied:
+    ``pixels`` may share its memory. A ``Picture`` is returned as it is.
 
     ``background``: the colour under transparent pixels, any name or ``#rrggbb`` that Pillow knows.
     ``max_pixels``: the most pixels (width x height) to accept, checked before any pixel is decoded; it replaces
     Pillow's own limit for this call. None: no limit.
+    ``frame``: which frame or page of a file, from 0. None: the first, with a ``FramesWarning`` if there are more; of a
+    ``PIL.Image`` the current one.
+    ``white``: the value that is white where a channel has more than 8 bits: in arrays of uint16 and floats, and in
+    Pillow's modes ``I;16``, ``I`` and ``F``. 0 is black, and what lies outside is clipped. None: 65535 for 16 bits, and
+    otherwise as :mod:`titokcodec.ranges` finds, with a ``RangeWarning`` where that is a guess.
 
-    Raises ``ImageError`` (missing, unreadable, damaged or empty picture; wrong kind of array), ``LimitExceeded``, and
-    ``TitokError`` for an unknown background.
+    An ICC profile that is broken or does not fit the picture's mode is ignored, as viewers do.
+
+    Raises ``ImageError`` (missing, unreadable, damaged or empty picture; no such frame; wrong kind of array; values
+    that are not finite), ``LimitExceeded``, and ``TitokError`` for an option that makes no sense.
     """
     if isinstance(source, Picture):
         return source
-    under = _background(background)
+    under = check_options(background, max_pixels, frame, white)
     if isinstance(source, np.ndarray):
-        pixels = _from_array(source, under, max_pixels)
+        if frame:
+            raise ImageError(f"array: has 1 frame, and no frame {frame} counted from 0; give the array of that frame")
+        pixels = _from_array(source, under, max_pixels, white)
     else:
-        name = _name(source)
-        with one_error(name, max_pixels), PillowLimit.replaced(max_pixels):
-            if isinstance(source, Image.Image):
-                pixels = _from_image(source, under, max_pixels, name)
-            else:
-                with _open(source, name) as image:
-                    pixels = _from_image(image, under, max_pixels, name)
+        name = name_of(source)
+        with (
+            one_error(name, max_pixels), PillowLimit.replaced(max_pixels),
+            opened(source, name, max_pixels, frame) as image,
+        ):  # fmt: skip
+            pixels = _from_image(image, under, max_pixels, white, name)
     return Picture(pixels, _is_grey(pixels))
 
 
-def to_image(pixels: np.ndarray, grey: bool = False) -> Image.Image:
-    """(H, W, 3) uint8 sRGB as a ``PIL.Image``: mode ``L`` by ITU-R 601 luma if ``grey``, else ``RGB``."""
+def check_options(
+    background: str, max_pixels: int | None, frame: int | None, white: float | None
+) -> tuple[int, int, int]:
+    """The background as RGB. Raises ``TitokError`` if an option of ``load`` makes no sense, whatever the picture."""
+    whole_or_none("max_pixels", max_pixels, 0)
+    whole_or_none("frame", frame, 0)
+    check_white(white)
+    try:
+        return ImageColor.getrgb(background)[:3]
+    except (ValueError, TypeError, AttributeError) as error:
+        wanted = "use a name such as 'white' or '#rrggbb'"
+        raise TitokError(f"background {background!r} is not a colour; {wanted}") from error
+
+
+def to_image(pixels: np.ndarray, grey: bool = False, size: tuple[int, int] | None = None) -> Image.Image:
+    """(H, W, 3) uint8 sRGB as a ``PIL.Image``: mode ``L`` by ITU-R 601 luma if ``grey``, else ``RGB``.
+
+    ``size``: (width, height) to scale it to, as :func:`resize` does.
+    """
     image = Image.fromarray(pixels)
+    if size is not None:
+        image = _resized(image, size)
     return image.convert("L") if grey else image
 
 
@@ -104,7 +133,7 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """
     if (pixels.shape[1], pixels.shape[0]) == size:
         return pixels
-    image = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    image = _resized(Image.fromarray(pixels), size)
     scaled = np.empty((size[1], size[0], 3), np.uint8)
     with PillowLimit.replaced(None):  # cropping asks for the limit too, and these pixels were let in long ago
         for top, band in _bands(image):
@@ -112,67 +141,59 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return scaled
 
 
-# ---- opening -----------------------------------------------------------------------------------------------------
-
-
-def _open(source: object, name: str) -> Image.Image:
-    if isinstance(source, bytes | bytearray | memoryview):
-        return Image.open(io.BytesIO(source))
-    if isinstance(source, str | os.PathLike):
-        if os.path.isdir(source):
-            raise ImageError(f"{name}: is a directory; give the path of a picture")
-        return Image.open(source)
-    if not hasattr(source, "read"):
-        raise ImageError(
-            f"takes a PIL.Image, a uint8 array, a path, bytes or a binary file, not {type(source).__name__}; convert it"
-        )
-    return Image.open(source)
-
-
-def _check_size(name: str, width: int, height: int, max_pixels: int | None) -> None:
-    if width == 0 or height == 0:
-        raise ImageError(f"{name}: has no pixels ({width}x{height}); give at least 1x1")
-    if max_pixels is not None and width * height > max_pixels:
-        raise too_large(name, width * height, max_pixels)
-
-
-def _name(source: object) -> str:
-    name = source if isinstance(source, str | os.PathLike) else None
-    name = name or getattr(source, "filename", None) or getattr(source, "name", None)
-    if not isinstance(name, str | bytes | os.PathLike) or not name:
-        return "picture"
-    text = os.fsdecode(name)
-    return text if text.isprintable() else repr(text)
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
 # ---- pixels ------------------------------------------------------------------------------------------------------
 
 
-def _from_array(array: np.ndarray, under: tuple[int, int, int], max_pixels: int | None) -> np.ndarray:
+def _from_array(
+    array: np.ndarray, under: tuple[int, int, int], max_pixels: int | None, white: float | None
+) -> np.ndarray:
     channels = {2: 1, 3: array.shape[-1]}.get(array.ndim) if array.shape else None
-    if array.dtype != np.uint8 or channels not in (1, 3, 4):
+    deep = array.dtype.kind == "f" or (array.dtype.kind == "u" and array.dtype.itemsize == 2)
+    if not (deep or array.dtype == np.uint8) or channels not in (1, 3, 4):
         raise ImageError(
-            f"takes uint8 arrays of shape HxWx3 (also HxW, HxWx1 and HxWx4), values 0..255, "
+            f"takes uint8 arrays of shape HxWx3 (also HxW, HxWx1 and HxWx4), values 0..255, or uint16 or floats, "
             f"not {array.dtype} of shape {'x'.join(map(str, array.shape)) or '()'}; convert it"
         )
     height, width = array.shape[:2]
-    _check_size("array", width, height, max_pixels)
+    check_size("array", width, height, max_pixels)
+    if deep:
+        array = _array_of_bytes(array, white)
     if channels == 3:
         return np.ascontiguousarray(array)
     if channels == 1:
         return np.repeat(array.reshape(height, width, 1), 3, axis=2)
-    return _from_image(Image.fromarray(np.ascontiguousarray(array)), under, max_pixels, "array")
+    return _from_image(Image.fromarray(np.ascontiguousarray(array)), under, max_pixels, None, "array")
 
 
-def _from_image(image: Image.Image, under: tuple[int, int, int], max_pixels: int | None, name: str) -> np.ndarray:
-    _check_size(name, *image.size, max_pixels)
+def _array_of_bytes(array: np.ndarray, white: float | None) -> np.ndarray:
+    """A deep array as uint8, in bands: floats of 64 bits would double the memory that it takes."""
+    rows = list(_row_slices(array.shape[1], array.shape[0]))
+    found = find_white((array[band] for band in rows), white, "array")
+    pixels = np.empty(array.shape, np.uint8)
+    for band in rows:
+        pixels[band] = eight_bit(array[band], found)
+    return pixels
+
+
+def _from_image(
+    image: Image.Image, under: tuple[int, int, int], max_pixels: int | None, white: float | None, name: str
+) -> np.ndarray:
+    check_size(name, *image.size, max_pixels)  # frames may differ in size
+    key = key_colour(image)
     image.load()
     width, height = image.size  # icon files may turn out larger than they said
-    _check_size(name, width, height, max_pixels)
+    check_size(name, width, height, max_pixels)
     orientation = _orientation(image)
     pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
     stored = _AS_STORED.get(orientation, lambda upright: upright)(pixels)
-    to_rgb = _ToRGB(image, under)
+    if image.mode in _DEEP_MODES:
+        # Of Pillow's formats PPM alone scales what it reads to 16 bits and then hands it over with 32.
+        white = find_white((np.asarray(band) for _, band in _bands(image)), white, name, image.format == "PPM")
+    to_rgb = _ToRGB(image, under, white, key)
     for top, band in _bands(image):
         stored[top : top + band.height] = np.asarray(to_rgb(band))
     return pixels
@@ -188,11 +209,12 @@ def _orientation(image: Image.Image) -> int:
 class _ToRGB:
     """Turns bands of one image to sRGB; what depends on the whole image (profile, value range) is found once."""
 
-    def __init__(self, image: Image.Image, under: tuple[int, int, int]) -> None:
-        self.under = under
+    def __init__(
+        self, image: Image.Image, under: tuple[int, int, int], white: float | None, key: object
+    ) -> None:
+        self.under, self.white, self.key = under, white, key
         self.grey = image.mode in _GREY_MODES
         self.space = "L" if self.grey else "RGB"
-        self.scale = _scale(image) if image.mode in _DEEP_MODES else 1.0
         self.transform = None
         if found := _profile(image):
             self.space, self.transform = found
@@ -217,27 +239,17 @@ class _ToRGB:
         if band.mode in _DEEP_MODES:
             return self._eight_bit(band)
         if band.mode in _KEYED_MODES and band.has_transparency_data:
+            if self.key is not None:
+                band.info["transparency"] = self.key
             return band.convert("LA" if self.grey else "RGBA")
         return band
 
     def _eight_bit(self, band: Image.Image) -> Image.Image:
         values = np.asarray(band)
-        scaled = np.nan_to_num(values * np.float64(self.scale))
-        grey = Image.fromarray(np.rint(scaled.clip(0, 255)).astype(np.uint8))
-        key = band.info.get("transparency")
-        if not isinstance(key, int):
+        grey = Image.fromarray(eight_bit(values, self.white))
+        if not isinstance(self.key, int):
             return grey
-        return Image.merge("LA", (grey, Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))))
-
-
-def _scale(image: Image.Image) -> float:
-    """What to multiply the values of an image in a deep mode by to reach 0..255."""
-    if image.mode.startswith("I;16"):
-        return 1 / 257
-    largest = max(np.nan_to_num(np.asarray(band)).max() for _, band in _bands(image))
-    if image.mode == "F":
-        return 255.0 if largest <= 1 else 1.0
-    return 1 / 257 if largest > 255 else 1.0
+        return Image.merge("LA", (grey, Image.fromarray(np.where(values == self.key, 0, 255).astype(np.uint8))))
 
 
 def _profile(image: Image.Image) -> tuple[str, ImageCms.ImageCmsTransform] | None:
@@ -265,13 +277,6 @@ def _probe(space: str) -> Image.Image:
     steps = np.linspace(0, 255, 256 if space == "L" else 9).astype(np.uint8)
     cube = np.stack(np.meshgrid(*[steps] * len(space)), axis=-1)
     return Image.frombytes(space, (cube.size // len(space), 1), cube.tobytes())
-
-
-def _background(colour: str) -> tuple[int, int, int]:
-    try:
-        return ImageColor.getrgb(colour)[:3]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise TitokError(f"background {colour!r} is not a colour; use a name such as 'white' or '#rrggbb'") from error
 
 
 def _is_grey(pixels: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from PIL import Image, UnidentifiedImageError
 
-from titokcodec.errors import ImageError, LimitExceeded, TitokError
+from titokcodec.errors import ImageError, LimitExceeded, TitokError, TitokWarning
 
 
 class PillowLimit(int):
@@ -61,7 +61,7 @@ def one_error(name: str, max_pixels: int | None) -> Iterator[None]:
     """Whatever a damaged file makes Pillow raise (a dozen types, by format) becomes one line that names the file."""
     try:
         yield
-    except (TitokError, MemoryError):
+    except (TitokError, TitokWarning, MemoryError):  # warnings, where their filter makes them errors
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         count = re.search(r"\((\d+) pixels\)", str(error))
