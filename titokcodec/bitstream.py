@@ -24,8 +24,9 @@ rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.en
   a side is at most 2**21 pixels.
 - Entropy modes: 0 packed bits, 1 frequency tables, 2 integer prior, 3 not assigned. ``nested`` says that every prefix
   of a tile's tokens is a picture too, which is what makes truncation without a network possible.
-- Readers MUST check the size against their limit (:func:`check_pixels`) before they make room for pixels: a header of
-  a dozen bytes can claim 2**42 of them. Parsing itself allocates nothing in proportion to what the header claims.
+- Readers MUST check the size against their limits (:func:`check_pixels`) before they make room for pixels or draw
+  tiles: a header of a dozen bytes can claim 2**42 pixels, or 2**21 pixels on 9,363 tiles. Parsing itself allocates
+  nothing in proportion to what the header claims.
 - Version 1 files stay readable for ever. A reader that meets another version or mode 3 MUST refuse the file.
 """
 
@@ -35,7 +36,9 @@ import binascii
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from titokcodec.checks import whole_or_none
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.layout import check_tiles
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -176,17 +179,25 @@ def verify(data: BytesLike, header: Header, offset: int, fingerprint: bytes) -> 
 
 
 def check_pixels(header: Header, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
-    """Refuse a picture with more than ``max_pixels`` pixels; None means no limit.
+    """Refuse a picture that is too much work: more than ``max_pixels`` pixels, or more tiles than go with them.
+
+    Args:
+        header: what the file says of itself.
+        max_pixels: the most pixels; :func:`titokcodec.layout.most_tiles` says how many tiles that allows. None means
+            no limit.
 
     Raises:
         LimitExceeded: the header claims more.
+        TitokError: ``max_pixels`` is no number.
     """
+    limit = whole_or_none("max_pixels", max_pixels, 0)
     pixels = header.width * header.height
-    if max_pixels is not None and pixels > max_pixels:
+    if limit is not None and pixels > limit:
         raise LimitExceeded(
-            f"picture of {header.width}x{header.height} = {pixels} pixels is over the limit of {max_pixels}; "
+            f"picture of {header.width}x{header.height} = {pixels} pixels is over the limit of {limit}; "
             "if you trust the file, raise max_pixels= (--max-pixels on the command line)"
         )
+    check_tiles(header.width, header.height, header.layout, limit)
 
 
 def _parse_head(head: bytes) -> tuple[Header, int]:

@@ -12,11 +12,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from titokcodec.errors import TitokError
+from titokcodec.errors import LimitExceeded, TitokError
 
 TILE = 256
 OVERLAP = 32  # the least overlap of two neighbours
 FIT_SIDE = 320  # up to here one tile holds the picture at 80 % of its resolution or better
+
+# How many times over tiles may cover the pixels that a caller allows. Overlaps alone make it 1.31 for a large picture;
+# long thin ones have more, up to 256 times for a row of single pixels, and their work has to be bounded too.
+_COVER = 2
+_FREE_TILES = 64  # what costs little however few pixels are allowed: small pictures have more overlap
 
 Layout: TypeAlias = Literal["fit", "tile"]
 
@@ -44,9 +49,33 @@ class Plan:
         return self.lefts[column], self.tops[row]
 
 
-def choose_layout(width: int, height: int) -> Layout:
-    """What ``auto`` means: ``fit`` if the longer side is at most 320, else ``tile``."""
-    return "fit" if max(width, height) <= FIT_SIDE else "tile"
+def choose_layout(width: int, height: int, max_tiles: int | None = None) -> Layout:
+    """What ``auto`` means: ``fit`` if the longer side is at most 320, or there would be too many tiles, else ``tile``.
+
+    Only a picture that is long and very thin has more tiles than its pixels allow, see :func:`most_tiles`.
+    """
+    if max(width, height) <= FIT_SIDE or (max_tiles is not None and tile_count(width, height, "tile") > max_tiles):
+        return "fit"
+    return "tile"
+
+
+def most_tiles(max_pixels: int | None) -> int | None:
+    """How many tiles a picture may have where it may have ``max_pixels`` pixels; None is no limit for either.
+
+    The work that a file asks for goes with its tiles, not with its pixels: 1 x 2,000,000 pixels are 8,929 tiles.
+    """
+    return None if max_pixels is None else max(_FREE_TILES, _COVER * max_pixels // TILE**2)
+
+
+def check_tiles(width: int, height: int, layout: Layout, max_pixels: int | None) -> None:
+    """Raise ``LimitExceeded`` if a picture has more tiles than its caller's limit on pixels allows."""
+    tiles, most = tile_count(width, height, layout), most_tiles(max_pixels)
+    if most is not None and tiles > most:
+        enough = -(-tiles * TILE**2 // _COVER)
+        raise LimitExceeded(
+            f"picture of {width}x{height} has {tiles} tiles, over the {most} that a limit of {max_pixels} pixels "
+            f"allows; if you trust it, give max_pixels={enough} (--max-pixels)"
+        )
 
 
 def tile_count(width: int, height: int, layout: Layout) -> int:
