@@ -127,13 +127,13 @@ def test_every_count_of_tokens_the_model_was_trained_for(codec, photo):
         assert np.array_equal(tokens_in(data, codec), whole[:, :count])
 
 
-@pytest.mark.parametrize("count", [7, 17, 0, -1, True])
+@pytest.mark.parametrize("count", [7, 17, 0, -1])
 def test_other_counts_are_refused(codec, photo, count):
     with pytest.raises(TitokError, match="takes 8 to 16 tokens"):
         codec.compress(photo, tokens=count)
 
 
-@pytest.mark.parametrize("count", [8.0, "8", [8]])
+@pytest.mark.parametrize("count", [8.0, "8", [8], True])
 def test_counts_that_are_no_numbers_are_refused(codec, photo, count):
     with pytest.raises(TitokError, match="whole number"):
         codec.compress(photo, tokens=count)

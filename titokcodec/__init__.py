@@ -25,8 +25,9 @@ from titokcodec.errors import (
 
 TYPE_CHECKING = False  # as typing has it; importing that would take longer than all the rest
 if TYPE_CHECKING:
-    from titokcodec.codec import Codec, compress, decompress
-    from titokcodec.files import FileInfo, info, truncate
+    from titokcodec.codec import Codec
+    from titokcodec.defaults import compress, decompress
+    from titokcodec.files import FileInfo, info, truncate, verify
     from titokcodec.generator import Generator
     from titokcodec.pillow_plugin import register_pillow
 
@@ -34,8 +35,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Codec": "codec",
-    "compress": "codec", "decompress": "codec",
-    "FileInfo": "files", "info": "files", "truncate": "files",
+    "compress": "defaults", "decompress": "defaults",
+    "FileInfo": "files", "info": "files", "truncate": "files", "verify": "files",
     "Generator": "generator",
     "register_pillow": "pillow_plugin",
 }
@@ -43,7 +44,7 @@ _HOMES = {
 __all__ = [
     "Codec", "CorruptFile", "FileInfo", "FramesWarning", "Generator", "IgnoredWarning", "ImageError", "LimitExceeded",
     "ModelMismatch", "RangeWarning", "SkippedWarning", "TitokError", "TitokWarning", "UnsupportedFile", "WeightsError",
-    "compress", "decompress", "info", "register_pillow", "truncate",
+    "compress", "decompress", "info", "register_pillow", "truncate", "verify",
 ]
 
 

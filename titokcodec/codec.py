@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Iterator
 from itertools import groupby
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -16,30 +14,21 @@ from PIL import Image
 from titokcodec import geometry, images, weights
 from titokcodec.acceleration import accelerated
 from titokcodec.batches import paint, rebatch
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike
-from titokcodec.budget import Choice, choose, scaled
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header
+from titokcodec.budget import Choice, scaled
+from titokcodec.checks import whole
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.files import FileSource, data_of
+from titokcodec.jobs import Jobs, Options
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.outcomes import OnError, Outcomes
 from titokcodec.packing import Packer
-from titokcodec.search import MOST_STEPS, NEWTON_STEPS, default_steps, search
+from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
 from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
 
-
-@dataclass(frozen=True)
-class _Job:
-    """A picture on its way through the encoder: everything but its pixels."""
-
-    shape: Choice
-    tiles: int
-    grey: bool
-    budget: int | None
-    effort: int
-
-    def wish(self, most: int) -> tuple[int, int]:
-        """How many tokens of every tile are wanted, and with how much effort: with a budget, all that may fit."""
-        return self.shape.tokens if self.budget is None else most, self.effort
+_ONE_TILE = geometry.plan(geometry.TILE, geometry.TILE, "tile")
 
 
 class Codec:
@@ -118,7 +107,7 @@ class Codec:
             raise TitokError(f"takes pixels of shape (B, 3, {side}, {side}), not {tuple(pixels.shape)}")
         if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
             raise TitokError(f"takes float pixels in [0, 1] or uint8 in 0..255, not {pixels.dtype}")
-        count, steps = self._count(tokens), self._steps(effort, 1)
+        count, steps = self._count(tokens), self._steps(effort)
         with torch.inference_mode():
             moved = pixels.to(self.device)
             moved = moved.float() / 255 if pixels.dtype == torch.uint8 else moved.float()
@@ -167,14 +156,15 @@ class Codec:
         return self._packer.pack(Choice(width, height, layout, tokens.shape[1]), tokens.cpu().numpy(), grey)
 
     def read(
-        self, data: BytesLike, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
+        self, source: FileSource, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
     ) -> torch.Tensor:
         """The tokens in a file; no network runs.
 
         Args:
-            data: A whole file; with ``strict=False`` also the beginning of one.
+            source: A whole file: a path, an open binary file, or the bytes; with ``strict=False`` also the beginning of
+                one.
             strict: Refuse a file that is damaged or cut short. Otherwise take what has arrived of it.
-            max_pixels: Refuse pictures larger than this; None for no limit.
+            max_pixels: As in ``decompress_batch``.
 
         Returns:
             (tiles, K) int64 on the codec's device. ``titokcodec.info`` tells of the picture's size and layout.
@@ -182,21 +172,44 @@ class Codec:
         Raises:
             TitokError: as in ``decompress_batch``.
         """
-        return to_device(self._packer.read(data, strict, max_pixels)[1], self.device)
+        return to_device(self._read(source, strict, max_pixels)[1], self.device)
 
-    def compress(self, image: images.Source, **options: object) -> bytes:
-        """One picture to the bytes of a ``.titok`` file; see ``compress_batch`` for the options."""
-        return self.compress_batch([image], **options)[0]
+    def compress(
+        self, image: images.Source, *, tokens: int | None = None, layout: str = "auto", max_side: int | None = None,
+        target_bytes: int | None = None, effort: int | None = None, background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None, white: float | None = None,
+    ) -> bytes:
+        """One picture to the bytes of a ``.titok`` file; ``compress_batch`` says what the options mean."""
+        return self.compress_batch(
+            [image], tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes, effort=effort,
+            background=background, max_pixels=max_pixels, frame=frame, white=white,
+        )[0]  # fmt: skip
 
+    @overload
     def compress_batch(
         self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
         max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
-        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    ) -> list[bytes]:
+        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
+        white: float | None = None, errors: Literal["raise", "skip"] = "raise",
+    ) -> list[bytes]: ...
+    @overload
+    def compress_batch(
+        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
+        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
+        white: float | None = None, errors: Literal["return"],
+    ) -> list[bytes | TitokError]: ...
+    def compress_batch(
+        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
+        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
+        white: float | None = None, errors: OnError = "raise",
+    ) -> list[bytes] | list[bytes | TitokError]:
         """Pictures of any sizes to files. Tiles of all of them share the forward passes.
 
         Args:
-            pictures: PIL images, uint8 arrays (H, W, 3) or (H, W), paths, open binary files or bytes.
+            pictures: PIL images, arrays (H, W, 3) or (H, W), paths, open binary files or bytes; see
+                ``titokcodec.images.load``.
             tokens: Tokens a tile; None for the model's full number.
             layout: ``fit`` squeezes the whole picture into one tile, ``tile`` covers it with tiles of its own
                 resolution, ``auto`` fits up to about 256 x 256 and tiles above.
@@ -205,7 +218,15 @@ class Codec:
             effort: As in ``encode``. None searches for pictures on one tile, unless the architecture is a published
                 one, and not for larger pictures.
             background: What transparent pixels are laid on: any colour name that Pillow knows.
-            max_pixels: Refuse pictures larger than this; None for no limit.
+            max_pixels: Refuse pictures larger than this; None for no limit. It bounds their tiles too
+                (``titokcodec.layout.most_tiles``): a very long, thin picture that would need more is fitted by ``auto``
+                and refused by ``tile``, so that ``decompress`` takes whatever is written within the same limit.
+            frame: Which frame or page of a file to take, from 0. None takes the first, with a ``FramesWarning`` if
+                there are more; of a PIL image the current one.
+            white: Which value is white in pictures of more than 8 bits a channel, such as 4095 for 12 bits in uint16.
+                None goes by the type; where that does not tell, it is a guess and a ``RangeWarning``.
+            errors: What a broken picture means: ``raise`` its error; ``skip`` it, with a ``SkippedWarning`` that names
+                its index, and return one file less; ``return`` the error in the file's place.
 
         Returns:
             One file a picture, in order.
@@ -215,80 +236,75 @@ class Codec:
         """
         if tokens is not None and target_bytes is not None:
             raise TitokError("give tokens or target_bytes, not both: the target chooses the tokens")
-        count = self._count(tokens)
-        self._steps(effort, 1)  # before any picture is read
-        jobs: list[_Job] = []
-        wishes: list[tuple[int, int]] = []  # of the tiles that no network has seen yet
+        steps = None if effort is None else self._steps(effort)
+        options = Options(self._count(tokens), layout, max_side, target_bytes, steps, background, max_pixels, frame,
+                          white)  # fmt: skip
+        jobs = Jobs(self._packer, options, Outcomes(errors))
+        tiles = rebatch(jobs.tiles(pictures, self.batch_size), self.batch_size)
+        return jobs.files(list(one_ahead(self._encode_tiles(batch, jobs.wishes) for batch in tiles)))
 
-        def tiles() -> Iterator[np.ndarray]:
-            for source in pictures:
-                picture = images.load(source, background=background, max_pixels=max_pixels)
-                shape = self._choose(picture, count, layout, max_side, target_bytes)
-                pixels = images.resize(picture.pixels, (shape.width, shape.height))
-                plan = geometry.plan(shape.width, shape.height, shape.layout)
-                jobs.append(_Job(shape, plan.tiles, picture.grey, target_bytes, self._steps(effort, plan.tiles)))
-                wishes.extend([jobs[-1].wish(self.weights.config.tokens)] * plan.tiles)
-                for start in range(0, plan.tiles, self.batch_size):
-                    yield geometry.cut(pixels, plan, start, min(start + self.batch_size, plan.tiles))
-
-        rows = list(one_ahead(self._encode_tiles(batch, wishes) for batch in rebatch(tiles(), self.batch_size)))
-        if not rows:
-            return []
-        ends = np.cumsum([job.tiles for job in jobs])[:-1]
-        return [
-            self._packer.pack(job.shape, own, job.grey, job.budget)
-            for job, own in zip(jobs, np.split(np.concatenate(rows), ends), strict=True)
-        ]
-
-    def decompress(self, data: BytesLike, **options: object) -> Image.Image:
-        """The bytes of one file to a picture; see ``decompress_batch`` for the options."""
-        return self.decompress_batch([data], **options)[0]
-
-    def decompress_batch(
-        self, files: Sequence[BytesLike], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+    def decompress(
+        self, source: FileSource, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
         max_side: int | None = None,
-    ) -> list[Image.Image]:
+    ) -> Image.Image:
+        """One file to a picture; ``decompress_batch`` says what the options mean."""
+        return self.decompress_batch([source], strict=strict, max_pixels=max_pixels, max_side=max_side)[0]
+
+    @overload
+    def decompress_batch(
+        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None, errors: Literal["raise", "skip"] = "raise",
+    ) -> list[Image.Image]: ...
+    @overload
+    def decompress_batch(
+        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None, errors: Literal["return"],
+    ) -> list[Image.Image | TitokError]: ...
+    def decompress_batch(
+        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None, errors: OnError = "raise",
+    ) -> list[Image.Image] | list[Image.Image | TitokError]:
         """Files to pictures of the sizes that went in, RGB or L.
 
         Args:
-            files: Whole files; with ``strict=False`` also beginnings of files.
+            files: Whole files: paths, open binary files, or bytes; with ``strict=False`` also beginnings of files.
             strict: Refuse a file that is damaged or cut short. Otherwise draw what has arrived of it.
-            max_pixels: Refuse pictures larger than this; None for no limit.
+            max_pixels: Refuse pictures larger than this, and those with more tiles than go with it
+                (``titokcodec.layout.most_tiles``); None for no limit.
             max_side: Draw pictures with at most this on their longer side. A fitted picture then never exists in its
                 full size; a tiled one is scaled at the end.
+            errors: As in ``compress_batch``.
 
         Raises:
-            TitokError: a file is not one, damaged, too large, or made with another model.
+            TitokError: a file is not one, damaged, too large, or made with another model; or cannot be read.
         """
-        opened = [self._packer.read(data, strict, max_pixels) for data in files]
-        sizes = [scaled(header.width, header.height, max_side) for header, _ in opened]
+        outcomes = Outcomes(errors)
+        scaled(1, 1, max_side)  # is it one at all?
+        read = (outcomes.attempt(self._read, source, strict, max_pixels) for source in files)
+        opened = [found for found in read if found is not None]
+        # A fitted picture is its tile until the end: one as large as the picture would be a copy of it.
         plans = [
-            geometry.plan(*(size if header.layout == "fit" else (header.width, header.height)), header.layout)
-            for size, (header, _) in zip(sizes, opened, strict=True)
+            geometry.plan(header.width, header.height, "tile") if header.layout == "tile" else _ONE_TILE
+            for header, _ in opened
         ]
         painted = paint(plans, one_ahead(self._decode_rows([rows for _, rows in opened])))
-        return [
-            images.to_image(images.resize(pixels, size), header.grey)
-            for pixels, size, (header, _) in zip(painted, sizes, opened, strict=True)
-        ]
+        return outcomes.with_errors(
+            images.to_image(pixels, header.grey, scaled(header.width, header.height, max_side))
+            for pixels, (header, _) in zip(painted, opened, strict=True)
+        )
+
+    def _read(self, source: FileSource, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
+        return self._packer.read(data_of(source, max_pixels), strict, max_pixels)
 
     def _count(self, tokens: int | None) -> int:
         if tokens is None:
             return self.weights.config.tokens
-        try:
-            count = operator.index(tokens)  # numpy's integers are welcome
-        except TypeError:
-            raise TitokError(f"tokens is {tokens!r}: give a whole number") from None
+        count = whole("tokens", tokens)
         self.weights.config.check_count(count)
         return count
 
-    def _steps(self, effort: int | None, tiles: int) -> int:
-        if effort is None:
-            return default_steps(self.weights.config, tiles)
-        try:
-            steps = operator.index(effort)
-        except TypeError:
-            steps = -1
+    def _steps(self, effort: int) -> int:
+        steps = whole("effort", effort)
         if steps < 0:
             raise TitokError(f"effort is {effort!r}: give a whole number, 0 for no search")
         if steps > MOST_STEPS:
@@ -299,18 +315,6 @@ class Codec:
         tokens = shaped(tokens)
         self._packer.check_depth(tokens.shape[1])
         return in_range(tokens, self.weights.config.codes)
-
-    def _choose(
-        self, picture: images.Picture, count: int, layout: str, max_side: int | None, target: int | None
-    ) -> Choice:
-        height, width = picture.pixels.shape[:2]
-        width, height = scaled(width, height, max_side)
-        if target is None:
-            return Choice(width, height, geometry.choose_layout(width, height) if layout == "auto" else layout, count)
-
-        return choose(
-            width, height, layout, target, self.weights.config, lambda shape: self._packer.most(shape, picture.grey)
-        )
 
     def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> torch.Tensor:
         """(n, K) each tile's tokens, as many as it wishes, and zeros. Takes their wishes off the list's beginning."""
@@ -338,19 +342,3 @@ class Codec:
                 # Tokens are few, and checked on the host: asking the device would wait for it.
                 pixels = self.decode(torch.from_numpy(rows))
                 yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
-
-
-@lru_cache(maxsize=1)
-def default_codec() -> Codec:
-    """The bundled model on the best device, loaded once."""
-    return Codec.from_pretrained()
-
-
-def compress(image: images.Source, **options: object) -> bytes:
-    """One picture to ``.titok`` bytes with the bundled model; options as in ``Codec.compress_batch``."""
-    return default_codec().compress(image, **options)
-
-
-def decompress(data: BytesLike, **options: object) -> Image.Image:
-    """``.titok`` bytes to a picture with the bundled model; options as in ``Codec.decompress_batch``."""
-    return default_codec().decompress(data, **options)

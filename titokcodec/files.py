@@ -7,15 +7,18 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from titokcodec import bitstream, releases
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec.checks import whole
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
 from titokcodec.layout import tile_count
 
 if TYPE_CHECKING:
     from titokcodec.weights import Weights
+
+FileSource: TypeAlias = "BytesLike | str | os.PathLike[str] | IO[bytes]"
 
 ENTROPY_NAMES = ("packed", "tables", "prior")
 
@@ -60,12 +63,18 @@ class FileInfo:
         return 8 * self.bytes / (self.width * self.height)
 
 
-def info(data: BytesLike) -> FileInfo:
-    """Read the header of a whole file.
+def info(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> FileInfo:
+    """Read the header of a whole file, and check it against its checksum.
+
+    Args:
+        source: A path, an open binary file, or the bytes.
+        max_pixels: What is not in memory yet is not read if it claims more pixels than this; None for no limit.
 
     Raises:
-        TitokError: it is not a ``.titok`` file, or one of another version. A wrong checksum is not an error here.
+        TitokError: it is not a ``.titok`` file, one of another version, or cannot be read. A wrong checksum is not an
+            error here.
     """
+    data = data_of(source, max_pixels)
     header, offset = bitstream.parse(data)
     model, fingerprint, intact = "custom", header.fingerprint, None
     try:
@@ -86,13 +95,52 @@ def info(data: BytesLike) -> FileInfo:
     )
 
 
+def data_of(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> BytesLike:
+    """The bytes of a file, however it is handed in: those of a path or an open binary file are read, as ``read`` does.
+
+    Raises:
+        TitokError: it cannot be read, is not a ``.titok`` file or too large a picture, or ``source`` is something else.
+    """
+    if isinstance(source, bytes | bytearray):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return _from_path(source, max_pixels)
+    try:
+        view = memoryview(source)  # type: ignore[arg-type]
+        return view.cast("B") if view.c_contiguous else view.tobytes()
+    except TypeError:
+        pass
+    if not hasattr(source, "read"):
+        raise TitokError("takes a path, an open binary file, or the bytes of a .titok file, not "
+                         f"{type(source).__name__}: give one of these")
+    try:
+        return read(source, max_pixels)
+    except (OSError, TypeError) as error:  # a text file gives str
+        raise TitokError(f"cannot be read, open a .titok file in binary mode: {error}") from error
+
+
+def _from_path(path: str | os.PathLike[str], max_pixels: int | None) -> bytes:
+    shown = repr(os.fspath(path))
+    try:
+        with open(path, "rb") as stream:
+            return read(stream, max_pixels)
+    except FileNotFoundError as error:
+        raise TitokError(f"{shown}: no such file; check the path") from error
+    except OSError as error:
+        raise TitokError(f"{shown}: cannot be read ({error.strerror or error}); check the path") from error
+    except TitokError as error:
+        raise type(error)(f"{shown}: {error}") from error
+    except ValueError as error:  # a path with a null character
+        raise TitokError(f"{shown}: is no path ({error}); check it") from error
+
+
 def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> bytes:
     """One file from an open binary stream, and never more than its own header can account for (plus one byte).
 
     So something endless, or a file with gigabytes behind it, costs no memory: it fails its checksum.
 
     Raises:
-        TitokError: it is not a ``.titok`` file, or claims more pixels than ``max_pixels``.
+        TitokError: it is not a ``.titok`` file, or claims more pixels or tiles than ``max_pixels`` allows.
         OSError: it cannot be read.
     """
     head = read_at_most(stream, bitstream.LONGEST_HEADER)
@@ -115,19 +163,20 @@ def read_at_most(stream: IO[bytes], count: int, head: bytes = b"") -> bytes:
 
 
 def verify(
-    data: BytesLike, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    source: FileSource, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
 ) -> None:
     """Check all of a file that can be checked without a network: header, checksum, and a payload that is canonical.
 
     Args:
-        data: A whole file.
-        model: The weight file that ``data`` was made with; needed for a model that is not bundled, if the file is
+        source: A whole file: a path, an open binary file, or the bytes.
+        model: The weight file that it was made with; needed for a model that is not bundled, if the file is
             entropy-coded with its tables.
         max_pixels: Refuse pictures larger than this; None for no limit.
 
     Raises:
         TitokError: something is wrong with the file, or its tables are not at hand.
     """
+    data = data_of(source, max_pixels)
     header, offset = bitstream.parse(data)
     fingerprint = releases.fingerprint_for(header)
     bitstream.verify(data, header, offset, fingerprint)
@@ -136,15 +185,15 @@ def verify(
 
 
 def truncate(
-    data: BytesLike, tokens: int, model: str | os.PathLike | None = None,
+    source: FileSource, tokens: int, model: str | os.PathLike | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
 ) -> bytes:
     """The same picture with fewer tokens a tile: a smaller file of lower quality.
 
     Args:
-        data: A whole file made with a nested model.
+        source: A whole file made with a nested model: a path, an open binary file, or the bytes.
         tokens: Tokens a tile to keep, at most as many as there are.
-        model: The weight file that ``data`` was made with; needed for a model that is not bundled, if the file is
+        model: The weight file that it was made with; needed for a model that is not bundled, if the file is
             entropy-coded with its tables.
         max_pixels: Refuse pictures larger than this; None for no limit.
 
@@ -153,10 +202,12 @@ def truncate(
     """
     from titokcodec import entropy
 
+    tokens = whole("tokens", tokens)
+    data = data_of(source, max_pixels)
     header, offset = bitstream.parse(data)
+    bitstream.check_pixels(header, max_pixels)
     fingerprint = releases.fingerprint_for(header)
     bitstream.verify(data, header, offset, fingerprint)
-    bitstream.check_pixels(header, max_pixels)
     if not header.nested and tokens != header.tokens:
         raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
     if not 1 <= tokens <= header.tokens:

@@ -169,8 +169,10 @@ def _codec() -> Codec:
 
 @lru_cache(maxsize=1)
 def _load(source: str | os.PathLike | None, device: str) -> Codec:
-    from titokcodec.codec import Codec, default_codec
+    from titokcodec.codec import Codec
 
     if source is None and device == "auto":
+        from titokcodec.defaults import default_codec
+
         return default_codec()
     return Codec.from_pretrained(source, device=device)

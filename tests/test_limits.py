@@ -1,0 +1,128 @@
+"""What a picture may cost: its pixels are bounded, and so are its tiles, in every way to read a file."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import titokcodec
+from tests.conftest import TINY
+from titokcodec import LimitExceeded, files
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
+from titokcodec.budget import choose
+from titokcodec.layout import TILE, check_tiles, choose_layout, most_tiles, tile_count
+
+sides = st.integers(1, 2**21)
+
+
+def row_of_tiles(codec, length=2**21):
+    """A valid file of a picture one pixel wide: 2,097,152 pixels, 9,363 tiles."""
+    header = Header(1, length, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
+    size = -(-tile_count(1, length, "tile") * 8 * 6 // 8)
+    return pack(header, bytes(size), codec.weights.fingerprint)
+
+
+def test_a_row_of_single_pixels_is_not_worth_nine_thousand_tiles(codec, tmp_path):
+    data = row_of_tiles(codec)
+    (tmp_path / "long.titok").write_bytes(data)
+    for action in (
+        lambda: codec.decompress(data), lambda: codec.decompress(data, strict=False), lambda: codec.read(data),
+        lambda: files.verify(data, TINY), lambda: titokcodec.truncate(data, 8, TINY),
+        lambda: files.read(io.BytesIO(data)), lambda: titokcodec.info(tmp_path / "long.titok"),
+    ):  # fmt: skip
+        with pytest.raises(LimitExceeded, match=r"1x2097152 has 9363 tiles, over the 2730 .* max_pixels=306806784 "):
+            action()
+    assert titokcodec.info(data).tiles == titokcodec.info(tmp_path / "long.titok", max_pixels=None).tiles == 9363
+    assert len(codec.read(data, max_pixels=306806784)) == len(codec.read(data, max_pixels=None)) == 9363
+
+
+def test_refusing_takes_no_time_and_no_memory(codec, tmp_path):
+    """In a process of its own, which would take minutes if it drew anything."""
+    (tmp_path / "long.titok").write_bytes(row_of_tiles(codec))
+    code = f"""
+import resource, titokcodec
+codec = titokcodec.Codec.from_pretrained({str(TINY)!r}, device="cpu")
+before = resource.getrusage(resource.RUSAGE_SELF)
+try:
+    codec.decompress("long.titok")
+except titokcodec.LimitExceeded:
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    print(after.ru_maxrss - before.ru_maxrss, after.ru_utime - before.ru_utime)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    kilobytes, seconds = map(float, done.stdout.split())
+    assert kilobytes < 10_000 and seconds < 1
+
+
+def test_a_fitted_picture_exists_once(codec, tmp_path):
+    """Six bytes of tokens may well be 25 megapixels, but no more than one copy of them."""
+    data = pack(Header(5000, 5000, 8, "fit", False, True, 0, 0, codec.weights.fingerprint), bytes(6),
+                codec.weights.fingerprint)  # fmt: skip
+    (tmp_path / "big.titok").write_bytes(data)
+    code = f"""
+import resource, titokcodec
+codec = titokcodec.Codec.from_pretrained({str(TINY)!r}, device="cpu")
+codec.decompress("big.titok", max_side=100)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert codec.decompress("big.titok").size == (5000, 5000)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    assert float(done.stdout) < 150_000, "100 MB are the picture as Pillow holds it; every copy would be 75 more"
+
+
+@settings(max_examples=300, deadline=None)
+@given(sides, sides, st.sampled_from([None, 1000, 10**6, DEFAULT_MAX_PIXELS]))
+def test_whatever_auto_writes_may_be_read_within_the_same_limit(width, height, limit):
+    height = max(1, min(height, (limit or DEFAULT_MAX_PIXELS) // width))
+    if limit is not None and width * height > limit:
+        return
+    layout = choose_layout(width, height, most_tiles(limit))
+    check_pixels(Header(width, height, 8, layout, False, True, 0, 1), limit)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(400, 20_000), st.integers(400, 20_000), st.integers(0, 10))
+def test_ordinary_pictures_may_always_be_tiled(width, height, spare):
+    """However near to its limit a picture is, overlaps alone never make it too much."""
+    check_tiles(width, height, "tile", width * height + spare)
+
+
+def test_a_limit_below_a_tile_is_no_limit_on_tiles():
+    for side in (1, 10, 256, 512):
+        check_tiles(side, side, "tile", side * side)
+    assert most_tiles(0) >= 9 and most_tiles(None) is None
+    assert most_tiles(DEFAULT_MAX_PIXELS) * TILE**2 <= 2 * DEFAULT_MAX_PIXELS
+
+
+def test_a_long_thin_picture_still_becomes_a_file(codec):
+    pixels = np.zeros((700_000, 1), np.uint8)  # 3,125 tiles
+    data = codec.compress(pixels, effort=0)
+    assert titokcodec.info(data).layout == "fit"
+    assert codec.decompress(data).size == (1, 700_000)
+    with pytest.raises(LimitExceeded, match=r"3125 tiles, over the 2730 .* max_pixels=102400000"):
+        codec.compress(pixels, layout="tile")
+    assert titokcodec.info(codec.compress(pixels, layout="tile", max_side=300)).tiles == 2
+
+
+def test_a_target_in_bytes_does_not_choose_more_tiles_than_may_be_read(codec):
+    config = codec.weights.config
+    for layout in ("auto", "tile"):
+        for most in (1, 5, 100, None):
+            found = choose(3, 100_000, layout, 10**9, config, lambda shape: 100, most)
+            count = tile_count(found.width, found.height, found.layout)
+            assert count <= (most or 1000)
+            assert most != 100 or layout == "auto" or count > 50
+
+
+@pytest.mark.parametrize("limit", [1.5, "9", True, -1])
+def test_a_limit_is_a_whole_number_or_none(codec, limit):
+    data = row_of_tiles(codec, 300)
+    for action in (codec.read, codec.decompress, lambda data, **more: titokcodec.info(io.BytesIO(data), **more),
+                   lambda data, **more: files.verify(data, TINY, **more)):  # fmt: skip
+        with pytest.raises(titokcodec.TitokError, match="max_pixels is"):
+            action(data, max_pixels=limit)
