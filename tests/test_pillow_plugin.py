@@ -5,10 +5,13 @@ import io
 import pickle
 import subprocess
 import sys
+import threading
+import time
+import warnings
 
 import numpy as np
 import pytest
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 import titokcodec
 from titokcodec import bitstream, pillow_plugin
@@ -85,11 +88,42 @@ def test_saving_takes_the_options_of_compress(codec, photo, tmp_path):
     path = tmp_path / "a.titok"
     photo.save(path, tokens=9, layout="fit")
     assert path.read_bytes() == codec.compress(photo, tokens=9, layout="fit")
-    photo.save(path, target_bytes=60, quality=3)
+    photo.save(path, target_bytes=60)
     assert path.stat().st_size <= 60
     clear = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
     clear.save(path, background="red")
     assert path.read_bytes() == codec.compress(Image.new("RGB", (40, 30), "red"))
+
+
+def test_options_of_other_formats_are_said_to_do_nothing(codec, photo, tmp_path):
+    path = tmp_path / "a.titok"
+    with pytest.warns(titokcodec.IgnoredWarning, match=r"knows no quality, exif: tokens=, target_bytes= and effort="):
+        photo.save(path, layout="fit", quality=85, exif=b"", tokns=None)
+    assert path.read_bytes() == codec.compress(photo, layout="fit")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        photo.save(path, layout="fit", tokens=9, effort=0)
+
+
+def test_saving_all_of_one_frame_is_saving_it(codec, photo, tmp_path):
+    path = tmp_path / "a.titok"
+    for options in ({}, {"append_images": []}):
+        photo.save(path, save_all=True, layout="fit", **options)
+        assert path.read_bytes() == codec.compress(photo, layout="fit")
+        path.unlink()
+
+
+def test_saving_all_of_many_frames_says_what_to_do(photo, tmp_path):
+    path, small = tmp_path / "a.titok", photo.resize((20, 20))
+    small.save(tmp_path / "a.gif", save_all=True, append_images=[small.rotate(90)])
+    with Image.open(tmp_path / "a.gif") as animated:
+        for image, options in ((small, {"append_images": [small]}), (animated, {})):
+            with pytest.raises(ValueError, match="holds one picture: save every frame to a file of its own"):
+                image.save(path, save_all=True, **options)
+            assert not path.exists()
+        animated.seek(1)
+        animated.save(path)  # the current one, as in every format of single pictures
+    assert Image.open(path).size == (20, 20)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "F", "YCbCr"])
@@ -126,6 +160,45 @@ def test_a_closed_picture_says_so(fitted):
         pass
     with pytest.raises((OSError, ValueError), match="closed"):
         image.load()
+
+
+def test_many_threads_may_load_one_picture(codec, fitted, tmp_path, monkeypatch):
+    """As servers do: the first draws it while the others wait."""
+    path, drawn, failed = tmp_path / "a.titok", [], []
+    path.write_bytes(fitted)
+    expected = np.asarray(codec.decompress(fitted))
+    decode = codec.decode
+
+    def slowly(tokens):
+        drawn.append(1)
+        time.sleep(0.2)
+        return decode(tokens)
+
+    monkeypatch.setattr(codec, "decode", slowly)
+    image = Image.open(path)
+
+    def load():
+        try:
+            assert np.array_equal(np.asarray(image), expected)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(drawn) == 1
+
+
+def test_what_has_arrived_is_drawn_if_pillow_is_told_to(codec, fitted, monkeypatch):
+    part = fitted[:-3]
+    with pytest.raises(OSError, match="checksum"):
+        opened(part).load()
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    assert np.array_equal(np.asarray(opened(part)), np.asarray(codec.decompress(part, strict=False)))
+    with pytest.raises(OSError, match="too little"):
+        opened(fitted[: bitstream.parse(fitted)[1]]).load()
 
 
 def test_draft_draws_a_fitted_picture_from_its_tile(codec, fitted):
@@ -191,6 +264,22 @@ def test_bombs_are_refused_by_pillow_itself(codec):
     header = bitstream.Header(2**21, 2**21, 16, "fit", False, True, 0, 0, codec.weights.fingerprint)
     with pytest.raises(Image.DecompressionBombError):
         opened(bitstream.pack(header, bytes(12), codec.weights.fingerprint))
+
+
+def test_tiles_are_bounded_by_pillows_limit_too(codec, monkeypatch):
+    """A picture of one pixel across passes Pillow's own check, and would be drawn for minutes."""
+    header = bitstream.Header(1, 2**21, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
+    image = opened(bitstream.pack(header, bytes(9363 * 6), codec.weights.fingerprint))
+    assert image.size == (1, 2**21)
+    with pytest.raises(OSError, match="9363 tiles, over the"):
+        image.load()
+    long = Image.new("L", (1, 700_000))
+    held = io.BytesIO()
+    long.save(held, "TITOK", effort=0)
+    assert opened(held.getvalue()).size == (1, 700_000)
+    small = opened(codec.compress(Image.new("L", (40, 30))))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    small.load()
 
 
 def test_the_model_may_be_a_path(tiny_path, fitted):

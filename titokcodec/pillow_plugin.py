@@ -8,14 +8,20 @@ Importing this module changes nothing in Pillow: only ``register_pillow`` does. 
 needs no torch; the network runs when the pixels are asked for.
 
 ``save`` takes the options of ``Codec.compress_batch``: ``tokens``, ``layout``, ``max_side``, ``target_bytes``,
-``effort`` and ``background``. ``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and
-``thumbnail`` draw a fitted picture from its 256x256 tile without enlarging it first, and ``verify`` checks a file
-without the network.
+``effort``, ``background`` and ``white``. Any other, such as ``quality``, is an ``IgnoredWarning``. A file holds one
+picture: ``save_all`` saves a picture of one frame and refuses more.
+
+``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and ``thumbnail`` draw a fitted picture
+from its 256x256 tile without enlarging it first, and ``verify`` checks a file without the network. With
+``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` a file that is cut short shows what has arrived of it.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import threading
+import warnings
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +29,7 @@ from PIL import Image, ImageFile
 
 from titokcodec import bitstream, files, releases
 from titokcodec.budget import scaled
-from titokcodec.errors import ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.errors import IgnoredWarning, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.layout import TILE
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 FORMAT = "TITOK"
 MIME = "image/x-titok"
 
-_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "effort", "background")
+_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "effort", "background", "white")
 
 
 class _Model:
@@ -54,6 +60,7 @@ def register_pillow(model: str | os.PathLike | Codec | None = None, device: str 
     _Model.source, _Model.device = model, device
     Image.register_open(FORMAT, TitokImageFile, _accept)
     Image.register_save(FORMAT, _save)
+    Image.register_save_all(FORMAT, _save_all)
     Image.register_extension(FORMAT, ".titok")
     Image.register_mime(FORMAT, MIME)
 
@@ -73,7 +80,7 @@ class TitokImageFile(ImageFile.ImageFile):
             self._header, _ = bitstream.parse(files.read_at_most(self.fp, bitstream.LONGEST_HEADER))
         except TitokError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way to say "not mine"
-        self._start, self._drawn = start, False
+        self._start, self._drawn, self._lock = start, False, threading.Lock()
         self._mode = "L" if self._header.grey else "RGB"
         self._size = self._header.width, self._header.height
         self.info.update(tokens=self._header.tokens, layout=self._header.layout, model=_name(self._header))
@@ -102,29 +109,35 @@ class TitokImageFile(ImageFile.ImageFile):
         """
         source = _Model.source
         try:
-            files.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), None)
+            files.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), _most_to_draw())
         except TitokError as error:
             raise OSError(str(error)) from error
         super().verify()
 
     def load(self) -> Any:
-        """Draw the picture, once.
+        """Draw the picture, once; other threads that want it wait.
 
         Raises:
             OSError: the file is damaged or needs another model, or the model cannot be loaded.
         """
         if not self._drawn:
-            try:
-                # Pillow has checked the size already, against the limit that its user has set.
-                image = _codec().decompress(self._read(), max_pixels=None, max_side=max(self.size))
-            except TitokError as error:
-                raise OSError(str(error)) from error
-            self.im = (image if image.mode == self.mode else image.convert(self.mode)).im
-            self._drawn = True
-            if self._exclusive_fp:
-                self.fp.close()
-            self.fp = None
+            with self._lock:
+                if not self._drawn:
+                    self._draw()
         return super().load()
+
+    def _draw(self) -> None:
+        strict = not ImageFile.LOAD_TRUNCATED_IMAGES
+        try:
+            data = self._read()
+            image = _codec().decompress(data, strict=strict, max_pixels=_most_to_draw(), max_side=max(self.size))
+        except TitokError as error:
+            raise OSError(str(error)) from error
+        self.im = (image if image.mode == self.mode else image.convert(self.mode)).im
+        self._drawn = True
+        if self._exclusive_fp:
+            self.fp.close()
+        self.fp = None
 
     def _read(self) -> bytes:
         if self.fp is None:
@@ -146,10 +159,34 @@ def _accept(prefix: bytes) -> bool | str:
     return True
 
 
+def _most_to_draw() -> int | None:
+    """Where Pillow draws the line. At opening it has asked for the pixels, but not for the tiles."""
+    if Image.MAX_IMAGE_PIXELS is None:
+        return None
+    limit = 2 * Image.MAX_IMAGE_PIXELS
+    return None if math.isinf(limit) else limit
+
+
+def _most_to_save(image: Image.Image) -> int | None:
+    """What is in memory may be saved, but on no more tiles than are drawn without a warning."""
+    return Image.MAX_IMAGE_PIXELS and max(int(Image.MAX_IMAGE_PIXELS), image.width * image.height)
+
+
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
-    given = image.encoderinfo
-    options = {name: given[name] for name in _SAVE_OPTIONS if given.get(name) is not None}
-    file.write(_codec().compress(image, max_pixels=None, **options))
+    given = {name: value for name, value in image.encoderinfo.items() if value is not None}
+    if ignored := [name for name in given if name not in _SAVE_OPTIONS]:
+        warnings.warn(f"a .titok file knows no {', '.join(ignored)}: tokens=, target_bytes= and effort= choose between "
+                      "size and quality", IgnoredWarning, stacklevel=3)  # fmt: skip
+    options = {name: given[name] for name in _SAVE_OPTIONS if name in given}
+    file.write(_codec().compress(image, max_pixels=_most_to_save(image), **options))
+
+
+def _save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    more = image.encoderinfo.pop("append_images", None)
+    if getattr(image, "is_animated", False) or more:
+        raise TitokError("a .titok file holds one picture: save every frame to a file of its own, without save_all and "
+                         "append_images")
+    _save(image, file, filename)
 
 
 def _name(header: bitstream.Header) -> str:
