@@ -116,6 +116,66 @@ def test_a_registered_plugin_changes_nothing(here):
     assert result.exit_code == 2 and "no format 'TITOK' to write" in result.stderr
 
 
+@pytest.mark.parametrize("kind", ["gif", "webp", "png", "tiff"])
+def test_frames_are_not_lost_in_silence(here, codec, kind):
+    name, frames = f"a.{kind}", [Image.new("RGB", (9, 9), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(name, save_all=True, append_images=frames[1:])
+    result = call(cli.compress, name, "a.titok")
+    told, done = result.stderr.splitlines()
+    assert result.exit_code == 0 and done.startswith(f"{name} -> a.titok")
+    assert told == f"titok-compress: {name}: has several frames, of which the first is taken; choose one with frame= " \
+                   "(--frame)"  # fmt: skip
+    assert call(cli.compress, name, "-f", "-q", "a.titok").stderr == ""
+    result = call(cli.compress, name, "last.titok", "--frame", "2")
+    assert result.stderr.count("\n") == 1
+    assert Path("last.titok").read_bytes() == codec.compress(name, frame=2) != Path("a.titok").read_bytes()
+    result = call(cli.compress, name, "none.titok", "--frame", "3")
+    assert (result.exit_code, result.stderr) == (
+        1, f"titok-compress: {name}: has 3 frames, and no frame 3 counted from 0; give 0 to 2\n")  # fmt: skip
+    assert call(cli.compress, name, "none.titok", "--frame", "-1").exit_code == 2
+
+
+def test_warnings_leave_json_alone(here):
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ("red", "lime")]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    result = call(cli.compress, "a.gif", "--json")
+    assert json.loads(result.stdout)["output"] == "a.titok" and "several frames" in result.stderr
+    result = call(cli.compress, "a.gif", "-", "--json")
+    warning, done = map(json.loads, result.stderr.splitlines())
+    assert "several frames" in warning["warning"] and done["output"] == "-"
+
+
+def test_white_says_how_many_bits_there_are(here):
+    values = (np.arange(900).reshape(30, 30) * 4095 // 899).astype(np.uint16)
+    Image.fromarray(values).save("deep.png")
+    Image.fromarray((values / 4095 * 255).round().astype(np.uint8)).save("plain.png")
+    dark = call(cli.compress, "deep.png", "dark.titok")
+    assert dark.exit_code == 0
+    assert "nearly black; if 4095 is white, say so with white=4095 (--white 4095)" in dark.stderr
+    told = call(cli.compress, "deep.png", "told.titok", "--white", "4095")
+    assert told.exit_code == 0 and told.stderr.count("\n") == 1
+    call(cli.compress, "plain.png", "plain.titok")
+    assert Path("told.titok").read_bytes() == Path("plain.titok").read_bytes() != Path("dark.titok").read_bytes()
+    assert call(cli.compress, "deep.png", "--white", "0").exit_code == 2
+
+
+@pytest.mark.parametrize("size", [(40, 30), (256, 100), (300, 200)])
+def test_icons_keep_the_size_or_are_refused(here, size):
+    picture("a.png", size)
+    assert call(cli.compress, "a.png").exit_code == 0
+    result = call(cli.decompress, "a.titok", "a.ico")
+    if max(size) > 256:
+        assert result.exit_code == 1 and "cannot be written as ICO at 300x200, only up to 256x256" in result.stderr
+        assert not Path("a.ico").exists()
+    else:
+        assert result.exit_code == 0 and Image.open("a.ico").size == size
+    result = call(cli.decompress, "a.titok", "a.icns")
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1 and not Path("a.icns").exists()
+    assert f"cannot be written as ICNS at {size[0]}x{size[1]}, only at" in result.stderr
+    for suffix in ("bmp", "gif", "jpg", "pdf", "tiff", "webp"):
+        assert call(cli.decompress, "a.titok", f"a.{suffix}").exit_code == 0
+
+
 def test_quiet_says_nothing(here):
     picture("a.png")
     result = call(cli.compress, "-q", "a.png")

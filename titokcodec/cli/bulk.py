@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
 from titokcodec.cli.process import shown
-from titokcodec.cli.report import Report
+from titokcodec.cli.report import Report, warnings_told
 from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, stdin, write_target
 from titokcodec.errors import TitokError
 
@@ -61,13 +61,14 @@ def run(
     # Pillow logs what it raises besides; without a handler Python would print it among our own lines.
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     codec: Codec | None = None
-    for group in _groups(_read(jobs, task, report, force, skip_existing)):
-        codec = codec or load()
-        started = time.perf_counter()
-        results = _convert(task, codec, [item.content for item in group])
-        share = (time.perf_counter() - started) / len(group)
-        for item, result in zip(group, results, strict=True):
-            _deliver(item, result, share, task, report, force)
+    with warnings_told(report):
+        for group in _groups(_read(jobs, task, report, force, skip_existing)):
+            codec = codec or load()
+            started = time.perf_counter()
+            results = _convert(task, codec, [item.content for item in group])
+            share = (time.perf_counter() - started) / len(group)
+            for item, result in zip(group, results, strict=True):
+                _deliver(item, result, share, task, report, force)
     report.finish()
 
 
@@ -145,9 +146,9 @@ class Compress:
     def read(self, job: Job) -> tuple[Any, int]:
         from titokcodec import images
 
-        limits = {"background": self.options["background"], "max_pixels": self.options["max_pixels"]}
+        reading = {name: self.options[name] for name in ("background", "max_pixels", "frame", "white")}
         with picture_source(job.source) as source:
-            picture = images.load(source, **limits)
+            picture = images.load(source, **reading)
         return picture, picture.pixels.size // 3
 
     def convert(self, codec: Codec, contents: list[Any]) -> list[bytes]:

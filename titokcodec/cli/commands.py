@@ -36,11 +36,16 @@ if TYPE_CHECKING:
                    "0 is none.")  # fmt: skip
 @click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
               help="What transparent pixels are laid on.")  # fmt: skip
+@click.option("--frame", type=click.IntRange(0), metavar="N", show_default="the first, and says if there are more",
+              help="Which frame or page of a file, counted from 0.")  # fmt: skip
+@click.option("--white", type=click.FloatRange(0, min_open=True), metavar="VALUE",
+              help="Which value is white where a channel has more than 8 bits, such as 4095 for 12 bits.",
+              show_default="65535 for 16 bits; a guess, and said, for floats")  # fmt: skip
 @options.network
 @options.bulk
 def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_side: int | None,
-             target_bytes: int | None, effort: int | None, background: str, max_pixels: int | None,
-             **common: Any) -> None:  # fmt: skip
+             target_bytes: int | None, effort: int | None, background: str, frame: int | None, white: float | None,
+             max_pixels: int | None, **common: Any) -> None:  # fmt: skip
     """Make .titok files of pictures.
 
     Takes every format that Pillow reads. A single INPUT is written beside itself, with the suffix .titok; - is
@@ -60,7 +65,7 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
 
     task = Compress({
         "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
-        "effort": effort, "background": background, "max_pixels": max_pixels,
+        "effort": effort, "background": background, "frame": frame, "white": white, "max_pixels": max_pixels,
     })  # fmt: skip
     kind = Kind("pictures", pictures.is_picture, ".titok", pictures.is_foreign_picture)
     _run("titok-compress", arguments, kind, task, tokens=tokens, **common)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from titokcodec.errors import ImageError
 
@@ -77,11 +77,36 @@ def format_of(target: Path) -> str:
 
 
 def to_bytes(image: Image.Image, name: str) -> bytes:
-    """A picture as a file of the format. Raises ``ImageError`` if the format cannot hold it."""
+    """A picture as a file of the format. Raises ``ImageError`` if the format cannot hold it, or not at its size."""
     held = io.BytesIO()
+    options: dict[str, Any] = {"quality": 95}  # of lossy formats: what they lose comes on top of our own losses
+    if name == "ICO":
+        if max(image.size) > 256:
+            raise ImageError(f"cannot be written as ICO at {image.width}x{image.height}, only up to 256x256: try PNG")
+        options["sizes"] = [image.size]  # else the nearest of a list of sizes
     try:
-        image.save(held, name, quality=95)  # for the lossy formats: what they lose comes on top of our own losses
+        image.save(held, name, **options)
     except (OSError, ValueError, KeyError, TypeError, SystemError) as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"cannot be written as {name}, try PNG ({detail})") from error
+    written = _size_of(held, name) or image.size
+    if written != image.size:
+        raise ImageError(f"cannot be written as {name} at {image.width}x{image.height}, only at "
+                         f"{written[0]}x{written[1]}: try PNG")
     return held.getvalue()
+
+
+def _size_of(file: io.BytesIO, name: str) -> tuple[int, int] | None:
+    """The size that a picture was written at, as its header says; None if Pillow writes the format, but cannot read it.
+
+    Formats for icons change it without a word.
+    """
+    from PIL import Image
+
+    from titokcodec.pillow_guard import PillowLimit
+
+    try:
+        with PillowLimit.replaced(None), Image.open(file, formats=[name]) as image:
+            return image.size
+    except Exception:
+        return None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from titokcodec.cli.jobs import Job
 from titokcodec.cli.process import shown, tell
 from titokcodec.cli.tool import complain, write_line
+from titokcodec.errors import TitokWarning
 from titokcodec.walk import summary
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ class Report:
 
     def __init__(self, tool: str, jobs: list[Job], *, stream: bool, quiet: bool, verbose: bool, as_json: bool) -> None:
         self.tool, self.total, self.stream, self.as_json = tool, len(jobs), stream, as_json
-        self.quiet = quiet or as_json
+        self.mute, self.quiet = quiet, quiet or as_json
         self.lines = not self.quiet and (verbose or len(jobs) == 1)
         self.verbose = verbose and not self.quiet
         self.counter = not quiet and len(jobs) > 1 and sys.stderr is not None and sys.stderr.isatty()
@@ -47,6 +51,16 @@ class Report:
         """A remark for those who asked for many."""
         if self.verbose:
             self._err(text)
+
+    def warn(self, message: str) -> None:
+        """A remark on how a job is done, for everybody who did not ask for silence."""
+        if self.mute:
+            return
+        self._clear()
+        if self.as_json and self.stream:
+            self._json({"warning": message})
+        else:
+            complain(self.tool, message)
 
     def leave_out(self, left_out: list[tuple[str, str]]) -> None:
         """What lies in folders and is no job of ours, as path and reason."""
@@ -129,6 +143,24 @@ class Report:
     def _clear(self) -> None:
         if self.counter:
             tell("\r\x1b[K", end="")
+
+
+@contextmanager
+def warnings_told(report: Report) -> Iterator[None]:
+    """The library's warnings are lines of the report, unless the user has told Python what to do with warnings."""
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("always", TitokWarning)
+        show = warnings.showwarning
+
+        def tell_ours(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, TitokWarning):
+                report.warn(str(message))
+            else:
+                show(message, category, *where, **more)
+
+        warnings.showwarning = tell_ours
+        yield
 
 
 def describe(about: FileInfo) -> str:
