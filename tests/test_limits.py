@@ -96,6 +96,7 @@ def test_a_limit_below_a_tile_is_no_limit_on_tiles():
     for side in (1, 10, 256, 512):
         check_tiles(side, side, "tile", side * side)
     assert most_tiles(0) >= 9 and most_tiles(None) is None
+    assert most_tiles(np.int32(2**31 - 1)) == 2**16 - 1, "numpy's integers overflow"
     assert most_tiles(DEFAULT_MAX_PIXELS) * TILE**2 <= 2 * DEFAULT_MAX_PIXELS
 
 

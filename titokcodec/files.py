@@ -106,7 +106,7 @@ def data_of(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> 
     if isinstance(source, str | os.PathLike):
         return _from_path(source, max_pixels)
     try:
-        view = memoryview(source)  # type: ignore[arg-type]
+        view = memoryview(source)
         return view.cast("B") if view.c_contiguous else view.tobytes()
     except TypeError:
         pass

@@ -111,8 +111,9 @@ class Jobs:
 
     def _shape(self, picture: images.Picture) -> Choice:
         """Size, layout and tokens of a picture, within the limits of what ``decompress`` takes."""
-        options, height_width = self._options, picture.pixels.shape[:2]
-        width, height = scaled(*reversed(height_width), options.max_side)
+        options = self._options
+        height, width = picture.pixels.shape[:2]
+        width, height = scaled(width, height, options.max_side)
         most = most_tiles(options.max_pixels)
         if options.target_bytes is not None:
             return choose(width, height, options.layout, options.target_bytes, self._packer.weights.config,

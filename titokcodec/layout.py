@@ -64,7 +64,7 @@ def most_tiles(max_pixels: int | None) -> int | None:
 
     The work that a file asks for goes with its tiles, not with its pixels: 1 x 2,000,000 pixels are 8,929 tiles.
     """
-    return None if max_pixels is None else max(_FREE_TILES, _COVER * max_pixels // TILE**2)
+    return None if max_pixels is None else max(_FREE_TILES, _COVER * int(max_pixels) // TILE**2)
 
 
 def check_tiles(width: int, height: int, layout: Layout, max_pixels: int | None) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _OVERSHOOT = 1e-3  # the share of values that may exceed twice the white
 _DARK = 4095  # 16-bit pictures with nothing above this are likely ones of 12 bits or fewer, and nearly black
 
 
-def check_white(white: object) -> None:
+def check_white(white: Any) -> None:
     """Raise ``TitokError`` unless it is None or a number above 0."""
     if white is None:
         return
