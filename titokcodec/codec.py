@@ -304,9 +304,7 @@ class Codec:
         return count
 
     def _steps(self, effort: int) -> int:
-        steps = whole("effort", effort)
-        if steps < 0:
-            raise TitokError(f"effort is {effort!r}: give a whole number, 0 for no search")
+        steps = whole("effort", effort, 0)
         if steps > MOST_STEPS:
             raise TitokError(f"effort is {effort}: give {MOST_STEPS} at most; little is gained beyond {NEWTON_STEPS}")
         return steps
