@@ -242,7 +242,7 @@ def test_a_stage_without_time_for_one_update_ends_the_training_not_the_recipe(ch
     assert [name for name, *_ in trained] == ["single"] and after == [chain.state("single"), "scores"]
     assert capsys.readouterr().out == "no time is left for stage2\n"
     with pytest.raises(stage.TooLate):
-        chain("--chain finished --minutes 1")
+        chain("--chain finished --minutes 1 --resume")
 
 
 @pytest.mark.parametrize(("words", "reason"), [
