@@ -17,9 +17,14 @@ rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.en
 - A file for one 256x256 picture spends 11 bytes around its payload. There is no length field: the file system, the
   tar shard or the database column that holds the bytes knows it already. So nothing MAY follow the payload.
 - The CRC covers the model's fingerprint although (for a released model) the file does not hold it: decoding with
-  other weights is an error, not a wrong picture, and naming the model costs one byte. Every single-bit error and
-  every burst of up to 16 bits is caught unless it moves the payload's start; that and other damage is missed once
-  in 65536 times.
+  other weights is an error, not a wrong picture, and naming the model costs one byte.
+- What the CRC catches. Its field lies inside what it covers, not at the end, and is the weaker for it at its borders.
+  Of damage that leaves the payload's start where it was, a reader who has the model catches for certain: every odd
+  number of wrong bits; every two wrong bits in a file of at most 4095 bytes; every burst of up to 16 bits that lies
+  before the field, in it or behind it; and, in such a file, every burst of up to 4 bits. A longer burst across a
+  border of the field, and any other damage, is missed about once in 65536 times. So is a flip
+  of bit 7 in a byte of width or height, which moves the payload's start. A changed model id or fingerprint names
+  another model, and the reader refuses that whatever the CRC says.
 - LEB128 MUST be canonical (no needless last byte of zero) and ends after 3 bytes, so one header has one spelling and
   a side is at most 2**21 pixels.
 - Entropy modes: 0 packed bits, 1 frequency tables, 2 integer prior, 3 not assigned. ``nested`` says that every prefix
