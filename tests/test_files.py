@@ -97,9 +97,10 @@ def test_tables_need_their_model(tabled, packed, plain, tiny_path):
 
 
 @pytest.mark.parametrize("count", [0, -1, 17, 256])
-def test_counts_that_are_not_there_cannot_be_kept(packed, count):
-    with pytest.raises(TitokError, match=f"cannot keep {count} tokens of 16"):
-        truncate(packed, count)
+def test_counts_that_are_not_there_cannot_be_kept(packed, tabled, count):
+    for data in (packed, tabled):
+        with pytest.raises(TitokError, match=f"cannot keep {count} tokens of 16"):
+            truncate(data, count)
 
 
 def test_damaged_files_are_not_cut(packed):

@@ -311,7 +311,7 @@ class Codec:
 
     def _checked(self, tokens: torch.Tensor) -> torch.Tensor:
         tokens = shaped(tokens)
-        self._packer.check_depth(tokens.shape[1])
+        self.weights.config.check_depth(tokens.shape[1])
         return in_range(tokens, self.weights.config.codes)
 
     def _encode_tiles(self, tiles: np.ndarray, wishes: list[tuple[int, int]]) -> torch.Tensor:

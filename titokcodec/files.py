@@ -11,11 +11,14 @@ from typing import IO, TYPE_CHECKING, TypeAlias
 
 from titokcodec import bitstream, releases
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec.canonical import Spelling, canonical, judge
 from titokcodec.checks import whole
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
 from titokcodec.layout import tile_count
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from titokcodec.weights import Weights
 
 FileSource: TypeAlias = "BytesLike | str | os.PathLike[str] | IO[bytes]"
@@ -164,14 +167,17 @@ def read_at_most(stream: IO[bytes], count: int, head: bytes = b"") -> bytes:
 
 def verify(
     source: FileSource, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
-) -> None:
-    """Check all of a file that can be checked without a network: header, checksum, and a payload that is canonical.
+) -> Spelling:
+    """Check all of a file that can be checked without a network: header, checksum, and that tokens have this payload.
 
     Args:
         source: A whole file: a path, an open binary file, or the bytes.
         model: The weight file that it was made with; needed for a model that is not bundled, if the file is
             entropy-coded with its tables.
         max_pixels: Refuse pictures larger than this; None for no limit.
+
+    Returns:
+        Whether the file is canonical. One that is not is whole and good, and yet not what this library writes.
 
     Raises:
         TitokError: something is wrong with the file, or its tables are not at hand.
@@ -181,14 +187,17 @@ def verify(
     fingerprint = releases.fingerprint_for(header)
     bitstream.verify(data, header, offset, fingerprint)
     bitstream.check_pixels(header, max_pixels)
-    _check_payload(header, bytes(memoryview(data)[offset:]), fingerprint, model)
+    return _judged(header, bytes(memoryview(data)[offset:]), fingerprint, model)
 
 
 def truncate(
     source: FileSource, tokens: int, model: str | os.PathLike | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
 ) -> bytes:
-    """The same picture with fewer tokens a tile: a smaller file of lower quality.
+    """The same picture with fewer tokens a tile: a smaller file of lower quality, in its canonical spelling.
+
+    A packed file is cut without its model if that is not bundled; whether tables would make it shorter is then not
+    looked at.
 
     Args:
         source: A whole file made with a nested model: a path, an open binary file, or the bytes.
@@ -208,45 +217,62 @@ def truncate(
     bitstream.check_pixels(header, max_pixels)
     fingerprint = releases.fingerprint_for(header)
     bitstream.verify(data, header, offset, fingerprint)
-    if not header.nested and tokens != header.tokens:
-        raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
     if not 1 <= tokens <= header.tokens:
         raise TitokError(f"cannot keep {tokens} tokens of {header.tokens}: ask for 1 to {header.tokens}")
     payload = memoryview(data)[offset:]
     tiles = tile_count(header.width, header.height, header.layout)
-    if header.mode == entropy.PACKED and model is None:
-        bits = entropy.code_bits_from_length(len(payload), tiles * header.tokens)
-        if bits is not None:
-            shorter = entropy.truncate_packed(payload, tiles, header.tokens, tokens, bits)
-            return bitstream.pack(replace(header, tokens=tokens), shorter, fingerprint)
-    weights = _weights(header, fingerprint, model)
-    rows = entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
-    mode, shorter = entropy.encode(rows[:, :tokens], weights.config.codes, weights.tables)
-    return bitstream.pack(replace(header, tokens=tokens, mode=mode), shorter, fingerprint)
+    bits = entropy.code_bits_from_length(len(payload), tiles * header.tokens) if header.mode == entropy.PACKED else None
+    weights = None if bits and _absent(fingerprint, model) else _weights(header, fingerprint, model)
+    nested = weights.config.nested if weights else header.nested
+    if not nested and tokens != header.tokens:
+        raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
+    if weights:
+        rows = _tokens(header, payload, weights)
+        mode, shorter = entropy.encode(rows[:, :tokens], weights.config.codes, weights.tables)
+    else:
+        mode, shorter = header.mode, entropy.truncate_packed(payload, tiles, header.tokens, tokens, bits)
+    cut = canonical(replace(header, tokens=tokens, mode=mode), fingerprint, nested)
+    return bitstream.pack(cut, shorter, fingerprint)
 
 
-def _check_payload(header: Header, payload: bytes, fingerprint: bytes, model: str | os.PathLike | None) -> None:
-    """Raise ``CorruptFile`` unless some tokens have this payload, and no other spelling."""
+def _judged(header: Header, payload: bytes, fingerprint: bytes, model: str | os.PathLike | None) -> Spelling:
+    """How a file is written. Raises ``CorruptFile`` unless some tokens have this payload, and no other in this mode."""
     from titokcodec import entropy
 
-    tiles = tile_count(header.width, header.height, header.layout)
-    if header.mode != entropy.PACKED or model is not None:
+    if header.mode != entropy.PACKED or not _absent(fingerprint, model):
         weights = _weights(header, fingerprint, model)
-        entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
-        return
+        rows = _tokens(header, payload, weights)
+        mode, _ = entropy.encode(rows, weights.config.codes, weights.tables)
+        return judge(header, fingerprint, weights.config.nested, mode)
+    tiles = tile_count(header.width, header.height, header.layout)
     count = tiles * header.tokens
     if all(entropy.packed_size(count, 1 << bits) != len(payload) for bits in range(1, 17)):
         raise CorruptFile(f"payload has {len(payload)} bytes, which no {count} packed tokens have; get it again")
     bits = entropy.code_bits_from_length(len(payload), count)
     if bits and entropy.truncate_packed(payload, tiles, header.tokens, header.tokens, bits) != payload:
         raise CorruptFile("padding bits behind the last token are not zero; get the file again")
+    return judge(header, fingerprint)
+
+
+def _tokens(header: Header, payload: BytesLike, weights: Weights) -> np.ndarray:
+    """(tiles, K) tokens of a payload that the model can draw."""
+    from titokcodec import entropy
+
+    weights.config.check_depth(header.tokens)
+    tiles = tile_count(header.width, header.height, header.layout)
+    return entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
+
+
+def _absent(fingerprint: bytes, model: str | os.PathLike | None) -> bool:
+    """Nobody has named a weight file, and the bundled one is another model's."""
+    return model is None and not any(known.file for known in releases.RELEASES if known.fingerprint == fingerprint)
 
 
 def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
     """The weight file for a header, if it is the right one."""
     from titokcodec.weights import locate
 
-    if model is None and header.model_id == 0:
+    if model is None and not releases.id_of(fingerprint):
         raise ModelMismatch("the file was made with a custom model: name its weight file, with --model or model=")
     path = locate(model)
     stat = path.stat()

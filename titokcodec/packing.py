@@ -9,6 +9,7 @@ import numpy as np
 from titokcodec import bitstream, entropy, geometry
 from titokcodec.bitstream import BytesLike, Header
 from titokcodec.budget import Choice
+from titokcodec.canonical import canonical
 from titokcodec.errors import CorruptFile
 from titokcodec.files import mismatch
 from titokcodec.releases import fingerprint_for
@@ -65,7 +66,7 @@ class Packer:
         if needed != self.weights.fingerprint:
             raise mismatch(header, needed, self.weights)
         bitstream.check_pixels(header, max_pixels)
-        self.check_depth(header.tokens)
+        config.check_depth(header.tokens)
         tiles = geometry.tile_count(header.width, header.height, header.layout)
         payload = memoryview(data)[offset:]
         try:
@@ -79,19 +80,11 @@ class Packer:
             raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
         return header, rows
 
-    def check_depth(self, tokens: int) -> None:
-        """Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs."""
-        config = self.weights.config
-        if tokens > config.tokens or not config.nested:
-            config.check_count(tokens)
-
     def _packed(self, shape: Choice, rows: np.ndarray, grey: bool) -> bytes:
         mode, payload = entropy.encode(rows[:, : shape.tokens], self.weights.config.codes, self.weights.tables)
         return bitstream.pack(self._header(shape, grey, mode), payload, self.weights.fingerprint)
 
     def _header(self, shape: Choice, grey: bool, mode: int) -> Header:
-        own, model_id = self.weights.fingerprint, self.weights.model_id
-        return Header(
-            shape.width, shape.height, shape.tokens, shape.layout, grey, self.weights.config.nested, mode, model_id,
-            None if model_id else own,
-        )  # fmt: skip
+        own, nested = self.weights.fingerprint, self.weights.config.nested
+        asked = Header(shape.width, shape.height, shape.tokens, shape.layout, grey, nested, mode, 0, own)
+        return canonical(asked, own)

@@ -78,7 +78,8 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
 @click.option("--partial", is_flag=True, show_default=False,
               help="Draw what there is of a file that is cut short or damaged.")  # fmt: skip
 @click.option("--verify", is_flag=True, show_default=False,
-              help="Check the files, without the network, and write nothing: the exit code is the answer.")  # fmt: skip
+              help="Check the files, without the network, and write nothing: the exit code is the answer. A file that "
+                   "is good, and yet not what titok-compress writes, gets a remark.")  # fmt: skip
 @options.network
 @options.bulk
 def decompress(arguments: tuple[str, ...], format_name: str | None, partial: bool, verify: bool,
@@ -156,11 +157,11 @@ def _verify(
             continue
         try:
             data = read_titok(job, max_pixels)
-            files.verify(data, model, max_pixels)
+            spelling = files.verify(data, model, max_pixels)
         except (TitokError, OSError, MemoryError) as error:
             report.fail(job, reason(error, shown(job.source)))
         else:
-            report.checked(job, files.info(data))
+            report.checked(job, files.info(data), spelling)
     click.get_current_context().exit(report.exit_code)
 
 

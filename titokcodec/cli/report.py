@@ -17,6 +17,7 @@ from titokcodec.errors import TitokWarning
 from titokcodec.walk import summary
 
 if TYPE_CHECKING:
+    from titokcodec.canonical import Spelling
     from titokcodec.files import FileInfo
 
 
@@ -86,12 +87,18 @@ class Report:
         })  # fmt: skip
         self._count()
 
-    def checked(self, job: Job, about: FileInfo) -> None:
-        """Nothing was to be written, and the file is as it should be."""
+    def checked(self, job: Job, about: FileInfo, spelling: Spelling) -> None:
+        """Nothing was to be written, and the file is as it should be; ``spelling`` says whether it is canonical."""
         self.done += 1
+        name = shown(job.source, "stdin")
         if self.verbose:
-            self._err(f"{shown(job.source, 'stdin')}  {describe(about)}  ok")
-        self._json({"input": str(job.source or "-"), "bytes": about.bytes, "ok": True})
+            self._err(f"{name}  {describe(about)}  ok")
+        if spelling.canonical is False and not self.quiet:
+            self._err(f"{name}  not canonical: {spelling.why}")
+        self._json({
+            "input": str(job.source or "-"), "bytes": about.bytes, "ok": True, "canonical": spelling.canonical,
+            "why": spelling.why,
+        })  # fmt: skip
 
     def skip(self, job: Job) -> None:
         """The result is there already."""

@@ -136,6 +136,14 @@ class TiTokConfig:
             span = f"{self.min_tokens} to {self.tokens}" if self.nested else f"exactly {self.tokens}"
             raise TitokError(f"this model takes {span} tokens, not {count}")
 
+    def check_depth(self, tokens: int) -> None:
+        """Raise ``TitokError`` unless the model draws ``tokens`` tokens.
+
+        Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs.
+        """
+        if tokens > self.tokens or not self.nested:
+            self.check_count(tokens)
+
     def to_json(self) -> str:
         """Canonical text: equal configs give equal bytes, so that fingerprints may hash it."""
         values = asdict(self)
