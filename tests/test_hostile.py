@@ -315,6 +315,16 @@ def test_tensors_that_do_not_fit(tmp_path):
         assert "does not fit" in refused_weights(path)
 
 
+def test_names_in_files_cannot_break_the_line_or_steer_the_terminal(tmp_path):
+    path, good = tmp_path / "bad.safetensors", load_file(TINY)
+    weight_file(path, {**good, "a\nb\x1b[31m\u202e": np.zeros(1, np.float16)})
+    text = refused_weights(path)
+    assert r"unknown tensors a b\x1b[31m\u202e" in text and text.isprintable()
+    config = {**changed()["config"], "x\n": 1}
+    weight_file(path, about={"config": config, "name": "bad"})
+    assert refused_weights(path).isprintable()
+
+
 def test_tensors_of_strange_types_and_values(tmp_path):
     path, good = tmp_path / "bad.safetensors", load_file(TINY)
     name = sorted(key for key, value in good.items() if value.dtype == np.float16)[0]

@@ -6,8 +6,24 @@ guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...
 """
 
 
+def _printable(character: str) -> str:
+    if character.isprintable():
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
+
+
 class TitokError(ValueError):
-    """Base of every error below; catch this one to catch them all."""
+    """Base of every error below; catch this one to catch them all.
+
+    Args:
+        text: What is wrong, and what to do. A name out of somebody's file may be in it, with line breaks and control
+            codes for the terminal: breaks become spaces, and whatever else cannot be printed is escaped.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        if not text.isprintable():
+            text = "".join(map(_printable, text))
+        super().__init__(text)
 
 
 class CorruptFile(TitokError):
