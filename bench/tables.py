@@ -1,4 +1,4 @@
-"""Every figure of README.md and MODEL_CARD.md, and curves of training, from the committed result files.
+"""Every figure of README.md, MODEL_CARD.md and SECURITY.md, and curves of training, from the committed result files.
 
     python -m bench.tables            # rewrites the tables between the markers
     python -m bench.tables --check    # fails if they do not match
@@ -23,7 +23,7 @@ from training.tool import Parser, start
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "training" / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "SECURITY.md", ROOT / "training" / "README.md")
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
 WHOLE = "kodak-full"  # result folder of whole pictures
@@ -159,6 +159,18 @@ def curves() -> str:
     return curve.table(_read("default-curves.json"))
 
 
+def fuzz() -> str:
+    """What was fuzzed, for how long, and what came of it."""
+    found = _read("fuzz.json")
+    body = [
+        [name, row["engine"], f"{row['minutes']:g}", f"{row['inputs']:,}", duration(row["slowest"]),
+         str(row["findings"])]
+        for name, row in found["targets"].items()
+    ]
+    head = ["target", "engine", "minutes", "inputs", "the slowest", "findings"]
+    return rows(head, body) + f"\ntitokcodec {found['version']}, Python {found['python']}.\n"
+
+
 def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
     """A table that any result file of its kind can be shown in."""
     return lambda name=usual: maker(_read(f"{name}.json"))
@@ -168,7 +180,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "scores": scores, "effort": effort, "headline": headline, "whole": whole, "extremes": extremes,
     "seams": seams,
     "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
-    "curves": curves,
+    "curves": curves, "fuzz": fuzz,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
     "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
     "scaling": _timed(timings.scaling, "scaling"), "pipeline": _timed(timings.pipeline, "pipeline"),
