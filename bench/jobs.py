@@ -6,6 +6,7 @@ imported by those jobs alone that need it: the memory of other formats must not 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import io
 import math
@@ -57,7 +58,7 @@ def encode(model: Model, batch: int) -> Job:
     """Tokens of random pixels, on the device."""
     import torch
 
-    codec = model.load()
+    codec = _for_batches(model, batch)
     pixels = torch.rand(batch, 3, TILE, TILE, device=codec.device)
     return finished(codec, lambda: codec.encode(pixels))
 
@@ -66,9 +67,16 @@ def decode(model: Model, batch: int, tokens: int) -> Job:
     """Pixels of random tokens, on the device."""
     import torch
 
-    codec = model.load()
+    codec = _for_batches(model, batch)
     given = torch.randint(codec.weights.config.codes, (batch, tokens), device=codec.device)
     return finished(codec, lambda: codec.decode(given))
+
+
+def _for_batches(model: Model, batch: int) -> Codec:
+    """The codec, taking so many pictures in one pass."""
+    codec = copy.copy(model.load())
+    codec.batch_size = batch
+    return codec
 
 
 def finished(codec: Codec, work: Job) -> Job:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bench.machine import describe
 from titokcodec import weights
-from titokcodec.acceleration import accelerated
+from titokcodec.acceleration import Accelerated
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.transfer import one_ahead, to_device
@@ -82,7 +82,7 @@ class Line:
         model.keep_exact()
         self.way, self.device, self.dtype = way, device, way.dtype
         quick = way.graphs or way.kernels
-        self.networks = [accelerated(part, device, way.kernels) if quick else part
+        self.networks = [Accelerated(part, device, way.kernels) if quick else part
                          for part in (model.encode, model.decode)]  # fmt: skip
 
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Compiled codecs and generators: the same answers, few shapes, and recordings that are kept straight."""
 
 import copy
+import pickle
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from titokcodec import Codec, Generator, acceleration
-from titokcodec.acceleration import MOST_RECORDINGS, Recorded, accelerated, padded
+from titokcodec.acceleration import MOST_RECORDINGS, Accelerated, Recorded, padded
 from titokcodec.generator import Card
 from titokcodec.models.maskgit import GeneratorConfig, make
 
@@ -161,6 +162,39 @@ def test_a_compiled_codec_gives_the_same_files_and_pictures(codec, photo, compil
         assert ours.tobytes() == theirs.tobytes()
 
 
+@pytest.fixture(params=[copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))], ids=["copied", "pickled"])
+def again(request):
+    """A copy of a thing."""
+    return request.param
+
+
+@pytest.mark.parametrize("kernels", [False, True])
+def test_a_compiled_codec_can_be_copied_and_pickled(codec, again, kernels, compilers):
+    fast = again(codec)
+    assert fast.model is not codec.model
+    pixels = torch.rand(3, 3, 256, 256)
+    tokens = codec.encode(pixels)
+    fast.compile(kernels=kernels)
+    assert fast.encode(pixels).equal(tokens) and fast.encode(pixels, 9).equal(tokens[:, :9])
+    other = again(fast)
+    assert (other.encoder, other.decoder) == (other.model.encode, other.model.decode)
+    assert other.encode(pixels).equal(tokens) and other.encode(pixels, 9).equal(tokens[:, :9])
+    assert other.encode(pixels[:1], 8, effort=1).equal(codec.encode(pixels[:1], 8, effort=1))
+    assert other.decode(tokens).equal(codec.decode(tokens))
+    other.compile(kernels=kernels)
+    assert other.decode(tokens).equal(codec.decode(tokens))
+
+
+def test_a_compiled_generator_can_be_copied_and_pickled(again, compilers):
+    torch.manual_seed(0)
+    config = GeneratorConfig("bert", 8, codes=32, classes=3, width=64, layers=2, heads=2, mlp=64)
+    fast = Generator(make(config), Card("g", config), CPU, torch.float32)
+    fast.compile()
+    other = again(fast)
+    assert other.network is other.model is not fast.model
+    assert other.sample([0, None], seed=3).equal(fast.sample([0, None], seed=3))
+
+
 def test_a_compiled_generator_samples_the_same_tokens(compilers):
     torch.manual_seed(0)
     config = GeneratorConfig("bert", 8, codes=32, classes=3, width=64, layers=2, heads=2, mlp=64)
@@ -176,7 +210,7 @@ def test_every_shape_that_may_be_recorded_is_compiled(monkeypatch):
     compiled = []
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=lambda graph, _: compiled.append(0) or graph))
     torch.compiler.reset()
-    fast = accelerated(doubled, CPU)
+    fast = Accelerated(doubled, CPU)
     for length in range(1, 13):
         assert fast(torch.ones(1, length)).equal(torch.full((1, length), 2.0))
     assert len(compiled) == 12
@@ -192,7 +226,7 @@ def test_older_compilers_may_take_as_many_shapes_too(monkeypatch):
 
 
 def test_without_kernels_nothing_is_compiled(compilers):
-    assert accelerated(doubled, CPU, kernels=False)(torch.ones(3)).tolist() == [2, 2, 2]
+    assert Accelerated(doubled, CPU, kernels=False)(torch.ones(3)).tolist() == [2, 2, 2]
     assert not compilers
 
 

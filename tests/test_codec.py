@@ -12,6 +12,8 @@ from PIL import Image
 
 from titokcodec import Codec, bitstream, entropy, geometry, info, truncate, weights
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError
+from titokcodec.models.quantizer import VectorQuantizer
+from titokcodec.models.tokenizer import TiTok
 
 SIZES = [(1, 1), (3, 700), (700, 3), (256, 256), (257, 255), (320, 320), (321, 200), (1000, 64), (513, 480)]
 
@@ -90,6 +92,22 @@ def test_batch_size_does_not_matter(codec, photo):
     assert difference(other.decompress(data), codec.decompress(data)).max() <= 1
     with pytest.raises(TitokError, match="batch_size is 0"):
         Codec(codec.weights, codec.model, codec.device, codec.dtype, batch_size=0)
+
+
+@pytest.mark.parametrize("effort", [0, 1])
+def test_tensors_go_through_in_batches_too(codec, monkeypatch, effort):
+    """However many there are, the network holds no more than a batch of them; and tokens are those of the batches."""
+    other = Codec(codec.weights, copy.deepcopy(codec.model), codec.device, codec.dtype, batch_size=2)
+    seen = []
+    latents, lookup = TiTok.latents, VectorQuantizer.lookup
+    monkeypatch.setattr(TiTok, "latents", lambda self, pixels: seen.append(len(pixels)) or latents(self, pixels))
+    monkeypatch.setattr(VectorQuantizer, "lookup", lambda self, ids: seen.append(len(ids)) or lookup(self, ids))
+    pixels = torch.rand(5, 3, 256, 256)
+    tokens = other.encode(pixels, 8, effort=effort)
+    drawn = other.decode(tokens)
+    assert max(seen) == 2 and drawn.shape == pixels.shape
+    assert tokens.equal(torch.cat([codec.encode(batch, 8, effort=effort) for batch in pixels.split(2)]))
+    assert drawn.equal(torch.cat([codec.decode(batch) for batch in tokens.split(2)]))
 
 
 def test_every_kind_of_input_gives_the_same_file(codec, photo, tmp_path):

@@ -21,8 +21,10 @@ WARMUPS = 3  # calls before a recording: compilation and the choice of kernels m
 _turn = Lock()  # of a thread: recordings are written to and read from, and only one can be made at a time
 
 
-def accelerated(function: Function, device: torch.device, kernels: bool = True) -> Function:
-    """The function, quicker from its second call at a shape on.
+class Accelerated:
+    """A function, quicker from its second call at a shape on.
+
+    Pickled or copied, it is the function alone again: neither compiled code nor a graph can be taken elsewhere.
 
     Args:
         function: Waits for nothing and does the same at every call, as a network does.
@@ -30,8 +32,28 @@ def accelerated(function: Function, device: torch.device, kernels: bool = True) 
         kernels: Fuse kernels by ``torch.compile``, which takes tens of seconds at each new shape. Sums may then be
             taken in another order.
     """
-    fast = torch.compile(function, dynamic=False, **_limit()) if kernels else function
-    return padded(Recorded(fast) if device.type == "cuda" else fast)
+
+    def __init__(self, function: Function, device: torch.device, kernels: bool = True) -> None:
+        self.function = function
+        fast = torch.compile(function, dynamic=False, **_limit()) if kernels else function
+        self._fast = padded(Recorded(fast) if device.type == "cuda" else fast)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        return self._fast(*inputs)
+
+    def __reduce__(self) -> tuple[Callable[[Function], Function], tuple[Function]]:
+        return _itself, (self.function,)
+
+
+class AcceleratedEncoder(Accelerated):
+    """``TiTok.encode``, with one compilation and one recording for all numbers of tokens."""
+
+    def __call__(self, pixels: Tensor, tokens: int | None = None) -> Tensor:
+        return super().__call__(pixels)[:, :tokens]
+
+
+def _itself(function: Function) -> Function:
+    return function
 
 
 def _limit() -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from typing import Literal, overload
 
@@ -12,18 +12,20 @@ import torch
 from PIL import Image
 
 from titokcodec import geometry, images, weights
-from titokcodec.acceleration import accelerated
+from titokcodec.acceleration import Accelerated, AcceleratedEncoder
 from titokcodec.batches import paint, rebatch
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header
 from titokcodec.budget import Choice, scaled
 from titokcodec.checks import whole
-from titokcodec.devices import choose_device, choose_dtype
+from titokcodec.devices import choose_batch_size, choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.files import FileSource, data_of
+from titokcodec.isolation import isolated
 from titokcodec.jobs import Jobs, Options
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.outcomes import OnError, Outcomes
 from titokcodec.packing import Packer
+from titokcodec.pixels import RangeCheck, as_pixels, unit
 from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
 from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
@@ -36,27 +38,33 @@ class Codec:
 
     Attributes:
         weights: Name, config, fingerprint and entropy tables of the model.
-        device, dtype: Where and in which precision the network runs.
-        batch_size: Tiles in one forward pass.
+        device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
+            inference mode. All tensors handed out are plain ones, to train with or change in place.
+        batch_size: Tiles in one forward pass, at most.
+        encoder, decoder: What is called for tokens and for pixels: the model's ``encode`` and ``decode``, until
+            ``compile`` puts something faster in their place. Pickled or copied, a codec has the former again.
     """
 
     def __init__(
-        self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype, batch_size: int = 16
+        self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype,
+        batch_size: int | None = None,
     ) -> None:
         if opened.config.image_size != geometry.TILE:
             drawn = opened.config.image_size
             raise WeightsError(f"files hold tiles of {geometry.TILE} pixels, but this model draws {drawn}")
-        if batch_size < 1:
-            raise TitokError(f"batch_size is {batch_size}: give 1 or more")
-        self.weights, self.device, self.dtype, self.batch_size = opened, device, dtype, batch_size
+        self.weights, self.device, self.dtype = opened, device, dtype
+        self.batch_size = choose_batch_size(device, batch_size)
         self._packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.model.keep_exact()
+        self.encoder: Callable[[torch.Tensor, int], torch.Tensor] = self.model.encode
+        self.decoder: Callable[[torch.Tensor], torch.Tensor] = self.model.decode
+        self._check_range = RangeCheck()
 
     @classmethod
     def from_pretrained(
         cls, source: str | os.PathLike | None = None, *, device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto", batch_size: int = 16,
+        dtype: str | torch.dtype = "auto", batch_size: int | None = None,
     ) -> Codec:
         """Load a model.
 
@@ -64,13 +72,13 @@ class Codec:
             source: None for the bundled model, a weight file or folder, or ``hub:org/name``.
             device: ``auto`` takes CUDA, then MPS, then the CPU.
             dtype: ``auto``, ``bf16`` or ``fp32``.
-            batch_size: Tiles in one forward pass.
+            batch_size: Tiles in one forward pass, at most; None for 16, or 64 on CUDA.
 
         Raises:
             TitokError: the weights or the device cannot be had.
         """
         chosen = choose_device(device)
-        with torch.inference_mode(False):  # weights loaded in inference mode could never be searched through
+        with isolated(chosen):  # weights loaded in inference mode could never be searched through
             opened = weights.read(source)
             return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
 
@@ -83,15 +91,16 @@ class Codec:
             kernels: Fuse kernels by ``torch.compile`` too: tens of seconds for each new shape, and on a CPU a C++
                 compiler.
         """
-        encode = accelerated(self.model.encode, self.device, kernels)
-        self._encode = lambda pixels, tokens: encode(pixels)[:, :tokens]  # one recording for all numbers of tokens
-        self._decode = accelerated(self.model.decode, self.device, kernels)
+        self.encoder = AcceleratedEncoder(self.model.encode, self.device, kernels)
+        self.decoder = Accelerated(self.model.decode, self.device, kernels)
 
     def encode(self, pixels: torch.Tensor, tokens: int | None = None, *, effort: int = 0) -> torch.Tensor:
         """Pixels to tokens.
 
         Args:
-            pixels: (B, 3, 256, 256) float in [0, 1], RGB; or uint8 in 0..255.
+            pixels: (B, 3, 256, 256) float in [0, 1], RGB; or uint8 in 0..255. Floats may overshoot by a quarter, as
+                resampling does, and are clamped. Of those in CUDA memory, the first call's are judged at once, and
+                later ones in the next call, so that nobody has to wait for the device.
             tokens: How many; None for all. A shorter answer is a prefix of a longer one.
             effort: Steps of a search for better tokens, see ``titokcodec.search``: more take longer, and none leaves
                 the encoder's own.
@@ -100,18 +109,17 @@ class Codec:
             (B, tokens) int64 on the codec's device.
 
         Raises:
-            TitokError: wrong shape or type, or a number of tokens that the model was not trained for.
+            TitokError: wrong shape, type or range of pixels, or a number of tokens that the model was not trained for.
         """
-        side = geometry.TILE
-        if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
-            raise TitokError(f"takes pixels of shape (B, 3, {side}, {side}), not {tuple(pixels.shape)}")
-        if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
-            raise TitokError(f"takes float pixels in [0, 1] or uint8 in 0..255, not {pixels.dtype}")
+        pixels = as_pixels(pixels, geometry.TILE)
         count, steps = self._count(tokens), self._steps(effort)
-        with torch.inference_mode():
-            moved = pixels.to(self.device)
-            moved = moved.float() / 255 if pixels.dtype == torch.uint8 else moved.float()
-            return search(self.model, moved, count, steps) if steps else self._encode(moved, count)
+        with isolated(self.device):
+            self._check_range(pixels)
+            return _joined([self._encode_batch(batch, count, steps) for batch in pixels.split(self.batch_size)])
+
+    def _encode_batch(self, pixels: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
+        pixels = unit(pixels.to(self.device))
+        return search(self.model, pixels, tokens, steps) if steps else self.encoder(pixels, tokens)
 
     def decode(self, tokens: torch.Tensor) -> torch.Tensor:
         """Tokens to pixels.
@@ -126,8 +134,8 @@ class Codec:
             TitokError: wrong shape, type, number or values of tokens.
         """
         tokens = self._checked(tokens)
-        with torch.inference_mode():
-            return self._decode(to_device(tokens, self.device))
+        with isolated(self.device):
+            return _joined([self.decoder(batch) for batch in to_device(tokens, self.device).split(self.batch_size)])
 
     def write(
         self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
@@ -172,7 +180,9 @@ class Codec:
         Raises:
             TitokError: as in ``decompress_batch``.
         """
-        return to_device(self._read(source, strict, max_pixels)[1], self.device)
+        rows = self._read(source, strict, max_pixels)[1]
+        with isolated(self.device):
+            return to_device(rows, self.device)
 
     def compress(
         self, image: images.Source, *, tokens: int | None = None, layout: str = "auto", max_side: int | None = None,
@@ -325,14 +335,6 @@ class Codec:
             rows[alike, :tokens] = self.encode(pixels[alike], tokens, effort=effort)
         return rows
 
-    def _encode(self, pixels: torch.Tensor, tokens: int) -> torch.Tensor:
-        """The network, until ``compile`` puts something faster in its place."""
-        return self.model.encode(pixels, tokens)
-
-    def _decode(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Likewise."""
-        return self.model.decode(tokens)
-
     def _decode_rows(self, files: list[np.ndarray]) -> Iterator[torch.Tensor]:
         """(tiles, K) tokens of many files -> (n, 256, 256, 3) uint8 tiles of all of them, in order."""
         for _, alike in groupby(files, key=lambda rows: rows.shape[1]):
@@ -340,3 +342,7 @@ class Codec:
                 # Tokens are few, and checked on the host: asking the device would wait for it.
                 pixels = self.decode(torch.from_numpy(rows))
                 yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def _joined(batches: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat(batches) if len(batches) > 1 else batches[0]

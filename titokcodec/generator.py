@@ -8,14 +8,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from titokcodec import releases, weights
-from titokcodec.acceleration import accelerated
+from titokcodec.acceleration import Accelerated
 from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.generator_files import Card, read, save
+from titokcodec.isolation import isolated
 from titokcodec.models.maskgit import Bert, UViT
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
 from titokcodec.tokens import in_range, shaped, told
@@ -36,8 +38,10 @@ class Generator:
     Attributes:
         card: All of the following and ``fingerprint``.
         config, name, tokenizer, class_names, fingerprint: See ``Card``.
-        device, dtype: Where and in which precision the network runs. Logits and noise are float32 always.
-        network: What is called for logits: the model, until ``compile`` puts something faster in its place.
+        device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
+            inference mode. Logits and noise are float32 always, and all tensors handed out plain ones.
+        network: What is called for logits: the model, until ``compile`` puts something faster in its place. Pickled or
+            copied, a generator has the former again.
     """
 
     def __init__(self, model: Bert | UViT, card: Card, device: torch.device, dtype: torch.dtype) -> None:
@@ -66,8 +70,9 @@ class Generator:
         """
         chosen = choose_device(device)
         precision = choose_dtype(chosen, dtype)
-        card, model = read(source)
-        return cls(model, card, chosen, precision)
+        with isolated(chosen):
+            card, model = read(source)
+            return cls(model, card, chosen, precision)
 
     def compile(self, *, kernels: bool = True) -> None:
         """Make ``sample``, ``inpaint`` and ``logits`` faster for many calls of few batch sizes.
@@ -79,7 +84,7 @@ class Generator:
             kernels: Fuse kernels by ``torch.compile`` too: tens of seconds for each new shape, and on a CPU a C++
                 compiler.
         """
-        self.network = accelerated(self.model, self.device, kernels)
+        self.network = Accelerated(self.model, self.device, kernels)
 
     def check_fits(self, tokenizer: weights.Weights) -> None:
         """Raise ``WeightsError`` unless the tokenizer (``codec.weights``) can draw what this generator makes.
@@ -96,7 +101,6 @@ class Generator:
             raise WeightsError(f"generator {self.name} makes {tokens} tokens of {codes} codes, but tokenizer "
                                f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another")
 
-    @torch.inference_mode()
     def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
         """What the network thinks of every position.
 
@@ -110,8 +114,10 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        tokens = in_range(shaped(tokens, self.config.tokens), self.config.codes + 1).to(self.device)
-        return self.network(tokens, self._numbers(labels, len(tokens))[0])
+        tokens = in_range(shaped(tokens, self.config.tokens), self.config.codes + 1)
+        numbers, _ = self._numbers(labels, len(tokens))
+        with isolated(self.device):
+            return self.network(tokens.to(self.device), numbers)
 
     def sample(
         self, labels: Labels, *, seed: int | None = None, noise: Noise | None = None, **settings: Any
@@ -161,14 +167,14 @@ class Generator:
         hidden = (~keep).sum(1).tolist()
         return self._walk(start, hidden, *self._numbers(labels, len(start)), seed, noise, settings)
 
-    @torch.inference_mode()
     def _walk(
         self, tokens: Tensor, hidden: list[int], labels: Tensor, guided: bool, seed: int | None, noise: Noise | None,
         settings: dict[str, Any],
     ) -> Tensor:
         chosen, noise = Settings(**settings), noise or _uniform(self.device, seed)
-        for step in walk(self.network, tokens, labels, hidden, self.config.mask_id, chosen, noise, guided):
-            tokens = step
+        with isolated(self.device):
+            for step in walk(self.network, tokens, labels, hidden, self.config.mask_id, chosen, noise, guided):
+                tokens = step
         return tokens
 
     def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
@@ -183,7 +189,7 @@ class Generator:
         if count is not None and len(given) != count:
             raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
         numbers = [self.class_number(label) for label in given]
-        return to_device(torch.tensor(numbers, dtype=torch.int64), self.device), any(number >= 0 for number in numbers)
+        return to_device(np.array(numbers, np.int64), self.device), any(number >= 0 for number in numbers)
 
     def class_number(self, label: int | str | None) -> int:
         """The number of a class, given by number or name; -1 for None. Raises ``TitokError`` if there is none."""
@@ -212,7 +218,7 @@ def _uniform(device: torch.device, seed: int | None) -> Noise:
         if not is_whole(seed) or not 0 <= seed < 1 << 63:
             raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
         generator = torch.Generator(device).manual_seed(int(seed))
-    return lambda step, shape: torch.rand(shape, generator=generator, device=device)
+    return lambda step, shape: torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
 
 def _called(fingerprint: bytes, name: str = "") -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,7 +104,7 @@ def mask_fraction(schedule: str, ratio: float | Tensor) -> float | Tensor:
     """
     if isinstance(ratio, Tensor):
         return SCHEDULES[schedule](ratio)
-    return SCHEDULES[schedule](torch.tensor(ratio, dtype=torch.float64)).item()
+    return SCHEDULES[schedule](torch.tensor(ratio, dtype=torch.float64, device="cpu")).item()
 
 
 def masked_counts(schedule: str, steps: int, hidden: int) -> list[int]:
@@ -176,7 +177,7 @@ def walk(
     """
     steps = settings.steps
     by_count = {count: masked_counts(settings.schedule, steps, count) for count in set(hidden)}
-    counts = to_device(torch.tensor([by_count[count] for count in hidden]).view(len(hidden), steps), tokens.device)
+    counts = to_device(np.array([by_count[c] for c in hidden], np.int64).reshape(len(hidden), steps), tokens.device)
     none = torch.full_like(labels, -1)
     for step in range(steps):
         ratio = (step + 1) / steps

@@ -31,7 +31,7 @@ class Arriving:
             return
         side = _side_stream(tensor.device)
         side.wait_stream(torch.cuda.current_stream(tensor.device))
-        self._here = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        self._here = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
         with torch.cuda.stream(side):
             self._here.copy_(tensor, non_blocking=True)
             self._event = side.record_event()

@@ -148,8 +148,9 @@ def build(weights: Weights) -> TiTok:
     with open_file(weights.path) as file:
         stored, expected = shapes_of(file), _expected(model)
         check_names(expected, stored, weights.path, _BESIDE)
-        kinds = {name: value.dtype for name, value in model.state_dict().items()}
-        state = {name: widened(file, name, stored).to(kinds[name]) for name in expected}
+        # Floats are float32, whatever type torch makes them of by default; indices are what the model has them as.
+        indices = {name: value.dtype for name, value in model.state_dict().items() if not value.is_floating_point()}
+        state = {name: widened(file, name, stored).to(indices.get(name)) for name in expected}
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(False)
 
