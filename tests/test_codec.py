@@ -90,8 +90,9 @@ def test_batch_size_does_not_matter(codec, photo):
     assert (tokens_in(other.compress(photo), codec) == tokens_in(codec.compress(photo), codec)).mean() >= 0.97
     data = codec.compress(photo)
     assert difference(other.decompress(data), codec.decompress(data)).max() <= 1
-    with pytest.raises(TitokError, match="batch_size is 0"):
-        Codec(codec.weights, codec.model, codec.device, codec.dtype, batch_size=0)
+    for size in (0, True, 1.5):
+        with pytest.raises(TitokError, match=f"batch_size is {size}: give"):
+            Codec(codec.weights, codec.model, codec.device, codec.dtype, batch_size=size)
 
 
 @pytest.mark.parametrize("effort", [0, 1])

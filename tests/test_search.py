@@ -156,7 +156,7 @@ def test_a_budget_is_kept_and_holds_a_prefix_of_the_whole(codec, photo):
         assert codec.read(data).equal(codec.read(codec.compress(small))[:, : info(data).tokens])
 
 
-@pytest.mark.parametrize("effort", [-1, 0.5, "much", True + 0j])
+@pytest.mark.parametrize("effort", [-1, 0.5, "much", True, True + 0j])
 def test_an_effort_that_is_no_number_of_steps_is_refused(codec, photo, effort):
     with pytest.raises(TitokError, match=r"effort is .*: give (a whole number|0 or more)"):
         codec.compress(photo, effort=effort)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from titokcodec.checks import whole
 from titokcodec.errors import TitokError
 
 
@@ -34,12 +35,10 @@ def choose_dtype(device: torch.device, name: str | torch.dtype = "auto") -> torc
 
 def choose_batch_size(device: torch.device, size: int | None = None) -> int:
     """None is 64 on CUDA, which is idle with less, and 16 elsewhere, where more take memory and gain no time. Raises
-    ``TitokError`` below 1."""
+    ``TitokError`` for what is no whole number from 1 on."""
     if size is None:
         return 64 if device.type == "cuda" else 16
-    if size < 1:
-        raise TitokError(f"batch_size is {size}: give 1 or more")
-    return size
+    return whole("batch_size", size, 1)
 
 
 def _has_bf16(device: torch.device) -> bool:
