@@ -30,6 +30,8 @@ from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
 from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
 
+MOST_SEARCHED = 64  # tiles at a time: some 150 MB each in float32
+
 _ONE_TILE = geometry.plan(geometry.TILE, geometry.TILE, "tile")
 
 
@@ -40,7 +42,7 @@ class Codec:
         weights: Name, config, fingerprint and entropy tables of the model.
         device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
             inference mode. All tensors handed out are plain ones, to train with or change in place.
-        batch_size: Tiles in one forward pass, at most.
+        batch_size: Tiles in one forward pass, at most; of searches, which remember all that they draw, 64 at most.
         encoder, decoder: What is called for tokens and for pixels: the model's ``encode`` and ``decode``, until
             ``compile`` puts something faster in their place. Pickled or copied, a codec has the former again.
     """
@@ -72,7 +74,7 @@ class Codec:
             source: None for the bundled model, a weight file or folder, or ``hub:org/name``.
             device: ``auto`` takes CUDA, then MPS, then the CPU.
             dtype: ``auto``, ``bf16`` or ``fp32``.
-            batch_size: Tiles in one forward pass, at most; None for 16, or 64 on CUDA.
+            batch_size: Tiles in one forward pass, at most; None for 16, or 256 on CUDA.
 
         Raises:
             TitokError: the weights or the device cannot be had.
@@ -115,7 +117,8 @@ class Codec:
         count, steps = self._count(tokens), self._steps(effort)
         with isolated(self.device):
             self._check_range(pixels)
-            return _joined([self._encode_batch(batch, count, steps) for batch in pixels.split(self.batch_size)])
+            size = min(self.batch_size, MOST_SEARCHED) if steps else self.batch_size
+            return _joined([self._encode_batch(batch, count, steps) for batch in pixels.split(size)])
 
     def _encode_batch(self, pixels: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
         pixels = unit(pixels.to(self.device))
