@@ -19,6 +19,7 @@ from bench import curves
 from bench.curves import metric_of
 from bench.gallery import NOTHING, Cell, save, sheet
 from titokcodec.errors import TitokError
+from titokcodec.formats import open_picture
 from training.tool import Parser, start
 
 TOKENS = (32, 128)
@@ -97,7 +98,7 @@ def _opened(folder: Path, name: str) -> Image.Image:
     path = folder / "gallery" / name
     if not path.is_file():
         raise TitokError(f"{path} is not there: python -m bench.rate_distortion makes it")
-    return Image.open(path).convert("RGB")
+    return open_picture(path, name).convert("RGB")
 
 
 def main(arguments: list[str] | None = None) -> None:

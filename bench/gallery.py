@@ -21,6 +21,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from bench.ours import Entrant
 from bench.thumbnails import best_thumbnail
 from titokcodec import Codec
+from titokcodec.errors import ImageError
+from titokcodec.formats import open_picture
 from training.tool import Parser, start
 
 GAP, PAD = 6, 3  # pixels between pictures, and around a caption
@@ -39,8 +41,10 @@ def square(given: str, side: int = 256) -> Image.Image:
     """
     path, _, place = given.partition("@")
     try:
-        picture = Image.open(path).convert("RGB")
+        picture = open_picture(path, path).convert("RGB")
         left, top, length = map(int, place.split(",")) if place else (0, 0, min(picture.size))
+    except ImageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{path}: {error}") from None
     except ValueError:

@@ -15,6 +15,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 import titokcodec
 from titokcodec import bitstream, pillow_plugin
+from titokcodec.errors import ImageError
 
 
 @pytest.fixture(autouse=True)
@@ -293,8 +294,12 @@ def test_the_model_may_be_a_path(tiny_path, fitted):
         opened(fitted).load()
 
 
-def test_the_plugin_takes_part_in_compress(codec, fitted, tmp_path):
+def test_the_plugin_takes_part_in_compress_if_the_caller_says_so(codec, fitted, tmp_path):
+    """The model that it was registered with may be one to download: bytes whose kind nobody named never ask for it."""
     path = tmp_path / "a.titok"
     path.write_bytes(fitted)
-    assert codec.compress(path, tokens=8) == codec.compress(codec.decompress(fitted), tokens=8)
+    assert codec.compress(Image.open(path), tokens=8) == codec.compress(codec.decompress(fitted), tokens=8)
     assert isinstance(Image.open(path), pillow_plugin.TitokImageFile)
+    for source in (path, fitted):
+        with pytest.raises(ImageError, match=r"is a .titok file already"):
+            codec.compress(source, tokens=8)

@@ -68,6 +68,8 @@ def load(
     (RGBA), HxW or HxWx1 (grey) and of type uint8, uint16 or float, a path, the bytes of a picture file, or a binary
     file object (read from its start). Arrays are taken as upright sRGB, and a uint8 one of HxWx3 is not copied:
     ``pixels`` may share its memory. A ``Picture`` is returned as it is.
+    Files are opened in the formats of ``titokcodec.formats`` alone; a ``PIL.Image`` that the caller has opened is
+    loaded as it is, whatever its format.
 
     ``background``: the colour under transparent pixels, any name or ``#rrggbb`` that Pillow knows.
     ``max_pixels``: the most pixels (width x height) to accept, checked before any pixel is decoded; it replaces

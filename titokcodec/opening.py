@@ -1,4 +1,4 @@
-"""Opening a picture, whatever it is handed in as: the one place where Pillow opens files, and the choice of a frame."""
+"""Opening a picture, whatever it is handed in as: files, arrays and images, and the choice of a frame."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import IO
 from PIL import Image
 
 from titokcodec.errors import FramesWarning, ImageError
+from titokcodec.formats import open_picture
 from titokcodec.pillow_guard import too_large
 
 # Further pictures in these are other views of the first: previews and gain maps of a camera, layers of a composition.
@@ -103,7 +104,7 @@ def _open(source: object, name: str) -> Image.Image:
         raise ImageError(
             f"takes a PIL.Image, an array, a path, bytes or a binary file, not {type(source).__name__}; convert it"
         )
-    return Image.open(file)
+    return open_picture(file, name)
 
 
 def _seek(image: Image.Image, name: str, frame: int) -> None:

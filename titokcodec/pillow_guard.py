@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from titokcodec.errors import ImageError, LimitExceeded, TitokError, TitokWarning
 
@@ -68,8 +68,6 @@ def one_error(name: str, max_pixels: int | None) -> Iterator[None]:
         raise too_large(name, count[1] if count else "too many", max_pixels) from error
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file; check the path") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture in a format that Pillow can read; convert it to PNG") from error
     except Exception as error:
         detail = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: cannot be read, check that it is a whole picture ({detail})") from error

@@ -48,9 +48,10 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
              max_pixels: int | None, **common: Any) -> None:  # fmt: skip
     """Make .titok files of pictures.
 
-    Takes every format that Pillow reads. A single INPUT is written beside itself, with the suffix .titok; - is
-    standard input or output. Folders are searched for pictures, and need -o FOLDER, as several inputs do. Links in
-    them are followed; hidden files, pipes, devices and pictures in other formats are left out, and told.
+    Takes JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PPM, ICO, QOI and TGA, and tells them by their content. A
+    single INPUT is written beside itself, with the suffix .titok; - is standard input or output. Folders are searched
+    for pictures, and need -o FOLDER, as several inputs do. Links in them are followed; hidden files, pipes, devices
+    and pictures in other formats are left out, and told.
 
     \b
     Examples:

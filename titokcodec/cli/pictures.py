@@ -12,7 +12,6 @@ from titokcodec.errors import ImageError
 if TYPE_CHECKING:
     from PIL import Image
 
-_NEED_OTHER_SOFTWARE = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG"}  # Pillow knows their names, but not their pixels
 _OURS = {"TITOK"}  # to the commands a compressed picture, even where the program around them has registered the plugin
 
 
@@ -30,12 +29,14 @@ def _formats() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     """Suffix to format; the formats that can be read; those that can be written."""
     from PIL import Image
 
+    from titokcodec.formats import READABLE
+
     extensions = Image.registered_extensions()
-    return extensions, frozenset(Image.OPEN) - _NEED_OTHER_SOFTWARE - _OURS, frozenset(Image.SAVE) - _OURS
+    return extensions, frozenset(Image.OPEN).intersection(READABLE), frozenset(Image.SAVE) - _OURS
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file has the suffix of a format that Pillow reads."""
+    """Whether a file has the suffix of a format that is opened here."""
     extensions, readable, _ = _formats()
     return extensions.get(path.suffix.lower()) in readable
 
