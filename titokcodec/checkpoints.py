@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -178,8 +179,8 @@ def _compare(found: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     for key, value in said_by_tensors.items():
         said = settings.get(key, value)
         if type(said) is not type(value) or said != value:
-            raise WeightsError(f"the config does not belong to the checkpoint: it says that {key} is {said!r}, but by "
-                               f"the tensors it is {value!r}")  # fmt: skip
+            raise WeightsError(f"the config does not belong to the checkpoint: it says that {key} is "
+                               f"{reprlib.repr(said)}, but by the tensors it is {value!r}")  # fmt: skip
 
 
 def _normalised(found: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
@@ -187,7 +188,8 @@ def _normalised(found: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     said = settings.get("use_l2_norm")
     if said is not None:
         if type(said) is not bool:
-            raise WeightsError(f"the config does not make sense: use_l2_norm is {said!r}, not true or false")
+            value = reprlib.repr(said)
+            raise WeightsError(f"the config does not make sense: use_l2_norm is {value}, not true or false")
         return said
     if found["legacy"] or found["code_width"] == 12:
         return True

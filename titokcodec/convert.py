@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from titokcodec import checkpoints, weights
+from titokcodec import checkpoints, pickled, weights
 from titokcodec.errors import WeightsError
+from titokcodec.storage import floats, open_file, shapes_of
 from titokcodec.weights import Weights
 
 PICKLED = (".bin", ".pt", ".pth")
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 WRAPPERS = ("state_dict", "model")  # what training scripts put a checkpoint's tensors under
+RUN = {"stage", "config", "ema"}  # what a checkpoint of our own training has, among others
 PREFIX = "module."  # what torch's DistributedDataParallel puts in front of every name
 
 
@@ -112,33 +110,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def _safetensors(path: Path) -> Checkpoint:
-    try:
-        file = safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"this is not a readable safetensors file: {error}") from None
+    file = open_file(path, "pt")
     if "titok" in (file.metadata() or {}):
         raise WeightsError("this is a titokcodec weight file already: use it as it is")
-    stored = _tidy(file.keys())
-    shapes = {name: tuple(file.get_slice(key).get_shape()) for name, key in stored.items()}
-    return Checkpoint(path, shapes, lambda name: file.get_tensor(stored[name]))
+    stored, shapes = _tidy(file.keys()), shapes_of(file)
+    known = {name: shapes[key] for name, key in stored.items()}
+    return Checkpoint(path, known, lambda name: file.get_tensor(stored[name]))
 
 
 def _pickled(path: Path) -> Checkpoint:
-    """A PyTorch file, from which nothing but data is unpickled, and mapped if it is of the usual zipped kind."""
-    with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    try:
-        if zipped:
-            with zipfile.ZipFile(path) as archive:
-                if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                    raise ValueError  # torch writes none, and a small one could swell to any size
-        state = torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # torch.load meets bad files with a dozen kinds of errors and pages of advice
-        problem = f"it is damaged or holds more than tensors ({type(error).__name__})"
-        raise WeightsError(f"this is not a readable PyTorch file: {problem}") from None
-    tensors = _tensors(state)
+    """A PyTorch file, mapped if it is of the usual zipped kind."""
+    tensors = _tensors(pickled.load(path, mapped=True))
     claimed = sum(value.numel() * value.element_size() for value in tensors.values())
-    if claimed > path.stat().st_size:  # views of one number can claim any size
+    if claimed > path.stat().st_size:  # many views of the same numbers can claim any size
         raise WeightsError(f"its tensors claim {claimed} bytes, more than the file has: get it again")
     stored = _tidy(tensors)
     shapes = {name: tuple(tensors[key].shape) for name, key in stored.items()}
@@ -150,6 +134,8 @@ def _tensors(state: Any) -> dict[str, Tensor]:
     for _ in WRAPPERS:
         inner = [state[key] for key in WRAPPERS if isinstance(state, dict) and isinstance(state.get(key), dict)]
         state = inner[0] if inner else state
+    if isinstance(state, dict) and state.keys() >= RUN:
+        raise WeightsError("this is a training run's checkpoint: python -m training.export makes a weight file of it")
     if not isinstance(state, dict):
         raise WeightsError(f"this holds a {type(state).__name__}: give a file of tensors by name")
     for name, value in state.items():
@@ -174,7 +160,4 @@ def _values(checkpoint: Checkpoint, names: Iterable[str]) -> Iterator[tuple[str,
 
 def numbers(name: str, value: Tensor) -> np.ndarray:
     """A tensor as a float32 array. Raises ``WeightsError`` for anything but finite floats."""
-    plain = value.dtype in FLOATS and value.layout == torch.strided and value.device.type == "cpu"
-    if not plain or not value.isfinite().all():
-        raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
-    return value.detach().float().contiguous().numpy()
+    return floats(name, value).contiguous().numpy()

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from titokcodec import kinds
 from titokcodec.atomic import replacing
 from titokcodec.errors import WeightsError
 
@@ -86,14 +88,30 @@ def write_safetensors(
             file.write(little.reshape(-1).view(np.uint8).data)
 
 
-def open_file(path: Path) -> Any:
-    """A safetensors file of numpy arrays, mapped. Raises ``WeightsError`` if it is not readable as one."""
+def open_file(path: Path, framework: str = "numpy") -> Any:
+    """A safetensors file, mapped, of numpy arrays or (``framework`` is ``pt``) of tensors.
+
+    Raises:
+        WeightsError: it is not readable as one; the message says what it is, if that can be told.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
-        return safe_open(path, framework="numpy")
+        return safe_open(path, framework=framework)
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from None
+        raise WeightsError(f"{path} is not a readable safetensors file: {_otherwise(path) or error}") from None
+
+
+def _otherwise(path: Path) -> str:
+    """What a file is that is no safetensors file, and what to do with it; nothing if nobody knows."""
+    with suppress(OSError), path.open("rb") as file:
+        kind = kinds.kind_of(file.read(kinds.HEAD))
+        if kind == kinds.PYTORCH:
+            return ("it is a PyTorch file; python -m training.export makes a weight file of a run's state.pt, "
+                    "titok-convert of a published tokenizer")  # fmt: skip
+        if kind and kind != kinds.SAFETENSORS:
+            return f"it is {kind.text}"
+    return ""
 
 
 def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
@@ -103,9 +121,11 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
 
 def array_of(file: Any, name: str) -> np.ndarray:
     """A tensor as it is stored. Raises ``WeightsError`` if numpy has no such type."""
+    from safetensors import SafetensorError
+
     try:
         return file.get_tensor(name)
-    except TypeError:
+    except (TypeError, AttributeError, ValueError, SafetensorError):  # by the type, and by the version of the library
         raise WeightsError(f"tensor {name} has a type that is not supported here: store float16 or float32") from None
 
 
@@ -113,7 +133,7 @@ def widened(file: Any, name: str, stored: Mapping[str, tuple[int, ...]]) -> torc
     """A tensor as float32, its scales multiplied in if ``stored`` has them.
 
     Raises:
-        WeightsError: it does not hold finite numbers, or has scales and is not int8.
+        WeightsError: it does not hold finite numbers, also by its scales, or has scales and is not int8.
     """
     import torch
 
@@ -123,14 +143,22 @@ def widened(file: Any, name: str, stored: Mapping[str, tuple[int, ...]]) -> torc
     if value.dtype != torch.int8:
         raise WeightsError(f"tensor {name} has scales, so it must be int8, not {value.dtype}: save it again")
     scale = floats(name + SCALE, torch.from_numpy(array_of(file, name + SCALE)))
-    return value.float() * scale.view(-1, *[1] * (value.ndim - 1))
+    return floats(name, value.float() * scale.view(-1, *[1] * (value.ndim - 1)))
 
 
 def floats(name: str, value: torch.Tensor) -> torch.Tensor:
-    """The tensor as float32. Raises ``WeightsError`` if it holds integers, or numbers that are not finite."""
-    if not value.is_floating_point() or not value.isfinite().all():
+    """The tensor as float32.
+
+    Raises:
+        WeightsError: it is not dense, holds integers or floats of 8 bits, or numbers that are not finite in float32.
+    """
+    import torch
+
+    known = value.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    value = value.detach().float() if known and value.layout == torch.strided else None
+    if value is None or not value.isfinite().all():
         raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
-    return value.float()
+    return value
 
 
 def check_names(

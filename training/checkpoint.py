@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from titokcodec import pickled
 from titokcodec.atomic import replacing
 from titokcodec.cli.tool import out_of_memory
 from titokcodec.errors import WeightsError
@@ -54,7 +55,7 @@ def save_state(path: Path, state: dict, older: Path | None = None) -> None:
 
 
 def load_state(path: Path, device: torch.device, advice: str = GIVE) -> dict:
-    """Read what ``save_state`` wrote; plain data and tensors only, so that it cannot run code.
+    """Read what ``save_state`` wrote; plain data and tensors only, so that it cannot run code, nor be more than the file.
 
     Args:
         advice: What to do if it cannot be used, for the message.
@@ -70,7 +71,7 @@ def load_state(path: Path, device: torch.device, advice: str = GIVE) -> dict:
     if begins != _ZIP:
         raise WeightsError(f"{path} is no checkpoint: {_other(path) or advice}")
     try:
-        state = torch.load(path, map_location=device, weights_only=True) if _is_sound(path) else None
+        state = pickled.load(path, device) if _is_sound(path) else None
     except Exception as error:  # of a dozen types, with pages of advice
         if out_of_memory(error):
             raise

@@ -36,6 +36,7 @@ from training.tool import UsageError
 
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
 ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
+LARGEST = 1 << 27  # bytes of a picture's file; a hundred megapixels have fewer
 AHEAD = 64  # files that wait for a decoder or for their turn, at most
 
 Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
@@ -118,7 +119,8 @@ def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1
     """Shard or folder, name and bytes of the pictures that ``paths`` are or hold, in order.
 
     Of all of them together every ``stride``-th is read, from number ``first`` on. A shard that turns out damaged is
-    left at that point. A file that cannot be read has no bytes, as good as a picture that cannot be decoded.
+    left at that point. A file that cannot be read, or has more than ``LARGEST`` bytes, comes without any, as good as a
+    picture that cannot be decoded: on disk a file of gigabytes may take no place, in memory it does.
     """
     turns = cycle([number == first for number in range(stride)])
     for path in paths:
@@ -131,7 +133,8 @@ def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1
 
 def _read_file(path: str) -> bytes:
     try:
-        return Path(path).read_bytes() if os.path.isfile(path) else b""  # reading a pipe could wait for ever
+        fits = os.path.isfile(path) and os.path.getsize(path) <= LARGEST  # reading a pipe could wait for ever
+        return Path(path).read_bytes() if fits else b""
     except OSError:
         return b""
 
@@ -148,7 +151,7 @@ def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[
                 if member.size < 0 or (plain and member.offset_data + member.size > end):
                     raise tarfile.ReadError(f"cut short within {member.name}")
                 if plain and is_picture(Path(member.name)) and next(turns):
-                    yield path, member.name, shard.extractfile(member).read()
+                    yield path, member.name, shard.extractfile(member).read() if member.size <= LARGEST else b""
                 elif plain and is_foreign_picture(Path(member.name)) and next(turns):
                     yield path, member.name, b""
             # To tarfile a broken header is an end like any other; a real one is a block of zeros.

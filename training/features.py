@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from titokcodec import pickled
 from titokcodec.errors import WeightsError
+from titokcodec.storage import floats, open_file
 
 SIDE = 224  # pixels that the network was trained at
 
@@ -33,10 +34,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged files make both libraries raise a dozen types
-        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
+            with open_file(path, "pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        found = pickled.load(path)
+    except (WeightsError, OSError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{path} is ")
         raise WeightsError(f"{path} cannot be read as weights: {reason}") from None
     if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(f"{path} does not hold a state dict: save the tensors alone, by name")
@@ -44,7 +46,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def check_tensors(path: Path, found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``WeightsError`` unless exactly the named tensors are there, each of its shape."""
+    """Raise ``WeightsError`` unless exactly the named tensors are there, each of its shape and of finite floats."""
     missing = [name for name in shapes if name not in found]
     strange = [name for name in found if name not in shapes]
     for names, what in ((missing, "lacks"), (strange, "is of another network: it has")):
@@ -54,6 +56,15 @@ def check_tensors(path: Path, found: Mapping[str, Tensor], shapes: Mapping[str, 
     for name, shape in shapes.items():
         if tuple(found[name].shape) != tuple(shape):
             raise WeightsError(f"{path}: {name} is {tuple(found[name].shape)}, {tuple(shape)} expected")
+        finite(path, name, found[name])
+
+
+def finite(path: Path, name: str, value: Tensor) -> Tensor:
+    """The tensor as float32. Raises ``WeightsError``, which names the file, for anything but finite floats."""
+    try:
+        return floats(name, value)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 class Lite0(nn.Module):

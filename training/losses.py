@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
 from titokcodec.similarity import blurred
-from training.features import Lite0, read_tensors
+from training.features import Lite0, finite, read_tensors
 from training.hyper import Hyper
 from training.metrics import PERIODS, detail, fine_detail, unevenness
 
@@ -53,7 +53,7 @@ class LPIPS(nn.Module):
             raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
         for name, value in found.items():
             kept = dtype if name.startswith("features") else torch.float32
-            self.register_buffer(name.replace(".", "_"), value.to(kept), persistent=False)
+            self.register_buffer(name.replace(".", "_"), finite(path, name, value).to(kept), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
 

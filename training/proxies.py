@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from titokcodec import pickled
 from titokcodec.atomic import write_atomic
 from titokcodec.errors import WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
+from titokcodec.storage import floats, open_file, shapes_of
 
 PICKLED = (".bin", ".pt", ".pth")
-FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> VQGAN:
@@ -40,7 +40,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> VQGAN:
     try:
         config, state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
     except WeightsError as error:
-        raise WeightsError(f"{path}: {' '.join(str(error).split())}") from None  # a tensor's name may hold anything
+        text = " ".join(str(error).split())  # a tensor's name may hold anything
+        raise WeightsError(text if text.startswith(f"{path} ") else f"{path}: {text}") from None
     with torch.device("meta"):  # every value is about to be set: draw no random numbers
         model = VQGAN(config)
     model.load_state_dict(state, assign=True)
@@ -74,34 +75,19 @@ def hand_on(source: VQGAN, model: TiTok) -> None:
 
 def _safetensors(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
     """Config and float32 tensors; the shapes are judged before any data is read."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            config = config_of(shapes)
-            return config, {name: _floats(name, file.get_tensor(name)) for name in shapes}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"this is not a readable safetensors file: {error}") from None
+    with open_file(path, "pt") as file:
+        shapes = shapes_of(file)
+        config = config_of(shapes)
+        return config, {name: floats(name, file.get_tensor(name)).contiguous() for name in shapes}
 
 
 def _pickled(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
     """Config and float32 tensors of a PyTorch file, from which nothing but data is unpickled."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load meets bad files with a dozen kinds of errors and pages of advice
-        problem = f"it is damaged or holds more than tensors ({type(error).__name__})"
-        raise WeightsError(f"this is not a readable PyTorch file: {problem}") from None
+    state = pickled.load(path)
     if not isinstance(state, dict):
         raise WeightsError(f"this holds a {type(state).__name__}: give a file of tensors by name")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(f"entry {name!r} is a {type(value).__name__}: give a file of named tensors alone")
     config = config_of({name: tuple(value.shape) for name, value in state.items()})
-    return config, {name: _floats(name, value) for name, value in state.items()}
-
-
-def _floats(name: str, value: Tensor) -> Tensor:
-    """The tensor as plain float32, if it holds such numbers."""
-    plain = value.dtype in FLOATS and value.layout == torch.strided and value.device.type == "cpu"
-    if not plain or not value.isfinite().all():
-        raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
-    return value.detach().float().contiguous()
+    return config, {name: floats(name, value).contiguous() for name, value in state.items()}

@@ -7,6 +7,8 @@ of its appendix; ``default`` is this project's own.
 from __future__ import annotations
 
 import json
+import reprlib
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 
 from titokcodec.errors import TitokError, WeightsError
@@ -96,7 +98,7 @@ class TiTokConfig:
             _check_types(tower)
             _require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
             _require(tower.width % 4 == 0 and tower.layers <= DEEPEST, f"{name} {tower} is out of range")
-        _require(self.head in HEADS, f"head {self.head!r} is none of {', '.join(HEADS)}")
+        _require(self.head in HEADS, f"head {reprlib.repr(self.head)} is none of {', '.join(HEADS)}")
         _require(self.codes >= 2, "a codebook needs two codes or more")
         _require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
         _require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
@@ -155,17 +157,12 @@ class TiTokConfig:
     @classmethod
     def from_json(cls, text: str) -> TiTokConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
-        try:
-            values = json.loads(text)
-            # A default may change, a weight file may not.
-            missing = {field.name for field in fields(cls)} - set(values) - set(LATER)
-            _require(not missing, f"it lacks {', '.join(sorted(missing))}")
-            towers = {side: Tower(**values.pop(side)) for side in ("encoder", "decoder")}
-            return cls(**towers, **values)
-        except WeightsError:
-            raise
-        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            raise WeightsError(f"the model's configuration does not make sense: {error}") from None
+        values = _parse(text)
+        _check_names(values, cls, "it", LATER)  # a default may change, a weight file may not
+        for side in ("encoder", "decoder"):
+            _check_names(values[side], Tower, side)
+            values[side] = Tower(**values[side])
+        return cls(**values)
 
 
 _DEFAULTS = {field.name: field.default for field in fields(TiTokConfig)}
@@ -176,6 +173,21 @@ def _require(condition: bool, problem: str) -> None:
         raise WeightsError(f"the model's configuration does not make sense: {problem}")
 
 
+def _parse(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise WeightsError("the model's configuration does not make sense: it is no JSON") from None
+
+
+def _check_names(values: object, kind: type, what: str, optional: Collection[str] = ()) -> None:
+    """Raise unless ``values`` are the fields of a dataclass, by name and all of them."""
+    _require(isinstance(values, dict), f"{what} is no set of values by name")
+    known = {field.name for field in fields(kind)}
+    for problem, names in (("lacks", known - set(values) - set(optional)), ("has unknown", set(values) - known)):
+        _require(not names, f"{what} {problem} {', '.join(sorted(names))[:100]}")
+
+
 def _check_types(config: TiTokConfig | Tower) -> None:
     """Dataclasses do not check types; a config that came from a file needs it."""
     for field in fields(config):
@@ -183,9 +195,9 @@ def _check_types(config: TiTokConfig | Tower) -> None:
         if kind == "int":
             least = 0 if field.name in ("head_blocks", "spectrum", "components", "detail_width") else 1
             most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
-            _require(type(value) is int and least <= value <= most, f"{field.name} is {value!r}")
+            _require(type(value) is int and least <= value <= most, f"{field.name} is {reprlib.repr(value)}")
         elif kind == "bool":
-            _require(type(value) is bool, f"{field.name} is {value!r}")
+            _require(type(value) is bool, f"{field.name} is {reprlib.repr(value)}")
 
 
 SMALL, BASE, LARGE = Tower(512, 8, 8), Tower(768, 12, 12), Tower(1024, 24, 16)

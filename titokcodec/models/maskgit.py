@@ -11,15 +11,16 @@ One vocabulary serves both: ids below N are codes, N is the mask, N+1 .. N+C the
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
-from titokcodec.models.config import DEEPEST, _check_types, _require
+from titokcodec.models.config import DEEPEST, _check_names, _check_types, _parse, _require
 from titokcodec.models.layers import attention
 
 ARCHITECTURES = ("bert", "uvit")
@@ -52,7 +53,8 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        _require(self.architecture in ARCHITECTURES, f"architecture {self.architecture!r} is none of bert, uvit")
+        named = reprlib.repr(self.architecture)
+        _require(self.architecture in ARCHITECTURES, f"architecture {named} is none of bert, uvit")
         _require(self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads")
         _require(self.layers <= DEEPEST, f"layers is {self.layers}")
         _require(self.architecture == "bert" or self.layers % 2 == 0, "a U-ViT has as many blocks before as after")
@@ -87,15 +89,9 @@ class GeneratorConfig:
     @classmethod
     def from_json(cls, text: str) -> GeneratorConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
-        try:
-            values = json.loads(text)
-            missing = {field.name for field in fields(cls)} - set(values)  # a default may change, a file may not
-            _require(not missing, f"it lacks {', '.join(sorted(missing))}")
-            return cls(**values)
-        except WeightsError:
-            raise
-        except (TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise WeightsError(f"the model's configuration does not make sense: {error}") from None
+        values = _parse(text)
+        _check_names(values, cls, "it")  # a default may change, a file may not
+        return cls(**values)
 
 
 # Published totals: 177 million for L32, which the listed tensors alone make (a pooler would make 178), and 295 million
