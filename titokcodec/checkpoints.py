@@ -18,6 +18,7 @@ from typing import Any
 from titokcodec import hub
 from titokcodec.errors import WeightsError
 from titokcodec.models.config import BASE, LARGE, SMALL, TiTokConfig, Tower
+from titokcodec.settings import parse_yaml
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -94,13 +95,13 @@ def read_config(path: Path) -> dict[str, Any]:
             text = file.read(LARGEST_CONFIG + 1)
         if len(text) > LARGEST_CONFIG:
             raise WeightsError(f"{path} is too large for a config: give the one that came with the checkpoint")
-        values = _parse_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
+        values = parse_yaml(text) if path.suffix in (".yaml", ".yml") else json.loads(text)
     except OSError as error:
         raise WeightsError(f"cannot read the config {path}: {error.strerror or error}") from None
-    except WeightsError:
-        raise
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except (ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:300]
         raise WeightsError(f"{path} is no config in JSON or YAML: {reason}") from None
     if not isinstance(values, dict):
         raise WeightsError(f"{path} is no config: it holds a {type(values).__name__}, not settings by name")
@@ -126,17 +127,6 @@ def settings_of(published: Mapping[str, Any] | None) -> dict[str, Any]:
         settings["crop_size"] = preprocessing["crop_size"]
     # A reference to another setting is resolved by OmegaConf alone: it says nothing here.
     return {key: value for key, value in settings.items() if not (isinstance(value, str) and "${" in value)}
-
-
-def _parse_yaml(text: bytes) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise WeightsError("a YAML config needs pyyaml: pip install 'titokcodec[convert]'") from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(str(error)) from None
 
 
 def _refuse_others(shapes: Shapes, settings: Mapping[str, Any]) -> None:
