@@ -224,7 +224,7 @@ def test_nothing_is_replaced_unasked(call, one_codec, monkeypatch):
     failed(call("-o", "missing/a.png"), "there is no folder missing")
     Path("plain").write_text("")
     failed(call("-o", "plain/"), "plain/ is no folder")
-    failed(call("-o", "plain"), "without a suffix")
+    failed(call("-o", "plain"), "without a suffix", code=2)
     assert files("out") == before
 
 
@@ -357,9 +357,9 @@ def test_usage_errors_end_with_2_and_write_nothing(call, arguments):
 
 
 def test_numbers_that_make_no_sense_are_one_line(call):
-    failed(call("-o", "a.png", "--temperature", "-1"), "temperature is -1.0")
-    failed(call("-o", "a.png", "--guidance-scale", "nan"), "guidance_scale is nan")
-    failed(call("-o", "a.xyz"), "cannot write a picture as '.xyz'")
+    failed(call("-o", "a.png", "--temperature", "-1"), "temperature is -1.0", code=2)
+    failed(call("-o", "a.png", "--guidance-scale", "nan"), "guidance_scale is nan", code=2)
+    failed(call("-o", "a.xyz"), "cannot write a picture as '.xyz'", code=2)
     failed(call("-o", "grid.png", "-n", "2000"), "a grid of 2000 pictures", "-o a folder", "--max-pixels")
     failed(call("-o", "grid.png", "-n", "2", "--max-pixels", 516 * 256 - 1), "516x256")
     assert call("-o", "grid.png", "-n", "2", "--max-pixels", 516 * 256).exit_code == 0

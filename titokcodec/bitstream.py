@@ -153,19 +153,11 @@ def parse(data: BytesLike) -> tuple[Header, int]:
     """
     head = bytes(memoryview(data)[:LONGEST_HEADER])
     if head[:2] != SIGNATURE[: len(head)]:
-        raise CorruptFile(f"not a .titok file: {_otherwise(bytes(memoryview(data)[: kinds.HEAD]))}")
+        raise CorruptFile(f"not a .titok file: {kinds.otherwise(bytes(memoryview(data)[: kinds.HEAD]))}")
     try:
         return _parse_head(head)
     except IndexError:
         raise CorruptFile(f"file ends inside its header, after {len(head)} bytes; get the whole file") from None
-
-
-def _otherwise(head: bytes) -> str:
-    """What a file is that is none of ours."""
-    kind = kinds.kind_of(head)
-    if kind is None:
-        return f"it begins with {head[:2].hex()}, not {SIGNATURE.hex()}"
-    return f"it is {kind.text}" + ("; titok-compress makes .titok files of pictures" if kind.format else "")
 
 
 def verify(data: BytesLike, header: Header, offset: int, fingerprint: bytes) -> None:

@@ -71,7 +71,7 @@ def _refusal(head: bytes) -> str:
     """What a file is that could not be opened, and what to do about it."""
     kind = kinds.kind_of(head)
     if kind == kinds.TITOK:
-        return "is a .titok file already: titok-decompress draws it, titok-truncate makes it smaller"
+        return kinds.ALREADY
     if kind and kind.format in READABLE and kind.format in Image.OPEN:
         return f"begins as {kind.text} and cannot be read as one: get the file again"
     format_name = kind.format if kind else _claimed_by(head)

@@ -29,6 +29,8 @@ TITOK = Kind("a .titok file")
 PYTORCH = Kind("a PyTorch file")
 SAFETENSORS = Kind("a safetensors file")
 
+ALREADY = "is a .titok file already: titok-decompress draws it, titok-truncate makes it smaller"
+
 _STARTS = (
     (b"\xff\xd8\xff", Kind("a JPEG picture", "JPEG")),
     (b"\x89PNG\r\n\x1a\n", Kind("a PNG picture", "PNG")),
@@ -70,3 +72,11 @@ def kind_of(head: bytes) -> Kind | None:
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _LARGEST_JSON:
         return SAFETENSORS
     return Kind("a tar archive") if head[257:262] == b"ustar" else None
+
+
+def otherwise(head: bytes) -> str:
+    """What a file is that begins like this and is no .titok file, for an error."""
+    kind = kind_of(head)
+    if kind is None:
+        return f"it begins with {head[:2].hex() or 'nothing'}, not {_TITOK.hex()}"
+    return f"it is {kind.text}" + ("; titok-compress makes .titok files of pictures" if kind.format else "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titokcodec.cli import options, pictures
-from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, shard
+from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, result_of, shard
 from titokcodec.cli.process import shown
 from titokcodec.cli.report import Report, describe
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line, write_target
@@ -18,12 +18,13 @@ from titokcodec.errors import TitokError
 
 if TYPE_CHECKING:
     from titokcodec.cli.bulk import Task
+    from titokcodec.codec import Codec
     from titokcodec.files import FileInfo
 
 
 @click.command("titok-compress", cls=Tool)
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("-t", "--tokens", type=click.IntRange(1), metavar="N", show_default="as many as the model has",
+@click.option("-t", "--tokens", type=options.TOKENS, metavar="N", show_default="as many as the model has",
               help="Tokens a tile: fewer are a smaller file of lower quality.")  # fmt: skip
 @click.option("--layout", type=click.Choice(["auto", "fit", "tile"]), default="auto",
               help="fit: the whole picture on one tile, the smallest file; tile: as many as it needs; "
@@ -68,7 +69,7 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
         "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
         "effort": effort, "background": background, "frame": frame, "white": white, "max_pixels": max_pixels,
     })  # fmt: skip
-    kind = Kind("pictures", pictures.is_picture, ".titok", pictures.is_foreign_picture)
+    kind = Kind("pictures", pictures.is_picture, ".titok", pictures.check_titok, pictures.is_foreign_picture)
     _run("titok-compress", arguments, kind, task, tokens=tokens, **common)
 
 
@@ -99,7 +100,8 @@ def decompress(arguments: tuple[str, ...], format_name: str | None, partial: boo
       titok-decompress --verify titoks/
     """
     suffix = pictures.suffix_of(format_name or "PNG")
-    kind = Kind(".titok files", pictures.is_titok, suffix)
+    check = pictures.check_not_titok if format_name else pictures.check_picture
+    kind = Kind(".titok files", pictures.is_titok, suffix, check)
     if verify:
         _verify(arguments, kind, max_pixels, partial, **common)
         return
@@ -128,13 +130,20 @@ def _run(
 
         codec = Codec.from_pretrained(network.pop("model"), **network)
         if tokens is not None:
-            codec.weights.config.check_count(tokens)
+            _check_tokens(codec, tokens)
         own = codec.weights
         report.say(f"model {own.name} ({own.fingerprint.hex()}) on {codec.device} in {str(codec.dtype)[6:]}")
         return codec
 
     run(jobs, task, load, report, force=force, skip_existing=skip_existing)
     click.get_current_context().exit(report.exit_code)
+
+
+def _check_tokens(codec: Codec, tokens: int) -> None:
+    try:
+        codec.weights.config.check_count(tokens)
+    except TitokError as error:
+        raise click.UsageError(f"-t {tokens}: {error}.") from None
 
 
 def _verify(
@@ -233,7 +242,7 @@ def _details(about: FileInfo) -> str:
 @click.command("titok-truncate", cls=Tool)
 @click.argument("source", metavar="INPUT")
 @click.argument("target", metavar="OUTPUT")
-@click.option("-t", "--tokens", type=click.IntRange(1), metavar="N", required=True, help="Tokens a tile to keep.")
+@click.option("-t", "--tokens", type=options.TOKENS, metavar="N", required=True, help="Tokens a tile to keep.")
 @options.MODEL
 @options.FORCE
 @options.MAX_PIXELS
@@ -251,7 +260,7 @@ def truncate(source: str, target: str, tokens: int, model: str | None, force: bo
     from titokcodec import files
     from titokcodec.cli.bulk import read_titok
 
-    job = Job(None if source == "-" else Path(source), None if target == "-" else Path(target))
+    job = Job(None if source == "-" else Path(source), result_of(target, pictures.check_titok))
     report = Report("titok-truncate", [job], stream=job.target is None, quiet=quiet, verbose=False, as_json=False)
     try:
         if in_the_way(job.target) and not force:

@@ -12,6 +12,7 @@ import click
 
 from titokcodec.atomic import is_stream
 from titokcodec.cli import options
+from titokcodec.cli.jobs import result_of
 from titokcodec.cli.process import shown, tell
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line
 from titokcodec.errors import TitokError
@@ -42,8 +43,8 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
       titok-convert tokenizer_titok_l32.bin l32.safetensors
       titok-convert my.bin my.safetensors --config titok_sl256_vq8k.yaml --int8
     """
-    target = Path(out)
-    if out == "-" or is_stream(target) or target.is_dir():
+    target = result_of(out, _check_weights)
+    if target is None or is_stream(target):
         raise click.UsageError("OUT must be a file: the weights are read again when they are written.")
     started = time.perf_counter()
     try:
@@ -64,6 +65,12 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
         write_line(json.dumps(_facts(done, checkpoint, out, fp16, size, time.perf_counter() - started)))
     elif not quiet:
         tell(_line(done, checkpoint, out, fp16, size))
+
+
+def _check_weights(target: Path) -> None:
+    if target.suffix.lower() != ".safetensors":
+        named = shown(target.with_suffix(".safetensors"))
+        raise click.UsageError(f"{shown(target)} is no name for a weight file: type {named}.")
 
 
 def _line(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int) -> str:

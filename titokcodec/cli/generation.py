@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
 from pathlib import Path
@@ -16,7 +17,7 @@ from titokcodec.cli.process import shown, tell
 from titokcodec.cli.report import describe
 from titokcodec.cli.tool import Tool, complain, reason, write_line
 from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
-from titokcodec.errors import TitokError
+from titokcodec.errors import ImageError, TitokError
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -34,6 +35,14 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1:
         raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
+    return value
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{param.name} is {value}: give a finite number", ctx, param)
+    if param.name == "temperature" and value < 0:
+        raise click.BadParameter(f"temperature is {value}: give 0 or more", ctx, param)
     return value
 
 
@@ -55,13 +64,14 @@ def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -
 @click.option("-g", "--generator", metavar="FILE", show_default="the bundled one",
               help="Weight file of the generator, its folder, or hub:org/name.")  # fmt: skip
 @click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
-@click.option("--guidance-scale", type=float, default=4.5, metavar="X",
+@click.option("--guidance-scale", type=float, default=4.5, metavar="X", callback=_finite,
               help="How much to insist on the class.")  # fmt: skip
 @click.option("--guidance", type=click.Choice(["constant", "linear", "power-cosine"]), default="linear",
               help="How that scale grows from pass to pass.")  # fmt: skip
 @click.option("--schedule", type=click.Choice(["arccos", "linear", "cosine", "root"]), default="arccos",
               help="How many tokens are left to later passes.")  # fmt: skip
-@click.option("--temperature", type=float, default=1.0, metavar="X", help="More is more varied; 0 is no chance at all.")
+@click.option("--temperature", type=float, default=1.0, metavar="X", callback=_finite,
+              help="More is more varied; 0 is no chance at all.")  # fmt: skip
 @click.option("--softmax-temperature", is_flag=True, show_default=False,
               help="Sharpen guesses from pass to pass, as published generators want it.")  # fmt: skip
 @options.network
@@ -112,7 +122,11 @@ def generate(
 
     talk = Talk(wish, stream=output == "-", quiet=quiet, as_json=as_json)
     try:
-        run(wish, placed(output, format_name, wish), load, talk, force, max_pixels)
+        place = placed(output, format_name, wish)
+    except ImageError as error:  # for a suffix that no format has
+        raise click.UsageError(f"-o {shown(output)}: {error}.") from None
+    try:
+        run(wish, place, load, talk, force, max_pixels)
     except (TitokError, OSError) as error:
         talk.fail(output, reason(error))
         click.get_current_context().exit(1)

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS
+from titokcodec.bitstream import DEFAULT_MAX_PIXELS, MAX_TOKENS
+from titokcodec.cli import habits
 
 
 def shard_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -50,15 +51,16 @@ def format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value and value.upper()
 
 
-MODEL = click.option("-m", "--model", metavar="MODEL", show_default="the bundled one",
+MODEL = click.option("-m", "--model", metavar="MODEL", callback=habits.model_of, show_default="the bundled one",
                      help="Weight file, its folder, or hub:org/name.")  # fmt: skip
+TOKENS = click.IntRange(1, MAX_TOKENS)  # of any file; the model at hand may have fewer
 FORCE = click.option("-f", "--force", is_flag=True, help="Replace files that exist.", show_default=False)
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.", show_default=False)
 MAX_PIXELS = click.option("--max-pixels", type=click.IntRange(0), default=DEFAULT_MAX_PIXELS, metavar="N",
                           callback=pixels_of, help="Refuse larger pictures; 0 is no limit.")  # fmt: skip
 _NETWORK = (
     MODEL,
-    click.option("-d", "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps ..."),
+    click.option("-d", "--device", default="auto", callback=habits.device_of, help="auto, cpu, cuda, cuda:1, mps ..."),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Precision."),
     click.option("-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."),
 )

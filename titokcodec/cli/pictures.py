@@ -7,6 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from titokcodec.cli.process import shown
 from titokcodec.errors import ImageError
 
 if TYPE_CHECKING:
@@ -75,6 +78,27 @@ def format_of(target: Path) -> str:
         what = f"a picture as {suffix!r}" if suffix else "a picture without a suffix"
         raise ImageError(f"cannot write {what}: end the output's name in .png, .jpg, .webp ... or give --format")
     return extensions[suffix]
+
+
+def check_titok(target: Path) -> None:
+    """Raise ``click.UsageError`` unless a file is named as a .titok file is."""
+    if not is_titok(target):
+        raise click.UsageError(f"{shown(target)} is no name for a .titok file: type "
+                               f"{shown(target.with_suffix('.titok'))}, or -o {shown(target)}/ for a folder.")
+
+
+def check_picture(target: Path) -> None:
+    """Raise ``click.UsageError`` unless a file has the suffix of a format that can be written."""
+    try:
+        format_of(target)
+    except ImageError as error:
+        raise click.UsageError(f"{shown(target)}: {error}.") from None
+
+
+def check_not_titok(target: Path) -> None:
+    """Raise ``click.UsageError`` if a picture would be named as a .titok file is."""
+    if is_titok(target):
+        raise click.UsageError(f"{shown(target)} is no name for a picture: end it in .png, .jpg, .webp ...")
 
 
 def to_bytes(image: Image.Image, name: str) -> bytes:

@@ -15,6 +15,7 @@ import click
 
 from titokcodec import __version__
 from titokcodec.atomic import is_stream, write_atomic
+from titokcodec.cli import habits
 from titokcodec.cli.process import discard, one_line, shown, tell
 from titokcodec.errors import ImageError, TitokError
 
@@ -32,6 +33,16 @@ class Tool(click.Command):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         with one_line(self.name or ""):  # also for what is said of the command line itself
             return super().main(*args, **kwargs)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        habits.check(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            instead = habits.hint(error.option_name)
+            if instead is None:
+                raise
+            raise click.UsageError(f"No such option: {error.option_name}; {instead}.", ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
