@@ -17,7 +17,7 @@ from torch import Tensor
 
 from titokcodec import checkpoints, pickled, weights
 from titokcodec.errors import WeightsError
-from titokcodec.storage import floats, open_file, shapes_of
+from titokcodec.storage import array_of, floats, open_file, shapes_of
 from titokcodec.weights import Weights
 
 PICKLED = (".bin", ".pt", ".pth")
@@ -115,7 +115,7 @@ def _safetensors(path: Path) -> Checkpoint:
         raise WeightsError("this is a titokcodec weight file already: use it as it is")
     stored, shapes = _tidy(file.keys()), shapes_of(file)
     known = {name: shapes[key] for name, key in stored.items()}
-    return Checkpoint(path, known, lambda name: file.get_tensor(stored[name]))
+    return Checkpoint(path, known, lambda name: array_of(file, stored[name]))
 
 
 def _pickled(path: Path) -> Checkpoint:

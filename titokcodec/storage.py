@@ -119,8 +119,9 @@ def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
-def array_of(file: Any, name: str) -> np.ndarray:
-    """A tensor as it is stored. Raises ``WeightsError`` if numpy has no such type."""
+def array_of(file: Any, name: str) -> Any:
+    """A tensor as it is stored, of the framework that ``file`` was opened for. Raises ``WeightsError`` if that has no
+    such type."""
     from safetensors import SafetensorError
 
     try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from titokcodec import pickled
 from titokcodec.errors import WeightsError
-from titokcodec.storage import floats, open_file
+from titokcodec.storage import array_of, floats, open_file
 
 SIDE = 224  # pixels that the network was trained at
 
@@ -35,7 +35,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             with open_file(path, "pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return {name: array_of(file, name) for name in file.keys()}  # noqa: SIM118
         found = pickled.load(path)
     except (WeightsError, OSError) as error:
         reason = " ".join(str(error).split()).removeprefix(f"{path} is ")

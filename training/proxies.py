@@ -17,7 +17,7 @@ from titokcodec.atomic import write_atomic
 from titokcodec.errors import WeightsError
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
-from titokcodec.storage import floats, open_file, shapes_of
+from titokcodec.storage import array_of, floats, open_file, shapes_of
 
 PICKLED = (".bin", ".pt", ".pth")
 
@@ -78,7 +78,7 @@ def _safetensors(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
     with open_file(path, "pt") as file:
         shapes = shapes_of(file)
         config = config_of(shapes)
-        return config, {name: floats(name, file.get_tensor(name)).contiguous() for name in shapes}
+        return config, {name: floats(name, array_of(file, name)).contiguous() for name in shapes}
 
 
 def _pickled(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
