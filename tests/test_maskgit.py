@@ -278,7 +278,7 @@ def test_vocabulary():
     ("text", "said"),
     [
         ("", "does not make sense"),
-        ("[]", "lacks"),
+        ("[]", "no set of values by name"),
         ("null", "does not make sense"),
         ("[" * 100_000, "does not make sense"),
         ('{"architecture":"bert","tokens":32}', "lacks classes, codes, heads, layers, mlp, width"),
