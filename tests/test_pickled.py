@@ -273,7 +273,7 @@ def test_a_runs_checkpoint_in_place_of_weights_is_called_by_its_name(write, tmp_
     said = r"state.pt is not a readable safetensors file: it is a PyTorch file; python -m training.export makes"
     with pytest.raises(WeightsError, match=said):
         weights.read(path)
-    with pytest.raises(SystemExit, match=said):
+    with pytest.raises(WeightsError, match=said):
         evaluate.main([str(path), "--data", str(TINY.parent / "coffee.jpg")])
     monkeypatch.chdir(tmp_path)
     Path("a.jpg").write_bytes((TINY.parent / "coffee.jpg").read_bytes())

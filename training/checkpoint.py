@@ -55,7 +55,7 @@ def save_state(path: Path, state: dict, older: Path | None = None) -> None:
 
 
 def load_state(path: Path, device: torch.device, advice: str = GIVE) -> dict:
-    """Read what ``save_state`` wrote; plain data and tensors only, so that it cannot run code, nor be more than the file.
+    """Read what ``save_state`` wrote; plain data and tensors only, no code, and no more than the file has.
 
     Args:
         advice: What to do if it cannot be used, for the message.
