@@ -323,6 +323,8 @@ def test_names_in_files_cannot_break_the_line_or_steer_the_terminal(tmp_path):
     config = {**changed()["config"], "x\n": 1}
     weight_file(path, about={"config": config, "name": "bad"})
     assert refused_weights(path).isprintable()
+    weight_file(path, about={**changed(), "name": "a\nb\x1b[31m"})
+    assert weights.read(path).name == r"a b\x1b[31m"
 
 
 def test_tensors_of_strange_types_and_values(tmp_path):

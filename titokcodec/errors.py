@@ -6,6 +6,12 @@ guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...
 """
 
 
+def printable(text: str) -> str:
+    """A text out of somebody's file as one line without codes for the terminal: breaks become spaces, and whatever else
+    cannot be printed is escaped."""
+    return text if text.isprintable() else "".join(map(_printable, text))
+
+
 def _printable(character: str) -> str:
     if character.isprintable():
         return character
@@ -16,14 +22,11 @@ class TitokError(ValueError):
     """Base of every error below; catch this one to catch them all.
 
     Args:
-        text: What is wrong, and what to do. A name out of somebody's file may be in it, with line breaks and control
-            codes for the terminal: breaks become spaces, and whatever else cannot be printed is escaped.
+        text: What is wrong, and what to do. A name out of somebody's file may be in it: it is made ``printable``.
     """
 
     def __init__(self, text: str = "") -> None:
-        if not text.isprintable():
-            text = "".join(map(_printable, text))
-        super().__init__(text)
+        super().__init__(printable(text))
 
 
 class CorruptFile(TitokError):

@@ -21,7 +21,7 @@ import torch
 from titokcodec import checkpoints, hub, releases, weights
 from titokcodec.bitstream import FINGERPRINT_BYTES
 from titokcodec.convert import numbers, open_checkpoint
-from titokcodec.errors import WeightsError
+from titokcodec.errors import WeightsError, printable
 from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import PRESETS, Bert, GeneratorConfig, UViT, config_of, make
 from titokcodec.storage import array_of, check_names, floats, open_file, shapes_of, store, widened, write_safetensors
@@ -155,8 +155,9 @@ def _described(about: str) -> Card:
         if not isinstance(name, str) or not isinstance(names, list | None):
             raise TypeError
         return Card(
-            " ".join(name.split()), GeneratorConfig.from_json(json.dumps(values["config"])),
-            None if tokenizer is None else bytes.fromhex(tokenizer), None if names is None else tuple(names),
+            printable(" ".join(name.split())), GeneratorConfig.from_json(json.dumps(values["config"])),
+            None if tokenizer is None else bytes.fromhex(tokenizer),
+            None if names is None else tuple(printable(n) if isinstance(n, str) else n for n in names),
         )
     except WeightsError:
         raise

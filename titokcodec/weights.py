@@ -24,7 +24,7 @@ import numpy as np
 
 from titokcodec import checkpoints, hub, releases
 from titokcodec.bitstream import FINGERPRINT_BYTES
-from titokcodec.errors import WeightsError
+from titokcodec.errors import WeightsError, printable
 from titokcodec.models.config import TiTokConfig
 from titokcodec.storage import array_of, check_names, open_file, shapes_of, store, widened, write_safetensors
 from titokcodec.tables import FrequencyTables
@@ -113,7 +113,7 @@ def _described(about: str, path: Path) -> tuple[str, TiTokConfig]:
     """Name and config from the metadata of one of our files."""
     try:
         values = json.loads(about)
-        name, config_text = str(values["name"]), json.dumps(values["config"])
+        name, config_text = printable(str(values["name"])), json.dumps(values["config"])
     except (KeyError, TypeError, ValueError, RecursionError):
         raise WeightsError(f"{path} is not a titokcodec weight file: its description is damaged") from None
     return name, TiTokConfig.from_json(config_text)

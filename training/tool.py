@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from titokcodec.cli.process import tell
+from titokcodec.cli.process import one_line, tell
 from titokcodec.cli.tool import out_of_memory, reason
 from titokcodec.errors import TitokError
 
@@ -39,7 +39,8 @@ def start(main: Callable[[], object]) -> None:
     """Do what a command does; unless it succeeds, end the process with one line on standard error. What is neither a
     ``TitokError`` nor the system's refusal is a mistake of ours, and keeps its traceback."""
     try:
-        main()
+        with one_line("error"):  # also for standard output, which may be full or closed
+            main()
     except KeyboardInterrupt as stop:
         _end(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
     except (TitokError, OSError, MemoryError, RuntimeError) as error:
