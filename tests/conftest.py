@@ -1,11 +1,15 @@
 """Shared fixtures: a tiny model whose weights lie in the repository, and a few pictures."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# Tests interrupt processes of their own, which would ignore it if they inherited that: a shell's background jobs do.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny.safetensors"
