@@ -24,6 +24,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs CUDA")
 
 
+def plain_pictures(folder: Path, count: int) -> Path:
+    """The folder, with pictures of one random colour each in it, 64 x 64."""
+    chance = np.random.default_rng(0)
+    for number in range(count):
+        Image.new("RGB", (64, 64), tuple(chance.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_path() -> Path:
     """A nested model of 16 tokens (8 at least), 64 codes, trained for minutes: fast, and for ever the same."""

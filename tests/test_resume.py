@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from tests.conftest import plain_pictures
 from tests.test_stages import PROXIES, SCRIPT, SMALL
+from tests.test_training import flattened, same
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS
@@ -34,18 +35,11 @@ def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(PRESETS, "small", SMALL)
     monkeypatch.setitem(vqgan_model.PRESETS, "small", PROXIES)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which the background job of a shell ignores
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Eight pictures of one random colour each, 64 x 64."""
-    chance, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
-    for number in range(8):
-        Image.new("RGB", (64, 64), tuple(chance.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
-    return folder
+    return plain_pictures(tmp_path_factory.mktemp("photos"), 8)
 
 
 def words(photos, out, steps, *more):
@@ -68,19 +62,10 @@ def log(out):
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def leaves(state, prefix=""):
-    """Every leaf of nested dictionaries and lists, by its path."""
-    if isinstance(state, dict | list | tuple):
-        items = state.items() if isinstance(state, dict) else enumerate(state)
-        return {path: leaf for name, value in items for path, leaf in leaves(value, f"{prefix}/{name}").items()}
-    return {prefix: state}
-
-
 def differing(a, b):
     """Paths of the leaves in which two states are not equal to the last bit, but for the time that they took."""
-    a, b = leaves(a), leaves(b)
-    equal = {key for key in a if key in b and (
-        a[key].equal(b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key])}
+    a, b = flattened(a), flattened(b)
+    equal = {key for key in a if key in b and same(a[key], b[key])}
     return (a.keys() | b.keys()) - equal - {"/spent"}
 
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from tests.conftest import plain_pictures
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
 from titokcodec import weights
@@ -54,11 +55,7 @@ def settings(monkeypatch):
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
-    """Twelve pictures of one random colour each, 64 x 64."""
-    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
-    for number in range(12):
-        Image.new("RGB", (64, 64), tuple(random.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
-    return folder
+    return plain_pictures(tmp_path_factory.mktemp("photos"), 12)
 
 
 @pytest.fixture

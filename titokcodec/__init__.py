@@ -6,8 +6,6 @@
 Importing this package is instant; torch is loaded when a network is first needed.
 """
 
-from importlib import import_module
-
 from titokcodec.errors import (
     CorruptFile,
     FramesWarning,
@@ -22,6 +20,7 @@ from titokcodec.errors import (
     UnsupportedFile,
     WeightsError,
 )
+from titokcodec.lazy import importer
 
 TYPE_CHECKING = False  # as typing has it; importing that would take longer than all the rest
 if TYPE_CHECKING:
@@ -47,14 +46,7 @@ __all__ = [
     "compress", "decompress", "info", "register_pillow", "truncate", "verify",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import the module that a public name lives in on its first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'titokcodec' has no attribute {name!r}")
-    value = getattr(import_module(f"titokcodec.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOMES, globals())
 
 
 def __dir__() -> list[str]:

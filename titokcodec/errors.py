@@ -5,17 +5,7 @@ guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working
 guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...)`` silences one of them or all.
 """
 
-
-def printable(text: str) -> str:
-    """A text out of somebody's file as one line without codes for the terminal: breaks become spaces, and whatever else
-    cannot be printed is escaped."""
-    return text if text.isprintable() else "".join(map(_printable, text))
-
-
-def _printable(character: str) -> str:
-    if character.isprintable():
-        return character
-    return " " if character.isspace() else character.encode("unicode_escape").decode()
+from titokcodec.names import printable
 
 
 class TitokError(ValueError):

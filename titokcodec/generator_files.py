@@ -21,9 +21,10 @@ import torch
 from titokcodec import checkpoints, hub, releases, weights
 from titokcodec.bitstream import FINGERPRINT_BYTES
 from titokcodec.convert import numbers, open_checkpoint
-from titokcodec.errors import WeightsError, printable
+from titokcodec.errors import WeightsError
 from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import PRESETS, Bert, GeneratorConfig, UViT, config_of, make
+from titokcodec.names import printable
 from titokcodec.storage import array_of, check_names, floats, open_file, shapes_of, store, widened, write_safetensors
 
 POSITION_IDS = "model.embeddings.position_ids"  # 0..K, which older BERT files list as if it had been learned

@@ -13,10 +13,10 @@ from PIL import Image
 
 from titokcodec.errors import FramesWarning, ImageError
 from titokcodec.formats import open_picture
+from titokcodec.names import shown
 from titokcodec.pillow_guard import too_large
 
-# Further pictures in these are other views of the first: previews and gain maps of a camera, layers of a composition.
-_ONE_PICTURE = frozenset({"MPO", "PSD"})
+_ONE_PICTURE = "MPO"  # further pictures in it are other views of the first: a camera's previews and gain maps
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def opened(source: object, name: str, max_pixels: int | None, frame: int | None)
         check_size(name, *image.size, max_pixels)
         if frame is not None:
             _seek(image, name, frame)
-        elif image.format not in _ONE_PICTURE and _has_more(image):
+        elif image.format != _ONE_PICTURE and _has_more(image):
             warnings.warn(f"{name}: has several frames, of which the first is taken; choose one with frame= (--frame)",
                           FramesWarning, stacklevel=2)  # fmt: skip
         yield image
@@ -86,24 +86,21 @@ def name_of(source: object) -> str:
     name = name or getattr(source, "filename", None) or getattr(source, "name", None)
     if not isinstance(name, str | bytes | os.PathLike) or not name:
         return "picture"
-    text = os.fsdecode(name)
-    return text if text.isprintable() else repr(text)
+    return shown(name)
 
 
 def _open(source: object, name: str) -> Image.Image:
     file: str | os.PathLike[str] | IO[bytes]
     if isinstance(source, bytes | bytearray | memoryview):
         file = io.BytesIO(source)
-    elif isinstance(source, str | os.PathLike):
-        if os.path.isdir(source):
-            raise ImageError(f"{name}: is a directory; give the path of a picture")
-        file = source
-    elif hasattr(source, "read"):
+    elif isinstance(source, str | os.PathLike) or hasattr(source, "read"):
         file = source
     else:
         raise ImageError(
             f"takes a PIL.Image, an array, a path, bytes or a binary file, not {type(source).__name__}; convert it"
         )
+    if isinstance(file, str | os.PathLike) and os.path.isdir(file):
+        raise ImageError(f"{name}: is a directory; give the path of a picture")
     return open_picture(file, name)
 
 

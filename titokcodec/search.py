@@ -103,14 +103,14 @@ def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     truth = pixels.float()
     small = F.avg_pool2d(truth, truth.shape[-1] // SKETCH)
     latents = model.latents(pixels).float()
-    own = quantizer.nearest(latents)
+    found = own = quantizer.nearest(latents)
     for number, length in enumerate(prefix_schedule(lengths, steps)):
-        codes = quantizer.lookup(quantizer.nearest(latents)[:, :length])
+        codes = quantizer.lookup(found[:, :length])
         draw, aim = (model.draw, truth) if number else (model.sketch, small)
         _, slopes = _drawn(draw, _distortion, aim, codes)
         share, curve = damping * (1 - number / (2 * steps)), curvature[:length]
         latents[:, :length] -= share * torch.where(curve > 0, slopes / curve.clamp_min(1e-30), 0.0)
-    found = quantizer.nearest(latents)
+        found = quantizer.nearest(latents)
     if steps == 1:
         return found
     return torch.where(_nearer(model, found, own, truth, lengths)[:, None], found, own)

@@ -17,6 +17,7 @@ import numpy as np
 from titokcodec import kinds
 from titokcodec.atomic import replacing
 from titokcodec.errors import WeightsError
+from titokcodec.names import examples
 
 if TYPE_CHECKING:
     import torch
@@ -182,5 +183,4 @@ def check_names(
         ("has the wrong shape for", {name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name]}),
     ):
         if names:
-            some = ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            raise WeightsError(f"{path} does not fit its configuration: it {problem} {some}")
+            raise WeightsError(f"{path} does not fit its configuration: it {problem} {examples(sorted(names))}")

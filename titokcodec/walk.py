@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from titokcodec.names import examples, shown
+
 # Why something is left out, so that it can follow "is".
 STREAM = "a pipe or device"
 HIDDEN = "hidden"
 FOREIGN = "in a format that is not read here"
 NOWHERE = "a link that leads nowhere"
 AGAIN = "a folder searched under another name"
-
-_NAMED = 3  # examples in a summary
 
 ByName: TypeAlias = Callable[[Path], bool]
 
@@ -73,12 +73,8 @@ def summary(left_out: Sequence[tuple[str, str]]) -> str:
     """How many were left out, and for each reason a few of their names, in one line."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in left_out:
-        by_reason.setdefault(reason, []).append(path if path.isprintable() else repr(path))
-    parts = []
-    for reason, names in by_reason.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        parts.append(f"{', '.join(names[:_NAMED])}{more} ({reason})")
-    return f"{len(left_out)} left out: {'; '.join(parts)}"
+        by_reason.setdefault(reason, []).append(shown(path))
+    return f"{len(left_out)} left out: " + "; ".join(f"{examples(names)} ({why})" for why, names in by_reason.items())
 
 
 def _tree(top: str, searched: set[tuple[int, int]], links: deque[str], found: Found) -> Iterator[os.DirEntry]:

@@ -24,8 +24,9 @@ import numpy as np
 
 from titokcodec import checkpoints, hub, releases
 from titokcodec.bitstream import FINGERPRINT_BYTES
-from titokcodec.errors import WeightsError, printable
+from titokcodec.errors import WeightsError
 from titokcodec.models.config import TiTokConfig
+from titokcodec.names import printable
 from titokcodec.storage import array_of, check_names, open_file, shapes_of, store, widened, write_safetensors
 from titokcodec.tables import FrequencyTables
 

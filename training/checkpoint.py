@@ -39,8 +39,6 @@ def save_state(path: Path, state: dict, older: Path | None = None) -> None:
         WeightsError: a tensor has values that are not finite; the old file stays.
     """
     check_finite(state, f"{path} is not written")
-    for left in path.parent.glob(f".{path.name}.*.part"):  # by a kill; a checkpoint has one writer
-        left.unlink(missing_ok=True)
     with replacing(path) as file:
         try:
             torch.save(state, file)

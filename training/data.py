@@ -30,6 +30,7 @@ from torch import Tensor
 from titokcodec import images
 from titokcodec.cli.pictures import is_foreign_picture, is_picture
 from titokcodec.errors import TitokError
+from titokcodec.names import shown
 from titokcodec.walk import AGAIN, NOWHERE, walk
 from training import progress
 from training.tool import UsageError
@@ -60,7 +61,7 @@ class Rejects:
 
     def add(self, where: str, name: str | None, reason: str) -> None:
         """Picture ``name`` of the shard or folder ``where`` is lost, or (None) all that was still to be read there."""
-        line = _printable(f"{where}: {reason}" if name is None else f"{where}: {name} {reason}")
+        line = shown(f"{where}: {reason}" if name is None else f"{where}: {name} {reason}")
         if name is not None:
             self.skipped += 1
         elif line not in self.damaged:
@@ -76,7 +77,7 @@ class Rejects:
         line = f"no readable pictures in {', '.join(map(str, sources))}"
         if self.skipped or self.damaged:
             line += f" ({self.skipped} cannot be decoded; damaged shards or folders: {len(self.damaged)})"
-        return TitokError(f"{_printable(line)}: give folders or tar shards of whole pictures")
+        return TitokError(f"{shown(line)}: give folders or tar shards of whole pictures")
 
 
 def find(sources: Iterable[Path], lost: Lost) -> list[str]:
@@ -97,7 +98,7 @@ def find(sources: Iterable[Path], lost: Lost) -> list[str]:
         elif os.path.exists(source):
             paths.append(source)
         else:
-            raise TitokError(f"{_printable(source)} does not exist or may not be read: check the path")
+            raise TitokError(f"{shown(source)} does not exist or may not be read: check the path")
     return paths
 
 
@@ -504,7 +505,3 @@ def mix(*numbers: int) -> int:
     """A seed of 63 bits from several numbers, unlike for (0, 1) and (1, 0), and good in its low 32 bits, which are all
     that PyTorch's CPU generator looks at."""
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=8).digest(), "little") >> 1
-
-
-def _printable(line: str) -> str:
-    return line if line.isprintable() else repr(line)

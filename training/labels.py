@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
+from titokcodec.names import examples, shown
 from training.data import Pictures
 
 KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
 LABELS = {"label", "class", "category"}  # and the other
-SHOWN = 3  # names that a line gives as examples, at most
 
 
 @dataclass(frozen=True)
@@ -150,5 +150,4 @@ def _json_rows(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(name if name.isprintable() else repr(name) for name in names[:SHOWN])
-    return shown + (f" and {len(names) - SHOWN:,} more" if len(names) > SHOWN else "")
+    return examples([shown(name) for name in names])

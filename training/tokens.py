@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from titokcodec.errors import WeightsError
 from training.checkpoint import load_state, save_state
 from training.data import Pictures, Repeatable, mix
 from training.progress import Progress
@@ -77,7 +78,7 @@ def kept(file: Path, of: dict[str, object]) -> tuple[Tensor | None, str]:
     try:
         state = load_state(file, torch.device("cpu"))
         before, found = state["of"], state["tokens"]
-    except Exception:  # of a dozen types; tokens can be made anew
+    except (WeightsError, KeyError):  # they can be made anew
         return None, "damaged"
     if not isinstance(before, dict):
         return None, "of an older version"

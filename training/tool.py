@@ -43,7 +43,7 @@ def start(main: Callable[[], object]) -> None:
             main()
     except KeyboardInterrupt as stop:
         _end(str(stop) or "interrupted", 128 + getattr(stop, "number", signal.SIGINT))
-    except (TitokError, OSError, MemoryError, RuntimeError) as error:
+    except (TitokError, MemoryError, RuntimeError) as error:
         if out_of_memory(error):
             _end("not enough memory: try smaller batches or fewer pictures", 1)
         if isinstance(error, RuntimeError):

@@ -10,7 +10,7 @@ A command is imported when it is asked for. That needs click and no more: Pillow
 the work that needs them. Console scripts begin in :mod:`titokcodec.cli.start`.
 """
 
-from importlib import import_module
+from titokcodec.lazy import importer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +25,4 @@ _HOMES = {
 
 __all__ = ["compress", "convert", "decompress", "generate", "info", "truncate"]
 
-
-def __getattr__(name: str) -> object:
-    """Import the module that a command lives in on its first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'titokcodec.cli' has no attribute {name!r}")
-    value = getattr(import_module(f"titokcodec.cli.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOMES, globals())

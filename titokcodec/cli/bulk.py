@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.process import shown
 from titokcodec.cli.report import Report, warnings_told
 from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, stdin, write_target
 from titokcodec.errors import TitokError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec

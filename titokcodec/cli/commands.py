@@ -11,10 +11,10 @@ import click
 
 from titokcodec.cli import options, pictures
 from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, result_of, shard
-from titokcodec.cli.process import shown
 from titokcodec.cli.report import Report, describe
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line, write_target
 from titokcodec.errors import TitokError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.cli.bulk import Task

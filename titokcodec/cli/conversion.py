@@ -13,9 +13,10 @@ import click
 from titokcodec.atomic import is_stream
 from titokcodec.cli import options
 from titokcodec.cli.jobs import result_of
-from titokcodec.cli.process import shown, tell
+from titokcodec.cli.process import tell
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line
 from titokcodec.errors import TitokError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.convert import Conversion

@@ -13,11 +13,12 @@ import click
 
 from titokcodec.cli import options
 from titokcodec.cli.making import run
-from titokcodec.cli.process import shown, tell
+from titokcodec.cli.process import tell
 from titokcodec.cli.report import describe
 from titokcodec.cli.tool import Tool, complain, reason, write_line
 from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
 from titokcodec.errors import ImageError, TitokError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec

@@ -13,7 +13,7 @@ import click
 
 from titokcodec import kinds
 from titokcodec.atomic import is_stream
-from titokcodec.cli.process import shown
+from titokcodec.names import shown
 from titokcodec.walk import ByName, walk
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.process import shown
 from titokcodec.cli.tool import write_target
 from titokcodec.cli.wishes import TITOK, Place, Wish, class_number
 from titokcodec.errors import LimitExceeded, TitokError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from titokcodec.cli.process import shown
 from titokcodec.errors import ImageError
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from PIL import Image

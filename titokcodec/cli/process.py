@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from titokcodec.names import shown
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO, Any
@@ -63,14 +65,6 @@ def one_line(name: str) -> Iterator[None]:
         about = f"{shown(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
         tell(f"{name}: {about}{error.strerror or error}")
         raise SystemExit(1) from None
-
-
-def shown(path: str | bytes | os.PathLike | None, stream: str = "") -> str:
-    """A path as it may stand in a line of text; None is a standard stream."""
-    if path is None:
-        return stream
-    text = os.fsdecode(path)
-    return text if text.isprintable() else repr(text)
 
 
 def tell(text: str, end: str = "\n") -> None:

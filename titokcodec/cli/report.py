@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from titokcodec.cli.jobs import Job
-from titokcodec.cli.process import shown, tell
+from titokcodec.cli.process import tell
 from titokcodec.cli.tool import complain, write_line
 from titokcodec.errors import TitokWarning
+from titokcodec.names import shown
 from titokcodec.walk import summary
 
 if TYPE_CHECKING:

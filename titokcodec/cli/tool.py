@@ -16,8 +16,9 @@ import click
 from titokcodec import __version__
 from titokcodec.atomic import is_stream, write_atomic
 from titokcodec.cli import habits
-from titokcodec.cli.process import discard, one_line, shown, tell
+from titokcodec.cli.process import discard, one_line, tell
 from titokcodec.errors import ImageError, TitokError
+from titokcodec.names import shown
 
 STREAM_LIMIT = 1 << 30  # 12 bytes for each of the pixels that are let in by default; endless pipes fill no more memory
 

@@ -13,8 +13,8 @@ import click
 
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import is_folder_name
-from titokcodec.cli.process import shown
 from titokcodec.cli.tool import exists, in_the_way
+from titokcodec.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.generator import Generator
