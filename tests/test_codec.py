@@ -409,3 +409,8 @@ def test_tile_borders_are_no_stronger_than_the_rest(codec, smooth):
     shown = np.asarray(codec.decompress(codec.compress(smooth)))
     plan = geometry.plan(420, 300, "tile")
     assert geometry.seam_contrast(shown, plan) < 1.3
+
+
+def test_no_pictures_are_no_tokens_and_back(codec):
+    tokens = codec.encode(torch.empty(0, 3, 256, 256))
+    assert tokens.shape == (0, 16) and codec.decode(tokens).shape == (0, 3, 256, 256)

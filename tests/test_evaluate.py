@@ -16,7 +16,7 @@ from bench.thumbnails import FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
 from titokcodec import rangecoder, tables, weights
-from titokcodec.errors import TitokError
+from titokcodec.errors import ImageError, TitokError
 from titokcodec.search import STEPS
 from titokcodec.similarity import ssim
 from training import evaluate
@@ -258,3 +258,8 @@ def test_jxl_thumbnails_fit_and_the_best_is_taken(photo):
     found = fitting("jxl", photo, 108)
     assert all(t.data[:2] == b"\xff\x0a" for t in found), "a bare codestream, no container"
     assert {t.quality is None for t in found} == {True, False}
+
+
+def test_a_sheet_that_cannot_be_written_is_said_before_anything_is_scored(tmp_path):
+    with pytest.raises(ImageError, match=r"cannot write a picture as '\.txt'"):
+        evaluate.main(["--data", str(tmp_path / "nowhere"), "--sheet", str(tmp_path / "sheet.txt")])

@@ -377,6 +377,18 @@ def test_values_that_are_no_numbers_are_an_error(value):
             assert one_line(caught)
 
 
+@pytest.mark.parametrize("white", [None, 1])
+def test_normalised_floats_are_told_and_a_few_that_undershoot_are_not(white):
+    values = np.linspace(-1, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
+    with pytest.warns(RangeWarning, match=r"go down to -1, .* undo a normalisation"):
+        load(values, white=white)
+    sharpened = values / 2 + 0.5
+    sharpened[0, 0] = -0.2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (load(sharpened, white=white).pixels[0, 0] == 0).all()
+
+
 @pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf"), "255", True])
 def test_a_white_that_cannot_be_is_refused(white):
     with pytest.raises(TitokError, match="white is"):

@@ -68,6 +68,15 @@ def test_links_to_files_are_files_even_if_they_lead_nowhere(here):
     assert found.left_out == [("set/.d.png", HIDDEN), ("set/pictures", NOWHERE)]
 
 
+def test_hidden_folders_are_not_searched_unless_they_are_given(here):
+    touch("set/1.png", "set/.cache/2.png", "set/a/.git/b/3.png")
+    os.symlink(".cache", "set/.link")
+    found = walk("set", is_png)
+    assert found.files == ["set/1.png"]
+    assert found.left_out == [("set/.cache", HIDDEN), ("set/.link", HIDDEN), ("set/a/.git", HIDDEN)]
+    assert walk("set/.cache", is_png).files == ["set/.cache/2.png"]
+
+
 def test_folders_that_cannot_be_listed_are_named(here):
     (problem,) = walk("missing", is_png).problems
     assert problem.filename == "missing"

@@ -137,6 +137,8 @@ class Codec:
             TitokError: wrong shape, type, number or values of tokens.
         """
         tokens = self._checked(tokens)
+        if not len(tokens):
+            return torch.empty(0, 3, geometry.TILE, geometry.TILE, dtype=torch.float32, device=self.device)
         with isolated(self.device):
             return _joined([self.decoder(batch) for batch in to_device(tokens, self.device).split(self.batch_size)])
 

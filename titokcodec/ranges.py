@@ -3,7 +3,7 @@
 The type tells for 16 bits: 65535 is white. Floats and 32-bit integers have no such convention, so the values decide:
 the least of 1 (floats alone), 255 and 65535 is white that no more than one value in a thousand exceeds twofold. A few
 values that overshoot, as scaling and sharpening leave them, are clipped and change nothing else. Floats up to 1 are
-taken as they are; everything else is a guess, and said to be one.
+taken as they are; everything else is a guess, and said to be one. So is it said if many values are below 0.
 """
 
 from __future__ import annotations
@@ -43,14 +43,19 @@ def find_white(bands: Iterable[np.ndarray], white: float | None, name: str, cert
     Raises:
         ImageError: some values are not finite numbers.
     """
-    beyond, count, largest, kind = np.zeros(len(_WHITES), int), 0, -math.inf, "u"
+    beyond, count, least, largest, kind = np.zeros(len(_WHITES), int), 0, math.inf, -math.inf, "u"
+    below = 0
     for values in bands:
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise ImageError(f"{name}: holds values that are no finite numbers (NaN or infinity); replace them, by "
                              "numpy.nan_to_num for one")  # fmt: skip
         kind, count, largest = values.dtype.kind, count + values.size, max(largest, values.max())
         if kind != "u":
+            least, below = min(least, values.min()), below + np.count_nonzero(values < 0)
             beyond += [np.count_nonzero(values > 2 * candidate) for candidate in _WHITES]
+    if below > _OVERSHOOT * count:
+        _warn(f"{name}: values go down to {least:g}, and all below 0 are black; undo a normalisation first "
+              "(x / 2 + 0.5 from -1..1)")
     if white is not None:
         return float(white)
     if kind == "u" or certain:

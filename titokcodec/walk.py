@@ -1,8 +1,9 @@
 """What lies in a folder: every file that is wanted, and the names of those that look like one and are left out.
 
 Links to folders are followed, and each folder is searched once, under its own name if that lies in the tree: links that
-lead in circles, or a thousand to one place, add nothing. Reading a pipe or a device could wait for ever, so they are
-left out. A link to a file that is gone counts as the file, so that reading it tells.
+lead in circles, or a thousand to one place, add nothing. What is hidden, by a name that begins with a dot, is left out,
+files and folders both; so are pipes and devices, since reading them could wait for ever. A link to a file that is gone
+counts as the file, so that reading it tells.
 """
 
 from __future__ import annotations
@@ -97,6 +98,8 @@ def _tree(top: str, searched: set[tuple[int, int]], links: deque[str], found: Fo
         for entry in entries:
             if not _is_folder(entry):
                 yield entry
+            elif entry.name.startswith("."):
+                found.left_out.append((entry.path, HIDDEN))
             elif entry.is_symlink():
                 links.append(entry.path)
             else:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bench.thumbnails import best_thumbnail
 from titokcodec import Codec, TitokError
+from titokcodec.cli.pictures import format_of
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from titokcodec.similarity import ssim
@@ -221,6 +222,8 @@ def main(arguments: list[str] | None = None) -> None:
     for path in (options.json, options.sheet):
         if path and not path.parent.is_dir():
             raise TitokError(f"there is no folder {path.parent} to write {path.name} to: make it first")
+    if options.sheet:
+        format_of(options.sheet)  # or an error, before the work
     codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
     lpips, lite0, inception = (
         network(path).to(codec.device) if path else None

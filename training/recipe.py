@@ -69,7 +69,8 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="held-out pictures")
     parser.add_argument("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors)")
     parser.add_argument("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    parser.add_argument("--minutes", type=float, help="for everything, of which a tenth is kept for export and scores")
+    parser.add_argument("--minutes", type=float, help="nine tenths are for training, reading and compiling not "
+                        "counted, and a tenth is kept for export and scores")
     parser.add_argument("--deadline", type=deadline, metavar="TIME", help="when everything is to be done: a time of "
                         "day, HH:MM:SS, or seconds since the epoch; with --minutes, whichever ends first")
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")

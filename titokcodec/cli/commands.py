@@ -51,7 +51,7 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
 
     Takes JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PPM, ICO, QOI and TGA, and tells them by their content. A
     single INPUT is written beside itself, with the suffix .titok; - is standard input or output. Folders are searched
-    for pictures, and need -o FOLDER, as several inputs do. Links in them are followed; hidden files, pipes, devices
+    for pictures, and need -o FOLDER, as several inputs do. Links in them are followed; what is hidden, pipes, devices
     and pictures in other formats are left out, and told.
 
     \b
