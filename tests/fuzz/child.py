@@ -22,6 +22,7 @@ Target = Callable[[bytes], object]
 
 SECONDS = 10.0  # of a processor that an input may take: plenty, on a slow machine, for what should be milliseconds
 MEGABYTES = 512  # all inputs may take, beyond what the libraries have mapped after the corpus
+RUNS = 200_000  # inputs that libFuzzer tries in a process: what it keeps of them itself takes memory, which counts
 _NUMBERS = struct.Struct("<QdI")  # inputs tried, seconds of the slowest, length of the current one
 
 
@@ -146,7 +147,7 @@ def _atheris(
     dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
     atheris.Setup([
         "fuzz", f"-max_total_time={max(1, round(seconds))}", "-timeout=100000", f"-seed={seed + 1}",
-        f"-max_len={mutate.LONGEST}", "-rss_limit_mb=0", "-verbosity=0", f"-artifact_prefix={folder}/",
+        f"-max_len={mutate.LONGEST}", f"-runs={RUNS}", "-rss_limit_mb=0", "-verbosity=0", f"-artifact_prefix={folder}/",
         f"-dict={dictionary}", str(seeds),
     ], check)  # fmt: skip
     atheris.Fuzz()

@@ -54,7 +54,7 @@ def run(
         RuntimeError: the target could not even be started.
     """
     outcome, left = Outcome(), seconds
-    while left > 0:
+    while left > 0:  # a process ends when its time is up, when it has tried enough, or of what it found
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             started = time.monotonic()
@@ -70,8 +70,6 @@ def run(
             for path in sorted(folder.glob("*.bin")):
                 outcome.findings.append((path.read_bytes(), path.with_suffix(".txt").read_text(encoding="utf-8")))
             outcome.new += corpus.read("new", folder)
-            if not code:
-                break
     return outcome
 
 
