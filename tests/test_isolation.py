@@ -169,3 +169,39 @@ def test_a_gpu_that_a_fork_has_taken_is_said_to_be_lost(monkeypatch):
         pass
     with pytest.raises(TitokError, match=r"forked.*spawn"), isolated(torch.device("cuda")):
         pass
+
+
+FORKED_FROM_A_GPU = """
+import os, torch
+from titokcodec import Codec, TitokError
+codec = Codec.from_pretrained(device="cuda")
+codec.encode(torch.rand(1, 3, 256, 256))
+child = os.fork()
+if not child:
+    try:
+        codec.encode(torch.rand(1, 3, 256, 256))
+    except TitokError as error:
+        os._exit(7 if "forked" in str(error) and "spawn" in str(error) else 1)
+    os._exit(2)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+codec.encode(torch.rand(1, 3, 256, 256))
+"""
+
+
+@pytest.mark.cuda
+def test_a_child_of_a_process_that_uses_a_gpu_is_told_so():
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", FORKED_FROM_A_GPU], env=environment, check=True, timeout=120)
+
+
+@pytest.mark.cuda
+def test_callers_settings_do_not_reach_a_gpu():
+    codec = Codec.from_pretrained(device="cuda", dtype="fp32")
+    pixels = torch.rand(2, 3, 256, 256, device="cuda")
+    tokens, drawn = codec.encode(pixels), codec.decode(codec.encode(pixels))
+    casts = (torch.autocast("cuda", dtype) for dtype in (torch.float16, torch.bfloat16))
+    for caller in (torch.inference_mode(), *casts):
+        with caller:
+            assert codec.encode(pixels).equal(tokens)
+            torch.testing.assert_close(codec.decode(tokens), drawn, atol=1e-3, rtol=0)
+            assert not codec.decode(tokens).is_inference()

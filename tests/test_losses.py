@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from tests.test_features import lite0_state
 from tests.test_training import lpips_file
 from training.hyper import Hyper
-from training.losses import SCALES, PixelLoss, excess_grain, jittered, texture, texture_distance
+from training.losses import SCALES, PixelLoss, excess_grain, jittered, shrunk, texture, texture_distance
 from training.metrics import grain
 
 
@@ -226,3 +227,13 @@ def test_each_shape_is_compiled_once_and_by_no_stage_again(networks, graphs):
             torch.testing.assert_close(judged(loss, *pair, scale), judged(plain, *pair, scale))
         counts.append(len(graphs))
     assert counts == [6, 6], "LPIPS at four scales; Lite0 at its one, with gradients and without"
+
+
+@pytest.mark.parametrize("height, width", [(204, 204), (144, 180), (1, 240)])
+def test_shrinking_is_bilinear_with_antialiasing_and_so_is_its_gradient(height, width):
+    a = torch.rand(2, 3, 240, 240, requires_grad=True)
+    weights = torch.rand(2, 3, height, width)
+    found, expected = shrunk(a, height, width), F.interpolate(a, (height, width), mode="bilinear", antialias=True)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    gradients = [torch.autograd.grad((x * weights).sum(), a)[0] for x in (found, expected)]
+    torch.testing.assert_close(*gradients, atol=1e-4, rtol=1e-4)

@@ -234,6 +234,24 @@ def test_a_model_without_a_search_has_no_searched_tokens(train, photos, tmp_path
         train(stage2.Stage2, "--init", tmp_path / "pixels.safetensors", "--adversary", 0, "--searched", 8, steps=2)
 
 
+def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer):
+    common = ("--adversary", 0.1, "--adversary-width", 32, "--adversary-start", 0)
+    train(stage2.Stage2, "--init", tokenizer, *common, steps=4)
+    critic = {name: value.clone() for name, value in train.stage.adversary.critic.state_dict().items()}
+    init = train.out / "run" / "state.pt"
+
+    def begun(*more):
+        words = ["--data", train.out, "--out", train.out / "next", "--init", init, "--device", "cpu", *more]
+        return stage2.Stage2(command.parse(stage2.Stage2, "", [str(word) for word in words])).adversary
+
+    kept = begun(*common)
+    assert all(value.equal(critic[name]) for name, value in kept.critic.state_dict().items())
+    assert kept.optimizer.state_dict()["state"], "its moments too"
+    other = begun("--adversary", 0.1, "--adversary-width", 64)  # which cannot be the same one, and begins anew
+    assert not other.optimizer.state_dict()["state"]
+    assert other.lecam.real == 0
+
+
 def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tokenizer, tmp_path):
     save_file(lite0_state(), tmp_path / "lite0.safetensors")
     common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-start", 0, "--pixels", 0, "--batch", 4,

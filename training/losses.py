@@ -4,6 +4,7 @@ classifier's logits and features, marks on a grid, and texture. Weights are give
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -129,6 +130,7 @@ class PixelLoss(nn.Module):
             self.lpips.forward = compiled(self.lpips.forward)
         if self.classifier:
             self.classifier.maps = compiled(self.classifier.maps)
+        self.marks = {"grain": compiled(excess_grain), "texture": compiled(texture_distance)}
 
     def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
@@ -149,7 +151,7 @@ class PixelLoss(nn.Module):
             pair = jittered(drawn[some].clamp(0, 1), truth[some], scales=self.scales)
             parts["features"] = self._feature_distance(*pair)
             loss = loss + fade * hyper.features * parts["features"]
-        for name, distance in (("grain", excess_grain), ("texture", texture_distance)):
+        for name, distance in self.marks.items():
             if (weight := getattr(hyper, name)) * fade:
                 parts[name] = distance(drawn[some].clamp(0, 1), truth[some])
                 loss = loss + fade * weight * parts[name]
@@ -185,14 +187,30 @@ def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] 
         if mirrored < 0.5:
             pixels = pixels.flip(3)
         if scale < 1:
-            sides = (round(height * scale), round(width * scale))
-            pixels = F.interpolate(pixels, sides, mode="bilinear", antialias=True)
+            pixels = shrunk(pixels, round(height * scale), round(width * scale))
         if blur:
             padded = F.pad(pixels, (BLUR_WINDOW // 2,) * 4, mode="reflect")
             pixels = blurred(padded, BLUR_WINDOW, max(blur * strength, 0.1))
         return pixels.contiguous(memory_format=torch.channels_last)
 
     return changed(a), changed(b)
+
+
+def shrunk(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, height, width), bilinear with antialiasing. By two products with matrices: on a GPU, the
+    gradient of PyTorch's own kernel is added up one by one."""
+    rows, columns = (reduction(*sides, pixels.device) for sides in zip(pixels.shape[-2:], (height, width), strict=True))
+    return rows @ (pixels.float() @ columns.T)
+
+
+@lru_cache(maxsize=16)
+def reduction(large: int, small: int, device: torch.device) -> Tensor:
+    """(small, large) float32 weights: each pixel of a smaller row as the mean of larger ones under a triangle."""
+    scale = large / small
+    centres = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
+    apart = (torch.arange(large, dtype=torch.float64) + 0.5 - centres[:, None]).abs() / scale
+    weights = (1 - apart).clamp_min(0)
+    return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
 def excess_grain(drawn: Tensor, truth: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ another one, with another fingerprint.
 from __future__ import annotations
 
 import argparse
+import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,7 +22,8 @@ from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from training import parallel, proxies, stage
-from training.checkpoint import load_checkpoint, names_proxies, tokenizer_of
+from training.adversarial import Adversary
+from training.checkpoint import MISFITS, load_checkpoint, names_proxies, tokenizer_of
 from training.command import whole
 from training.data import Held
 from training.searched import Searched
@@ -43,7 +45,7 @@ class Stage2(Single):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
-                            "or single, or a weight file")
+                            "or single, or stage2, whose critic goes on, or a weight file")
         parser.add_argument("--searched", type=whole(0), default=0, metavar="N", help="tune on N random crops (rounded "
                             "up to whole batches) whose tokens are searched first, as those of files are, instead of "
                             "on the encoder's; that takes time before --minutes count, until --deadline at most")
@@ -54,7 +56,7 @@ class Stage2(Single):
 
     def architecture(self) -> TiTokConfig:
         """That of ``--init``."""
-        self.source = _load(self.options.init, self.device)
+        self.source, self.critic_before = _load(self.options.init, self.device)
         return self.source.config
 
     def published(self) -> bool:
@@ -77,6 +79,17 @@ class Stage2(Single):
             model.pixel_decoder.requires_grad_(True)
         return model
 
+    def opponent(self) -> Adversary:
+        """The critic of ``--init`` goes on, if that had one of the same kind: a new one takes minutes to be of use."""
+        adversary = super().opponent()
+        if self.critic_before:
+            fresh = copy.deepcopy(adversary.state_dict())
+            try:
+                adversary.load_state_dict(self.critic_before)
+            except MISFITS:
+                adversary.load_state_dict(fresh)
+        return adversary
+
     def batches(self) -> Held | Stream | Searched:
         source, options = super().batches(), self.options
         if not options.searched:
@@ -92,12 +105,13 @@ class Stage2(Single):
         return self.drawing(*batch)[0]
 
 
-def _load(path: Path, device: object) -> TiTok:
-    """The averaged model of a checkpoint, or that of a weight file. Stage 1's heads for proxy codes are left behind."""
+def _load(path: Path, device: object) -> tuple[TiTok, dict | None]:
+    """The averaged model of a checkpoint and its critic, if it has one, or the model of a weight file. Stage 1's heads
+    for proxy codes are left behind."""
     if path.suffix == ".safetensors":
-        return weights.load_model(path)
+        return weights.load_model(path), None
     state = load_checkpoint(path, device)
-    return tokenizer_of(path, state, without=HEAD if names_proxies(state) else ())
+    return tokenizer_of(path, state, without=HEAD if names_proxies(state) else ()), state.get("adversary")
 
 
 def main(arguments: list[str] | None = None) -> TiTok:
