@@ -4,6 +4,7 @@ import copy
 import io
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from titokcodec import Codec, bitstream, entropy, geometry, info, truncate, weights
-from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError
+from titokcodec.errors import CorruptFile, ImageError, LimitExceeded, ModelMismatch, TitokError, WeightsError
 from titokcodec.models.quantizer import VectorQuantizer
 from titokcodec.models.tokenizer import TiTok
 
@@ -83,6 +84,27 @@ def test_files_of_different_lengths_share_a_batch(codec, photo):
 def test_no_pictures_give_no_files(codec):
     assert codec.compress_batch([]) == []
     assert codec.decompress_batch([]) == []
+
+
+@pytest.mark.parametrize("single", ["a.png", b"PNG", Path("a.png"), bytearray(b"PNG"), Image.new("RGB", (2, 2)), 5])
+def test_a_single_input_is_no_batch(codec, single):
+    with pytest.raises(TitokError, match=r"a single \w+: give a list, or use compress$"):
+        codec.compress_batch(single)
+    with pytest.raises(TitokError, match=r"a single \w+: give a list, or use decompress$"):
+        codec.decompress_batch(single)
+
+
+def test_nothing_in_a_file_is_said_so(codec, tmp_path):
+    (tmp_path / "a.png").write_bytes(b"")
+    for source in (b"", tmp_path / "a.png"):
+        with pytest.raises(ImageError, match="an empty file"):
+            codec.compress(source)
+
+
+@pytest.mark.parametrize("source", [5, ["a.safetensors"], b"a.safetensors"])
+def test_weights_are_named_by_a_path(source):
+    with pytest.raises(WeightsError, match="named by its path"):
+        Codec.from_pretrained(source)
 
 
 def test_batch_size_does_not_matter(codec, photo):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import operator
-from typing import Any
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from titokcodec.errors import TitokError
+
+T = TypeVar("T")
 
 
 def whole(name: str, value: Any, least: int | None = None) -> int:
@@ -28,3 +32,21 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
 def whole_or_none(name: str, value: Any, least: int) -> int | None:
     """Likewise, where None stands for the default or for no limit."""
     return None if value is None else whole(name, value, least)
+
+
+def several(name: str, values: Iterable[T], instead: str) -> Iterator[T]:
+    """What a batch is made of, one after the other. A single path or the bytes of one file could be gone through too,
+    letter by letter.
+
+    Args:
+        instead: The function that takes a single one.
+
+    Raises:
+        TitokError: it is a single one, or nothing that can be gone through.
+    """
+    if not isinstance(values, str | bytes | bytearray | memoryview | os.PathLike):
+        try:
+            return iter(values)
+        except TypeError:
+            pass
+    raise TitokError(f"{name} is a single {type(values).__name__}: give a list, or use {instead}")

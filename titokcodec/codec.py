@@ -16,7 +16,7 @@ from titokcodec.acceleration import Accelerated, AcceleratedEncoder
 from titokcodec.batches import paint, rebatch
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header
 from titokcodec.budget import Choice, scaled
-from titokcodec.checks import whole
+from titokcodec.checks import several, whole
 from titokcodec.devices import choose_batch_size, choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.files import FileSource, data_of
@@ -255,7 +255,8 @@ class Codec:
         options = Options(self._count(tokens), layout, max_side, target_bytes, steps, background, max_pixels, frame,
                           white)  # fmt: skip
         jobs = Jobs(self._packer, options, Outcomes(errors))
-        tiles = rebatch(jobs.tiles(pictures, self.batch_size), self.batch_size)
+        given = several("pictures", pictures, "compress")
+        tiles = rebatch(jobs.tiles(given, self.batch_size), self.batch_size)
         return jobs.files(list(one_ahead(self._encode_tiles(batch, jobs.wishes) for batch in tiles)))
 
     def decompress(
@@ -295,7 +296,8 @@ class Codec:
         """
         outcomes = Outcomes(errors)
         scaled(1, 1, max_side)  # is it one at all?
-        read = (outcomes.attempt(self._read, source, strict, max_pixels) for source in files)
+        given = several("files", files, "decompress")
+        read = (outcomes.attempt(self._read, source, strict, max_pixels) for source in given)
         opened = [found for found in read if found is not None]
         # A fitted picture is its tile until the end: one as large as the picture would be a copy of it.
         plans = [

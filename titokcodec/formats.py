@@ -69,6 +69,8 @@ def _head(source: Any) -> bytes:
 
 def _refusal(head: bytes) -> str:
     """What a file is that could not be opened, and what to do about it."""
+    if not head:
+        return "an empty file, not a picture: get it again"
     kind = kinds.kind_of(head)
     if kind == kinds.TITOK:
         return kinds.ALREADY

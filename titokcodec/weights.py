@@ -74,6 +74,8 @@ def locate(source: str | os.PathLike | None = None) -> Path:
         if not files:
             raise WeightsError("this build of titokcodec has no weights in it: name a weight file")
         return Path(str(resources.files("titokcodec") / "assets" / files[-1]))
+    if not isinstance(source, str | os.PathLike):
+        raise WeightsError(f"a weight file is named by its path or by hub:org/name, not by a {type(source).__name__}")
     if str(source).startswith(HUB):
         return hub.download(str(source).removeprefix(HUB))
     path = Path(source)
