@@ -295,6 +295,7 @@ def test_tokens_out_of_nothing_make_a_file(codec):
         (torch.zeros(2, 16, dtype=torch.int64), {}, "has 1 tiles"),
         (torch.zeros(1, 16, dtype=torch.int64), {"width": 400}, "has 2 tiles, but here are tokens of 1"),
         (torch.zeros(1, 16, dtype=torch.int64), {"height": 0}, "no pixels"),
+        (torch.zeros(1, 16, dtype=torch.int64), {"width": (256, 256)}, "width is .*: give a whole number"),
         (torch.zeros(1, 16, dtype=torch.int64), {"width": 1 << 22, "layout": "fit"}, "width is 4194304"),
         (torch.zeros(1, 16, dtype=torch.int64), {"layout": "mosaic"}, "layout 'mosaic' is unknown"),
     ],

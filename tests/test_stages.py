@@ -234,7 +234,7 @@ def test_a_model_without_a_search_has_no_searched_tokens(train, photos, tmp_path
         train(stage2.Stage2, "--init", tmp_path / "pixels.safetensors", "--adversary", 0, "--searched", 8, steps=2)
 
 
-def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer):
+def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer, capsys):
     common = ("--adversary", 0.1, "--adversary-width", 32, "--adversary-start", 0)
     train(stage2.Stage2, "--init", tokenizer, *common, steps=4)
     critic = {name: value.clone() for name, value in train.stage.adversary.critic.state_dict().items()}
@@ -244,10 +244,13 @@ def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer):
         words = ["--data", train.out, "--out", train.out / "next", "--init", init, "--device", "cpu", *more]
         return stage2.Stage2(command.parse(stage2.Stage2, "", [str(word) for word in words])).adversary
 
-    kept = begun(*common)
+    kept = begun(*common, "--decay", 0.3)
+    assert f"the critic of {init} goes on" in capsys.readouterr().out
     assert all(value.equal(critic[name]) for name, value in kept.critic.state_dict().items())
     assert kept.optimizer.state_dict()["state"], "its moments too"
+    assert kept.optimizer.param_groups[0]["weight_decay"] == 0.3, "as this run asks"
     other = begun("--adversary", 0.1, "--adversary-width", 64)  # which cannot be the same one, and begins anew
+    assert "a new critic" in capsys.readouterr().out
     assert not other.optimizer.state_dict()["state"]
     assert other.lecam.real == 0
 

@@ -160,7 +160,7 @@ class Codec:
         Raises:
             TitokError: wrong shape, type, number or values of tokens, or a size that no file can have.
         """
-        tokens = self._checked(tokens)
+        tokens, width, height = self._checked(tokens), whole("width", width), whole("height", height)
         layout = geometry.choose_layout(width, height) if layout == "auto" else layout
         tiles = geometry.tile_count(width, height, layout)
         if len(tokens) != tiles:

@@ -297,4 +297,4 @@ def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:
     else:
         which = f"the custom model with fingerprint {needed.hex()}"
     return ModelMismatch(f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
-                         "name the weight file that it was made with")
+                         "give that one's weight file (--model FILE, or Codec.from_pretrained(FILE))")

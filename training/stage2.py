@@ -15,6 +15,7 @@ import copy
 from pathlib import Path
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from titokcodec import weights
@@ -45,7 +46,8 @@ class Stage2(Single):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
-                            "or single, or stage2, whose critic goes on, or a weight file")
+                            "or single, or of stage2 itself, whose critic goes on if it is of the same kind; or a "
+                            "weight file")
         parser.add_argument("--searched", type=whole(0), default=0, metavar="N", help="tune on N random crops (rounded "
                             "up to whole batches) whose tokens are searched first, as those of files are, instead of "
                             "on the encoder's; that takes time before --minutes count, until --deadline at most")
@@ -56,7 +58,7 @@ class Stage2(Single):
 
     def architecture(self) -> TiTokConfig:
         """That of ``--init``."""
-        self.source, self.critic_before = _load(self.options.init, self.device)
+        self.source, self.critic_before = _load(self.options.init)
         return self.source.config
 
     def published(self) -> bool:
@@ -81,13 +83,20 @@ class Stage2(Single):
 
     def opponent(self) -> Adversary:
         """The critic of ``--init`` goes on, if that had one of the same kind: a new one takes minutes to be of use."""
-        adversary = super().opponent()
-        if self.critic_before:
-            fresh = copy.deepcopy(adversary.state_dict())
-            try:
-                adversary.load_state_dict(self.critic_before)
-            except MISFITS:
-                adversary.load_state_dict(fresh)
+        adversary, decay = super().opponent(), self.hyper.decay
+        if self.resumed or not self.critic_before:
+            return adversary
+        fresh = copy.deepcopy(adversary.state_dict())
+        try:
+            adversary.load_state_dict(self.critic_before)
+            for group in adversary.optimizer.param_groups:
+                group["weight_decay"] = decay  # this run's, as its rate is
+            told = f"the critic of {self.options.init} goes on"
+        except MISFITS:
+            adversary.load_state_dict(fresh)
+            told = f"a new critic, as that of {self.options.init} is of another kind"
+        if parallel.rank() == 0:
+            print(told, flush=True)
         return adversary
 
     def batches(self) -> Held | Stream | Searched:
@@ -105,12 +114,12 @@ class Stage2(Single):
         return self.drawing(*batch)[0]
 
 
-def _load(path: Path, device: object) -> tuple[TiTok, dict | None]:
+def _load(path: Path) -> tuple[TiTok, dict | None]:
     """The averaged model of a checkpoint and its critic, if it has one, or the model of a weight file. Stage 1's heads
     for proxy codes are left behind."""
     if path.suffix == ".safetensors":
         return weights.load_model(path), None
-    state = load_checkpoint(path, device)
+    state = load_checkpoint(path, torch.device("cpu"))  # where AdamW wants its counts of steps, as in Stage.load
     return tokenizer_of(path, state, without=HEAD if names_proxies(state) else ()), state.get("adversary")
 
 
