@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from tests.test_linear import CONFIG
 from titokcodec.errors import WeightsError
-from titokcodec.models.refiner import FILLED, NOISE, Refiner, enlargement, filled_convolution, fixed_noise
+from titokcodec.models.refiner import ALIGNMENT, NOISE, Refiner, enlargement, aligned_convolution, fixed_noise
 
 FIRST = {
     64: [1.3306310176849365, 0.11800960451364517, -0.6083682775497437, -0.2933982014656067],
@@ -126,15 +126,15 @@ def test_no_more_blocks_than_there_are_grids():
             replace(CONFIG, **changes)
 
 
-@pytest.mark.parametrize("before, after", [(67, 64), (21, 3), (FILLED, FILLED)])
+@pytest.mark.parametrize("before, after", [(67, 64), (21, 3), (ALIGNMENT, ALIGNMENT)])
 @pytest.mark.parametrize("biased", [True, False])
-def test_filling_channels_changes_neither_a_convolution_nor_its_gradients(before, after, biased):
+def test_padding_channels_changes_neither_a_convolution_nor_its_gradients(before, after, biased):
     torch.manual_seed(0)
     x, weight = torch.randn(2, before, 8, 8, requires_grad=True), torch.randn(after, before, 3, 3, requires_grad=True)
     bias = torch.randn(after, requires_grad=True) if biased else None
     aim, wanted = torch.randn(2, after, 8, 8), [x, weight, *([bias] if biased else [])]
     results = []
-    for convolved in (F.conv2d, filled_convolution):
+    for convolved in (F.conv2d, aligned_convolution):
         drawn = convolved(x, weight, bias, padding=1)
         results.append([drawn, *torch.autograd.grad((drawn * aim).sum(), wanted)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3)

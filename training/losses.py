@@ -198,7 +198,7 @@ def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] 
 
 def shrunk(pixels: Tensor, height: int, width: int) -> Tensor:
     """(B, C, H, W) -> (B, C, height, width), bilinear with antialiasing. By two products with matrices: on a GPU, the
-    gradient of PyTorch's own kernel is added up one by one."""
+    gradient of PyTorch's own kernel takes atomic additions."""
     rows, columns = (reduction(*sides, pixels.device) for sides in zip(pixels.shape[-2:], (height, width), strict=True))
     return rows @ (pixels.float() @ columns.T)
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from titokcodec.models.config import SKETCH, TiTokConfig
 
 NOISE = {64: 4, 128: 2, 256: 1}  # side of a grid -> its channels of noise
-FILLED = 8  # channels that a GPU's tensor cores take at a time
+ALIGNMENT = 8  # tensor cores want a multiple of so many channels
 
 
 class Residual(nn.Module):
@@ -76,7 +76,7 @@ class Detail(nn.Module):
         return getattr(self, f"noise_{side}").to(x.dtype)
 
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        convolved = filled_convolution if self.training and x.is_cuda else F.conv2d
+        convolved = aligned_convolution if self.training and x.is_cuda else F.conv2d
         return convolved(x, weight, bias, padding=1)
 
 
@@ -129,11 +129,11 @@ class Refiner(nn.Module):
             return self.rows @ (sketch @ self.rows.T)
 
 
-def filled_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """``conv2d`` with channels of zeros up to a multiple of ``FILLED``: tensor cores do little for 67, 21 or 3 of them,
-    and least for the gradient of the kernel."""
+def aligned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    """``conv2d`` with its channels padded by zeros to multiples of ``ALIGNMENT``: tensor cores do little for 67, 21 or 3
+    of them, and least for the gradient of the weights."""
     channels = len(weight)
-    more_in, more_out = (-n % FILLED for n in (x.shape[1], channels))
+    more_in, more_out = (-n % ALIGNMENT for n in (x.shape[1], channels))
     weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
     bias = None if bias is None else F.pad(bias, (0, more_out))
     return F.conv2d(F.pad(x, (0, 0, 0, 0, 0, more_in)), weight, bias, padding=padding)[:, :channels]
