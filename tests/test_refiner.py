@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from tests.test_linear import CONFIG
 from titokcodec.errors import WeightsError
-from titokcodec.models.refiner import ALIGNMENT, NOISE, Refiner, enlargement, aligned_convolution, fixed_noise
+from titokcodec.models.refiner import ALIGNMENT, NOISE, Refiner, aligned_convolution, enlargement, fixed_noise
 
 FIRST = {
     64: [1.3306310176849365, 0.11800960451364517, -0.6083682775497437, -0.2933982014656067],
