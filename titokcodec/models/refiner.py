@@ -130,8 +130,8 @@ class Refiner(nn.Module):
 
 
 def aligned_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
-    """``conv2d`` with its channels padded by zeros to multiples of ``ALIGNMENT``: tensor cores do little for 67, 21 or 3
-    of them, and least for the gradient of the weights."""
+    """``conv2d`` with its channels padded by zeros to multiples of ``ALIGNMENT``: tensor cores do little for 67, 21 or
+    3 of them, and least for the gradient of the weights."""
     channels = len(weight)
     more_in, more_out = (-n % ALIGNMENT for n in (x.shape[1], channels))
     weight = F.pad(weight, (0, 0, 0, 0, 0, more_in, 0, more_out))
