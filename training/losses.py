@@ -130,7 +130,8 @@ class PixelLoss(nn.Module):
             self.lpips.forward = compiled(self.lpips.forward)
         if self.classifier:
             self.classifier.maps = compiled(self.classifier.maps)
-        self.marks = {"grain": compiled(excess_grain), "texture": compiled(texture_distance)}
+        marks = {"grain": excess_grain, "texture": texture_distance}
+        self.marks = {name: compiled(distance) for name, distance in marks.items() if getattr(hyper, name)}
 
     def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
@@ -152,9 +153,9 @@ class PixelLoss(nn.Module):
             parts["features"] = self._feature_distance(*pair)
             loss = loss + fade * hyper.features * parts["features"]
         for name, distance in self.marks.items():
-            if (weight := getattr(hyper, name)) * fade:
+            if fade:
                 parts[name] = distance(drawn[some].clamp(0, 1), truth[some])
-                loss = loss + fade * weight * parts[name]
+                loss = loss + fade * getattr(hyper, name) * parts[name]
         return loss, parts
 
     def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
