@@ -11,7 +11,6 @@ another one, with another fingerprint.
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
 from typing import ClassVar
 
@@ -83,18 +82,17 @@ class Stage2(Single):
 
     def opponent(self) -> Adversary:
         """The critic of ``--init`` goes on, if that had one of the same kind: a new one takes minutes to be of use."""
-        adversary, decay = super().opponent(), self.hyper.decay
+        adversary = super().opponent()
         if self.resumed or not self.critic_before:
             return adversary
-        fresh = copy.deepcopy(adversary.state_dict())
         try:
             adversary.load_state_dict(self.critic_before)
-            for group in adversary.optimizer.param_groups:
-                group["weight_decay"] = decay  # this run's, as its rate is
             told = f"the critic of {self.options.init} goes on"
         except MISFITS:
-            adversary.load_state_dict(fresh)
+            adversary = super().opponent()  # the first may have taken on half of what does not fit
             told = f"a new critic, as that of {self.options.init} is of another kind"
+        for group in adversary.optimizer.param_groups:
+            group["weight_decay"] = self.hyper.decay  # this run's, as its rate is
         if parallel.rank() == 0:
             print(told, flush=True)
         return adversary
