@@ -16,10 +16,10 @@ import torch
 
 from titokcodec import Codec
 from titokcodec.errors import TitokError
+from titokcodec.metrics import LPIPS
 from titokcodec.search import NEWTON_STEPS
 from training.data import Pictures
 from training.evaluate import measure, rates, tokens_of
-from training.losses import LPIPS
 from training.tool import Parser, start
 
 EFFORTS = (0, 1, 2, 4, NEWTON_STEPS, 16)

@@ -19,16 +19,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from titokcodec.metrics import LPIPS, psnr
+from titokcodec.metrics.lpips import LPIPS_SIDE
 from titokcodec.similarity import WINDOW, similarities
 from training.features import Lite0
-from training.losses import LPIPS, LPIPS_SIDE
 from training.metrics import (
     MS_SSIM_SIDE,
     PERIODS,
     fine_detail,
     frechet,
     ms_ssim_after,
-    psnr,
     unevenness,
 )
 

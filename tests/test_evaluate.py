@@ -17,6 +17,7 @@ from tests.conftest import DATA
 from tests.test_features import inception_state, lite0_state
 from titokcodec import rangecoder, tables, weights
 from titokcodec.errors import ImageError, TitokError
+from titokcodec.metrics import psnr
 from titokcodec.search import STEPS
 from titokcodec.similarity import ssim
 from training import evaluate
@@ -24,7 +25,7 @@ from training.data import Pictures
 from training.evaluate import measure, score
 from training.features import Lite0
 from training.inception import Inception
-from training.metrics import frechet, inception_score, psnr
+from training.metrics import frechet, inception_score
 from training.sheet import BLANK, MARGIN, eight_bit, labelled_sheet
 
 RATES = (8, 16)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from titokcodec.errors import WeightsError
+from titokcodec.metrics import LPIPS
 from training import features
 from training.features import Lite0
 from training.inception import Inception
@@ -137,7 +138,7 @@ def test_unreadable_weights_are_one_line(name, tmp_path):
     (tmp_path / "text.safetensors").write_text("no weights\n" * 100)
     (tmp_path / "text.pth").write_text("no weights\n" * 100)
     torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    for network in (Lite0, Inception):
+    for network in (Lite0, Inception, LPIPS):
         with pytest.raises(WeightsError, match=name.replace(".", r"\.")) as caught:
             network(tmp_path / name)
         assert "\n" not in str(caught.value)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from tests.test_features import lite0_state
-from tests.test_training import lpips_file
+from tests.test_lpips import lpips_file
 from training.hyper import Hyper
 from training.losses import SCALES, PixelLoss, excess_grain, jittered, shrunk, texture, texture_distance
 from training.metrics import grain

@@ -1,14 +1,42 @@
 """Metrics against values that were found another way: by hand, by formula, by loops."""
 
+import ast
 import math
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from titokcodec.metrics import psnr
 from titokcodec.similarity import ssim
-from training.metrics import frechet, grain, inception_score, ms_ssim, psnr, use_of_codes
+from training.metrics import frechet, grain, inception_score, ms_ssim, use_of_codes
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_package_waits_for_torch_until_a_metric_is_asked_for():
+    code = """
+import sys
+import titokcodec.metrics as metrics
+assert {*metrics.__all__} <= {*dir(metrics)} and "torch" not in sys.modules
+from titokcodec.metrics import *
+assert "torch" in sys.modules and callable(LPIPS) and callable(psnr)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_library_needs_neither_training_nor_benchmarks():
+    """Which an installed one does not have."""
+    for path in (ROOT / "titokcodec").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not {name.split(".")[0] for name in names} & {"training", "bench", "tests"}, path
+
 
 # ---- pictures -------------------------------------------------------------------------------------------------
 

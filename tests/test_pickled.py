@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from titokcodec import cli, pickled, weights
 from titokcodec.convert import convert
 from titokcodec.errors import WeightsError
+from titokcodec.metrics import networks
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.maskgit import GeneratorConfig
 from training import checkpoint, evaluate, features, proxies
@@ -55,7 +56,7 @@ def everywhere(path):
     """All that open such files, as functions without arguments."""
     return [
         lambda: pickled.load(path), lambda: convert(path, path.with_name("out.safetensors")),
-        lambda: proxies.load(path), lambda: features.read_tensors(path),
+        lambda: proxies.load(path), lambda: networks.read_tensors(path),
         lambda: checkpoint.load_state(path, torch.device("cpu")),
         lambda: checkpoint.load_checkpoint(path, torch.device("cpu")),
     ]  # fmt: skip
@@ -228,7 +229,8 @@ import torch
 from titokcodec import pickled
 from titokcodec.convert import convert
 from titokcodec.errors import WeightsError
-from training import checkpoint, features, proxies
+from titokcodec.metrics import networks
+from training import checkpoint, proxies
 from training.data import read_files
 torch.set_num_threads(1)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -238,7 +240,7 @@ folder = Path({str(bombs)!r})
 for path in sorted(folder.glob("*.bin")):
     calls = [lambda: convert(path, folder / "o.safetensors")]
     if path.stem.split("-")[0] not in ("memo", "names", "tuples", "lists"):  # a dictionary after all; what takes long
-        calls += [lambda: proxies.load(path), lambda: features.read_tensors(path),
+        calls += [lambda: proxies.load(path), lambda: networks.read_tensors(path),
                   lambda: checkpoint.load_state(path, torch.device("cpu"))]
     for call in calls:
         try:

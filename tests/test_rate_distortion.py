@@ -27,7 +27,7 @@ from bench.scores import METRICS, Judge, as_tensor
 from bench.thumbnails import FORMATS, SIDES, Thumbnails
 from tests.conftest import DATA
 from tests.test_features import lite0_state
-from tests.test_training import lpips_file
+from tests.test_lpips import lpips_file
 from titokcodec.errors import TitokError
 from training.metrics import grain
 

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from tests.conftest import plain_pictures
 from tests.test_features import lite0_state
-from tests.test_training import lpips_file
+from tests.test_lpips import lpips_file
 from titokcodec import weights
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model

@@ -20,7 +20,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.test_linear import fields
+from tests.test_lpips import lpips_file
 from titokcodec.errors import TitokError
+from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
 from training import command, engine, hyper, single, stage
@@ -28,9 +30,8 @@ from training.checkpoint import load_state, save_state
 from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, decode, sample
 from training.engine import EMA, Clock, cosine, flat, schedule
-from training.evaluate import contact_sheet, psnr, rates, score
+from training.evaluate import contact_sheet, rates, score
 from training.export import choose_tables, load_averaged
-from training.losses import LPIPS
 from training.prefixes import draw_prefixes, prefix_lengths
 from training.starts import spread_points, start_in_2d
 
@@ -243,61 +244,12 @@ def test_strengths_that_make_no_sense_are_refused(wrong):
         Views(**wrong)
 
 
-# ---- losses and metrics ---------------------------------------------------------------------------------------
-
-
-def lpips_file(folder):
-    """Weights in the layout of SqueezeNet 1.1, four channels wide."""
-    torch.manual_seed(0)
-    state = {"features.0.weight": torch.randn(4, 3, 3, 3), "features.0.bias": torch.randn(4) * 0.1}
-    width = 4
-    for number in (3, 4, 6, 7, 9, 10, 11, 12):
-        for part, shape in (("squeeze", (2, width, 1, 1)), ("expand1x1", (3, 2, 1, 1)), ("expand3x3", (3, 2, 3, 3))):
-            state[f"features.{number}.{part}.weight"] = torch.randn(shape)
-            state[f"features.{number}.{part}.bias"] = 0.3 * torch.rand(shape[0])
-        width = 6
-    state |= {f"lin.{tap}": torch.rand(1, channels, 1, 1) for tap, channels in enumerate((4, 6, 6, 6, 6, 6, 6))}
-    path = folder / "lpips.safetensors"
-    save_file(state, path)
-    return path
+# ---- scores ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def lpips(tmp_path_factory):
     return LPIPS(lpips_file(tmp_path_factory.mktemp("lpips")))
-
-
-def test_lpips_is_a_distance_one_for_each_picture(lpips):
-    torch.manual_seed(1)
-    a, b = torch.rand(2, 3, 3, 64, 64)
-    assert lpips(a, a).tolist() == [0, 0, 0]
-    assert lpips(a, b).shape == (3,) and (lpips(a, b) > 0).all()
-    torch.testing.assert_close(lpips(a, b), lpips(b, a))
-    torch.testing.assert_close(lpips(a, b)[1:2], lpips(a[1:2], b[1:2]))
-    assert (lpips(a, a + 0.01 * (b - a)) < lpips(a, b)).all()
-
-
-def test_lpips_has_a_tap_after_each_stage(lpips):
-    sides = [tuple(tap.shape[1:]) for tap in lpips.taps(torch.rand(1, 3, 64, 64))]
-    assert sides == [(4, 31, 31), (6, 15, 15), (6, 7, 7), (6, 3, 3), (6, 3, 3), (6, 3, 3), (6, 3, 3)]
-
-
-def test_lpips_passes_gradients_to_pictures_and_has_no_parameters(lpips):
-    a = torch.rand(1, 3, 64, 64, requires_grad=True)
-    lpips(a, torch.rand(1, 3, 64, 64)).sum().backward()
-    assert a.grad.abs().sum() > 0
-    assert not list(lpips.parameters()) and not lpips.state_dict()
-
-
-def test_lpips_refuses_pictures_in_0_to_255(lpips):
-    with pytest.raises(ValueError, match=r"takes pictures in \[0, 1\]"):
-        lpips(torch.full((1, 3, 64, 64), 100.0), torch.zeros(1, 3, 64, 64))
-
-
-def test_psnr_of_known_errors():
-    zero = torch.zeros(2, 3, 4, 4)
-    assert psnr(zero, zero + torch.tensor([0.1, 0.01]).view(2, 1, 1, 1)).tolist() == pytest.approx([20, 40])
-    assert psnr(zero, zero).tolist() == [100, 100]
 
 
 def test_score_and_contact_sheet(tagged_pictures, lpips):

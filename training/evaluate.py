@@ -21,6 +21,7 @@ from torch import Tensor
 from bench.thumbnails import best_thumbnail
 from titokcodec import Codec, TitokError
 from titokcodec.cli.pictures import format_of
+from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 from titokcodec.similarity import ssim
@@ -29,13 +30,12 @@ from training.command import whole
 from training.data import Pictures
 from training.features import Lite0
 from training.inception import Inception
-from training.losses import LPIPS
-from training.metrics import frechet, inception_score, psnr, use_of_codes
+from training.metrics import frechet, inception_score, use_of_codes
 from training.sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
 from training.tool import Parser, UsageError, start
 
 __all__ = [
-    "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "psnr", "rates", "report_sheet",
+    "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "rates", "report_sheet",
     "save_picture", "score", "tokens_of",
 ]  # fmt: skip
 

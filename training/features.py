@@ -1,21 +1,18 @@
 """A frozen ImageNet classifier for metrics and losses: EfficientNet-Lite0, weights given by path.
 
 EfficientNet (Tan and Le 2019) without squeeze-and-excitation and with ReLU6, as TensorFlow's ``efficientnet/lite``
-published it, BatchNorm folded into the convolutions. Also the strict loading that all given networks share.
+published it, BatchNorm folded into the convolutions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec import pickled
-from titokcodec.errors import WeightsError
-from titokcodec.storage import array_of, floats, open_file
+from titokcodec.metrics.networks import check_tensors, read_tensors
 
 SIDE = 224  # pixels that the network was trained at
 
@@ -24,47 +21,6 @@ _STAGES = (  # blocks, channels, kernel, stride of the first block, expansion (T
     (1, 16, 3, 1, 1), (2, 24, 3, 2, 6), (2, 40, 5, 2, 6), (3, 80, 3, 2, 6), (3, 112, 5, 1, 6), (4, 192, 5, 2, 6),
     (1, 320, 3, 1, 6),
 )  # fmt: skip
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a ``.safetensors`` file, or of a PyTorch ``.pt`` or ``.pth`` state dict, as they are stored.
-
-    Raises:
-        WeightsError: the file is missing or is not what its name says. Pickled code is never run.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with open_file(path, "pt") as file:
-                return {name: array_of(file, name) for name in file.keys()}  # noqa: SIM118
-        found = pickled.load(path)
-    except (WeightsError, OSError) as error:
-        reason = " ".join(str(error).split()).removeprefix(f"{path} is ")
-        raise WeightsError(f"{path} cannot be read as weights: {reason}") from None
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise WeightsError(f"{path} does not hold a state dict: save the tensors alone, by name")
-    return dict(found)
-
-
-def check_tensors(path: Path, found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise ``WeightsError`` unless exactly the named tensors are there, each of its shape and of finite floats."""
-    missing = [name for name in shapes if name not in found]
-    strange = [name for name in found if name not in shapes]
-    for names, what in ((missing, "lacks"), (strange, "is of another network: it has")):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise WeightsError(f"{path} {what} {names[0]}{more}")
-    for name, shape in shapes.items():
-        if tuple(found[name].shape) != tuple(shape):
-            raise WeightsError(f"{path}: {name} is {tuple(found[name].shape)}, {tuple(shape)} expected")
-        finite(path, name, found[name])
-
-
-def finite(path: Path, name: str, value: Tensor) -> Tensor:
-    """The tensor as float32. Raises ``WeightsError``, which names the file, for anything but finite floats."""
-    try:
-        return floats(name, value)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
 
 
 class Lite0(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.features import check_tensors, read_tensors
+from titokcodec.metrics.networks import check_tensors, read_tensors
 
 SIDE = 299  # pixels that the network was trained at
 FEATURES, CLASSES = 2048, 1008

@@ -19,11 +19,6 @@ NEIGHBOURS = 3  # of the manifolds behind precision and recall
 ROWS = 1024  # of a set, whose distances to all of another are held at a time
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """(B,) peak signal-to-noise ratios in dB of pixels in [0, 1]; 100 at most."""
-    return -10 * (a - b).square().mean((1, 2, 3)).clamp_min(1e-10).log10()
-
-
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """(B,) multi-scale structural similarities, 1 for equal pictures (Wang, Simoncelli and Bovik 2003).
 

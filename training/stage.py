@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from titokcodec.cli.tool import reason
 from titokcodec.devices import choose_dtype
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, preset
 from training import command, folder, hyper, parallel, progress
 from training.adversarial import Adversary
@@ -28,8 +29,7 @@ from training.data import PLAIN, Held, Pictures, Views, mix
 from training.engine import EMA, Clock, Log, Optimizers, schedule
 from training.evaluate import save_picture
 from training.interrupt import Interrupted, Postponed
-from training.losses import LPIPS, PixelLoss
-from training.metrics import psnr
+from training.losses import PixelLoss
 from training.progress import Progress, Updates
 from training.streaming import Stream, open_source
 from training.tool import UsageError

@@ -14,12 +14,12 @@ import argparse
 import torch
 from torch import Tensor, nn
 
+from titokcodec.metrics import psnr
 from titokcodec.models import vqgan
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
 from training import progress, proxies, stage
 from training.data import Pictures
-from training.metrics import psnr
 from training.stage import Outcome, Stage
 from training.tool import start
 
