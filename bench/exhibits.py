@@ -11,7 +11,7 @@ from PIL import Image
 from bench import records, rivals
 from bench.measure import Entry, Finding, Key
 from bench.originals import Original
-from bench.ours import Entrant, label, slug
+from bench.ours import Entrant, slug
 from bench.scores import Judge, better
 
 QUALITY = 90  # of the WebP files that are shown
@@ -43,7 +43,8 @@ def gallery(
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows, done = [], {}
-    worst_at = entrant.method(entrant.layouts[0]), label(entrant.counts[-1])
+    way = entrant.ways[0]
+    worst_at = entrant.method(way), [*entrant.points(way).values()][-1]
     for number, why in picked(findings, worst_at, judge.chooser, first, extremes):
         if number not in done:
             done[number] = _shown(folder, number, entrant, originals[number], findings[number], equal, judge.eye)
@@ -62,17 +63,17 @@ def _shown(
         return name
 
     shown = []
-    counts = entrant.counts
-    for layout in entrant.layouts:
-        method = entrant.method(layout)
-        tail = "" if layout == "auto" else f"-{layout}"
+    for way in entrant.ways:
+        method, points = entrant.method(way), entrant.points(way)
+        counts = [*points]
+        tail = "" if way == "auto" else f"-{way}"
         for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]}):
-            entry = found.entries[method, label(count)]
-            file = keep(entrant.codec.decompress(entry.data).convert("RGB"), f"titok{tail}-{count}")
-            told = label(count) + (f", {layout}" if tail else "")
+            entry = found.entries[method, points[count]]
+            file = keep(entrant.decoded([entry.data])[0], f"titok{tail}-{count}")
+            told = points[count] + (f", {way}" if way in ("fit", "tile") else "")
             shown.append({"method": "titok", "label": told, **_figures(entry, file)})
         for count in sorted({counts[0], counts[-1]}):
-            budget = equal[method, label(count)]
+            budget = equal[method, points[count]]
             for rival in dict.fromkeys(name for name, at in found.entries if at == budget):
                 entry = found.entries[rival, budget]
                 side, quality = entry.chosen[metric]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 from dataclasses import dataclass
 from itertools import islice
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from bench.thumbnails import reduced
 from training.data import Rejects, find, read_files, read_picture
 
 SIDE = 256
@@ -26,15 +28,26 @@ class Original:
     Attributes:
         name: Of its file.
         sha256: Of its file, in hexadecimal digits.
-        picture: RGB, as the codecs get it.
+        picture: RGB, as it is compared, and as the rivals get it.
+        source: What titok gets: the same, or of a picture that is compared at a smaller size its file. Of many large
+            pictures, no two are held in full.
+        size: Width and height of what titok gets, in pixels.
     """
 
     name: str
     sha256: str
     picture: Image.Image
+    source: Image.Image | bytes
+    size: tuple[int, int]
+
+    @property
+    def pixels(self) -> int:
+        """How many titok gets, which bits per pixel are of."""
+        return math.prod(self.size)
 
 
-def read(sources: list[Path], size: str = "256", limit: int | None = None, every: int = 1) -> list[Original]:
+def read(sources: list[Path], size: str = "256", limit: int | None = None, every: int = 1,
+         side: int | None = None) -> list[Original]:  # fmt: skip
     """Pictures of folders, files and tar shards, in order, cut as ``CROPS`` has it.
 
     Args:
@@ -42,6 +55,7 @@ def read(sources: list[Path], size: str = "256", limit: int | None = None, every
         size: A key of ``CROPS``.
         limit: The first ones only.
         every: 3 takes the first, the fourth, the seventh and so on; ``limit`` counts those that are taken.
+        side: Pictures with more pixels on their longer side are compared with it reduced to so many; None for no limit.
 
     Raises:
         TitokError: a source does not exist, or there is no readable picture in any.
@@ -54,7 +68,12 @@ def read(sources: list[Path], size: str = "256", limit: int | None = None, every
             rejects.add(where, name, "cannot be read as a picture")
             continue
         picture = Image.fromarray(pixels)
-        found.append(Original(name, hashlib.sha256(data).hexdigest(), cropped(picture) if size == "256" else picture))
+        picture = cropped(picture) if size == "256" else picture
+        whole = picture.size
+        source: Image.Image | bytes = picture
+        if side is not None and max(whole) > side:
+            source, picture = data, reduced(picture, side)
+        found.append(Original(name, hashlib.sha256(data).hexdigest(), picture, source, whole))
     if not found:
         raise rejects.nothing_in(sources)
     if rejects.skipped:

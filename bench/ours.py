@@ -1,4 +1,8 @@
-"""What titok makes of the pictures of a benchmark: whole files at several numbers of tokens, decoded again."""
+"""What titok makes of the pictures of a benchmark, decoded again: whole files of several numbers of tokens or bytes.
+
+Files of so many tokens a tile are cut from the longest one, and each layout is a method; files of so many bytes are
+made for each number anew, and are a method by themselves.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -14,10 +19,12 @@ import titokcodec
 from bench.measure import Drawn, Key
 from titokcodec import Codec, entropy
 from titokcodec.geometry import TILE
+from titokcodec.images import Source
 
 TOKENS = (32, 48, 64, 96, 128)
 WORD = 4  # bytes
 BATCH = 16  # pictures compressed together
+TARGET = "target"  # the way to compress that takes bytes: the codec chooses scale, layout and tokens
 
 
 @dataclass(frozen=True)
@@ -27,9 +34,11 @@ class Entrant:
     Attributes:
         codec: The model at work.
         name: Of the model; no two that take part have the same.
-        layouts: How pictures are laid on tiles; of several each is a method by itself.
+        layouts: How pictures are laid on tiles when tokens are given; of several each is a method by itself.
         effort: Steps of the search for tokens; None as when compressing.
         tokens: The numbers of tokens a tile to take, besides the model's fewest and most.
+        targets: The numbers of bytes to make files for.
+        max_side: Pixels of the longer side of what files are decoded to, at most; None for their own size.
     """
 
     codec: Codec
@@ -37,6 +46,8 @@ class Entrant:
     layouts: tuple[str, ...] = ("auto",)
     effort: int | None = None
     tokens: tuple[int, ...] = TOKENS
+    targets: tuple[int, ...] = ()
+    max_side: int | None = None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -47,15 +58,21 @@ class Entrant:
         usual = {count for count in self.tokens if config.min_tokens <= count <= config.tokens}
         return tuple(sorted(usual | {config.min_tokens, config.tokens}))
 
-    def method(self, layout: str) -> str:
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """How pictures are compressed, a method each: the layouts, and ``target`` where there are any."""
+        return (*self.layouts, *([TARGET] if self.targets else []))
+
+    def points(self, way: str) -> dict[int, str]:
+        """The numbers of tokens, or of bytes, of a way and the labels of their points, rising."""
+        if way == TARGET:
+            return {target: f"{target} bytes" for target in sorted(set(self.targets))}
+        return {count: label(count) for count in self.counts}
+
+    def method(self, way: str) -> str:
         """Name of a method's files."""
         stem = f"titok-{slug(self.name)}"
-        return stem if layout == "auto" else f"{stem}-{layout}"
-
-    @property
-    def keys(self) -> list[Key]:
-        """Every point of every method."""
-        return [(self.method(layout), label(count)) for layout in self.layouts for count in self.counts]
+        return stem if way == "auto" else f"{stem}-{way}"
 
     def ceiling(self, count: int) -> int:
         """Bytes that no file of one tile exceeds, entropy coding or not, rounded up to words in the rivals' favour."""
@@ -63,19 +80,30 @@ class Entrant:
         around = len(data) - titokcodec.info(data).payload
         return -(-(around + entropy.packed_size(count, self.codec.weights.config.codes)) // WORD) * WORD
 
-    def draw(self, pictures: Sequence[Image.Image]) -> Iterator[dict[Key, Drawn]]:
+    def draw(self, pictures: Sequence[Source]) -> Iterator[dict[Key, Drawn]]:
         """For each picture its files and what they decode to, compressed in batches."""
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
             found: list[dict[Key, Drawn]] = [{} for _ in batch]
-            for layout in self.layouts:
-                longest = self.codec.compress_batch(batch, layout=layout, effort=self.effort)
-                for count in self.counts:
-                    files = [self._truncated(data, count) for data in longest]
-                    for own, data, picture in zip(found, files, self.codec.decompress_batch(files), strict=True):
-                        payload = titokcodec.info(data).payload
-                        own[self.method(layout), label(count)] = Drawn(data, payload, picture.convert("RGB"))
+            for way in self.ways:
+                for told, files in self._files(batch, way):
+                    for own, data, picture in zip(found, files, self.decoded(files), strict=True):
+                        own[self.method(way), told] = Drawn(data, titokcodec.info(data).payload, picture)
             yield from found
+
+    def decoded(self, files: Sequence[bytes]) -> list[Image.Image]:
+        """What files show, in RGB."""
+        return [shown.convert("RGB") for shown in self.codec.decompress_batch(files, max_side=self.max_side)]
+
+    def _files(self, pictures: Sequence[Source], way: str) -> Iterator[tuple[str, list[bytes]]]:
+        """The label of each point of a way, and the pictures' files."""
+        if way == TARGET:
+            for target, told in self.points(way).items():
+                yield told, self.codec.compress_batch(pictures, target_bytes=target, effort=self.effort)
+            return
+        longest = self.codec.compress_batch(pictures, layout=way, effort=self.effort)
+        for count, told in self.points(way).items():
+            yield told, [self._truncated(data, count) for data in longest]
 
     def _truncated(self, data: bytes, count: int) -> bytes:
         """The file with ``count`` tokens a tile, which equals what compressing to so many gives."""
@@ -84,19 +112,21 @@ class Entrant:
         return titokcodec.truncate(data, count, model=self.codec.weights.path)
 
 
-def entrants(codecs: Sequence[Codec], layouts: tuple[str, ...] = ("auto",), effort: int | None = None,
-             tokens: Sequence[int] = TOKENS) -> list[Entrant]:  # fmt: skip
-    """Models of one name are told apart by their fingerprints; one that is given twice takes part once."""
+def entrants(codecs: Sequence[Codec], **settings: Any) -> list[Entrant]:
+    """Models with the same settings of ``Entrant``.
+
+    Those of one name are told apart by their fingerprints; one that is given twice takes part once.
+    """
     codecs = list({codec.weights.fingerprint: codec for codec in codecs}.values())
     names = [codec.weights.name for codec in codecs]
     slugs = list(map(slug, names))
     told = [f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
             for name, own, codec in zip(names, slugs, codecs, strict=True)]  # fmt: skip
-    return [Entrant(codec, name, layouts, effort, tuple(tokens)) for codec, name in zip(codecs, told, strict=True)]
+    return [Entrant(codec, name, **settings) for codec, name in zip(codecs, told, strict=True)]
 
 
 def label(count: int) -> str:
-    """Of a point of titok's."""
+    """Of a point of so many tokens a tile."""
     return f"{count} tokens"
 
 

@@ -9,7 +9,12 @@ model's weights are not part of the rate.
 
 With ``--size 256`` all pictures are 256 x 256 crops and the budgets are the most that titok's files can take, besides
 those of ``--budgets``. With ``--size full`` they keep their size, titok lays them on one tile (``fit``) and on many
-(``tile``), and thumbnails may have, picture by picture, as many bytes as titok took.
+(``tile``), and thumbnails may have, picture by picture, as many bytes as titok took. With ``--targets`` titok makes
+files for so many bytes (``target``), choosing scale, layout and tokens by itself, and thumbnails may have just as many;
+the layouts are then measured only where ``--layouts`` asks for them. With ``--score-side`` large pictures are compared
+at a smaller size, while titok compresses them whole:
+
+    python -m bench.rate_distortion --images DIR --out DIR --size full --targets 400 1000 2000 4000 --score-side 1024
 
 The folder then holds a file a method in CompressAI's schema (``titok-default-1.json``, ``webp-thumbnail.json``,
 ``jpeg-native.json``, ..), ``wins.json``, ``protocol.json`` and ``gallery/`` with ``gallery.json`` and the pictures that
@@ -36,7 +41,7 @@ from bench import curves, exhibits, intervals, originals, records, rivals
 from bench.measure import Case, Finding, Key, Plan, measure_all
 from bench.numbers import natural, positive
 from bench.originals import CROPS, Original
-from bench.ours import TOKENS, Entrant, entrants
+from bench.ours import TARGET, TOKENS, Entrant, entrants
 from bench.scores import METRICS, Judge
 from bench.thumbnails import PATIENCE
 from titokcodec import Codec, TitokError
@@ -50,19 +55,26 @@ LIBRARIES = ("libjpeg_turbo", "webp", "avif")  # of Pillow's
 
 def budgets_for(models: Sequence[Entrant], size: str) -> dict[Key, str]:
     """For each of titok's points the label of the budget that rivals have beside it."""
+    return {(entrant.method(way), label): _budget(entrant, way, number, size)
+            for entrant in models for way in entrant.ways for number, label in entrant.points(way).items()}  # fmt: skip
+
+
+def _budget(entrant: Entrant, way: str, number: int, size: str) -> str:
+    if way == TARGET:
+        return f"budget {number}"
     if size == "256":
-        return {key: f"budget {entrant.ceiling(count)}" for entrant in models
-                for key, count in zip(entrant.keys, entrant.counts, strict=True)}  # fmt: skip
-    return {key: f"bytes of {key[0]} at {key[1]}" for entrant in models for key in entrant.keys}
+        return f"budget {entrant.ceiling(number)}"
+    return f"bytes of {entrant.method(way)} at {entrant.points(way)[number]}"
 
 
-def cases(pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str], size: str,
+def cases(pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str],
           budgets: Sequence[int]) -> Iterator[Case]:
     """Every picture with what titok makes of it."""
-    batches = zip(*(entrant.draw([original.picture for original in pictures]) for entrant in models), strict=True)
+    batches = zip(*(entrant.draw([original.source for original in pictures]) for entrant in models), strict=True)
     for original, parts in zip(pictures, batches, strict=True):
         titok = {key: drawn for part in parts for key, drawn in part.items()}
-        own = {label: int(label.split()[1]) if size == "256" else len(titok[key].data) for key, label in equal.items()}
+        own = {label: int(label.split()[1]) if label.startswith("budget ") else len(titok[key].data)
+               for key, label in equal.items()}  # fmt: skip
         yield Case(original.name, original.picture, titok, own | {f"budget {most}": most for most in budgets})
 
 
@@ -70,7 +82,7 @@ def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Pla
               budgets: Sequence[int], workers: int) -> list[Finding]:
     """Everything measured, in the order of the pictures; progress goes to stderr."""
     start, found = time.perf_counter(), []
-    for finding in measure_all(cases(pictures, models, budgets_for(models, size), size, budgets), plan, workers):
+    for finding in measure_all(cases(pictures, models, budgets_for(models, size), budgets), plan, workers):
         found.append(finding)
         seconds = time.perf_counter() - start
         print(f"{len(found)}/{len(pictures)} {finding.name} ({seconds:.0f} s)", file=sys.stderr, flush=True)
@@ -80,9 +92,9 @@ def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Pla
 def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
           methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
     """The methods' files and the win rates."""
-    pixels = [original.picture.width * original.picture.height for original in pictures]
-    names = {entrant.method(layout): " ".join(["titok", entrant.name, *([layout] * (layout != "auto"))])
-             for entrant in models for layout in entrant.layouts}  # fmt: skip
+    pixels = [original.pixels for original in pictures]
+    names = {entrant.method(way): " ".join(["titok", entrant.name, *([way] * (way != "auto"))])
+             for entrant in models for way in entrant.ways}  # fmt: skip
     names |= {method: f"{rivals.NAMES[rivals.family(method)]} {method.rsplit('-', 1)[1]}" for method in methods}
     for method, name in names.items():
         records.write(out / f"{method}.json", records.record(method, name, findings, pixels, chooser))
@@ -116,9 +128,10 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
     """What one must know to repeat it."""
     measured = {name: metric for name, metric in METRICS.items() if name not in skipped}
     return {
-        "pictures": [{"name": original.name, "sha256": original.sha256, "width": original.picture.width,
-                      "height": original.picture.height} for original in pictures],
-        "size": options.size, "crop": CROPS[options.size], "budgets": sorted(set(options.budgets)),
+        "pictures": [{"name": original.name, "sha256": original.sha256, "width": original.size[0],
+                      "height": original.size[1]} for original in pictures],
+        "size": options.size, "crop": CROPS[options.size], **_compared(options.score_side),
+        "budgets": sorted(set(options.budgets)),
         "models": [described(entrant) for entrant in models],
         "weights": "a model's weights are not part of the rate",
         "formats": rivals.settings(methods), "methods": list(methods),
@@ -138,18 +151,37 @@ def protocol(pictures: Sequence[Original], models: Sequence[Entrant], methods: S
     }  # fmt: skip
 
 
+def _compared(side: int | None) -> dict[str, str]:
+    """What a protocol says where pictures are not compared at their own size."""
+    if side is None:
+        return {}
+    told = (f"pictures of more than {side} pixels on their longer side as Lanczos reduces them to {side}: metrics, the "
+            "gallery, and rivals, whose files are made from the reduced picture; titok compresses the whole picture "
+            f"and decompresses it with max_side={side}; bits per pixel are those of the whole picture")  # fmt: skip
+    return {"compared": told}
+
+
 def described(entrant: Entrant) -> dict[str, Any]:
     """What a protocol says of a model."""
     codec = entrant.codec
     opened = codec.weights
-    effort = dict.fromkeys(entrant.layouts, entrant.effort)
-    if entrant.effort is None:
-        effort = {layout: default_steps(opened.config, 2 if layout == "tile" else 1) for layout in entrant.layouts}
+    points = {way: list(entrant.points(way)) for way in entrant.ways}
     return {
         "name": opened.name, "fingerprint": opened.fingerprint.hex(), "weights_bytes": opened.path.stat().st_size,
-        "methods": [entrant.method(layout) for layout in entrant.layouts], "tokens": list(entrant.counts),
-        "effort": effort, "device": str(codec.device), "dtype": str(codec.dtype).removeprefix("torch."),
+        "methods": [entrant.method(way) for way in entrant.ways],
+        "tokens": next((points[layout] for layout in entrant.layouts), []), "target_bytes": points.get(TARGET, []),
+        "effort": {way: _effort(entrant, way) for way in entrant.ways},
+        "device": str(codec.device), "dtype": str(codec.dtype).removeprefix("torch."),
     }  # fmt: skip
+
+
+def _effort(entrant: Entrant, way: str) -> int | str:
+    """Steps of the search for tokens; where the number of tiles decides and differs by picture, that in words."""
+    if entrant.effort is not None:
+        return entrant.effort
+    if way == TARGET:
+        return "as when compressing"
+    return default_steps(entrant.codec.weights.config, 2 if way == "tile" else 1)
 
 
 def versions() -> dict[str, str]:
@@ -180,6 +212,32 @@ def wanted(names: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
     return [method for method in chosen if rivals.family(method) not in missing], missing
 
 
+LAYOUTS = ("fit", "tile")  # of whole pictures
+WHOLE = ("targets", "layouts", "score_side")  # options that only whole pictures have
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line, and what follows from it.
+
+    Raises:
+        UsageError: Options are wrong, do not go together, or leave nothing to measure.
+    """
+    parser = _arguments()
+    options = parser.parse_args(arguments)
+    crops = options.size == "256"
+    for name in WHOLE:
+        if crops and getattr(options, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is for whole pictures: give --size full too")
+    options.targets = tuple(options.targets or ())
+    if options.layouts is None:
+        options.layouts = ("auto",) if crops else () if options.targets else LAYOUTS
+    if not options.layouts and not options.targets:
+        parser.error("nothing of titok's is to be measured: give --layouts or --targets")
+    if options.budgets is None:
+        options.budgets = BUDGETS if crops else ()
+    return options
+
+
 def _arguments() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
     add = parser.add_argument
@@ -191,6 +249,12 @@ def _arguments() -> argparse.ArgumentParser:
     add("--limit", type=positive, metavar="N", help="the first pictures only")
     add("--every", type=positive, default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
+    add("--targets", type=positive, nargs="+", metavar="BYTES", help="files for so many bytes, beside thumbnails of as "
+        "many; for --size full")
+    add("--layouts", choices=LAYOUTS, nargs="*", metavar="LAYOUT", help="how titok lays whole pictures on tiles where "
+        "tokens are given: fit, tile or both (default: both; none with --targets)")
+    add("--score-side", type=positive, metavar="PIXELS", help="compare pictures whose longer side has more pixels with "
+        "it reduced to so many; for --size full")
     add("--budgets", type=positive, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
         f"{' '.join(map(str, BUDGETS))}; none with --size full)")
     known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
@@ -210,18 +274,16 @@ def _arguments() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    options = _arguments().parse_args(arguments)
-    if options.budgets is None:
-        options.budgets = BUDGETS if options.size == "256" else ()
+    options = _options(arguments)
     left = earlier(options.out)
-    pictures = originals.read(options.images, options.size, options.limit, options.every)
+    pictures = originals.read(options.images, options.size, options.limit, options.every, options.score_side)
     smallest = min(min(original.picture.size) for original in pictures)
-    layouts = ("auto",) if options.size == "256" else ("fit", "tile")
     methods, missing = wanted(options.methods)
     plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
     judge = plan.judge()
     codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
-    models = entrants(codecs, layouts, options.effort, options.tokens)
+    models = entrants(codecs, layouts=tuple(options.layouts), effort=options.effort, tokens=tuple(options.tokens),
+                      targets=options.targets, max_side=options.score_side)  # fmt: skip
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)

@@ -94,13 +94,12 @@ def main(arguments: list[str] | None = None) -> None:
     codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     for metric in protocol["metrics"].keys() & judge.skipped.keys():
         raise TitokError(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
-    models = entrants(codecs, tokens=protocol["models"][0]["tokens"])
-    models = [replace(entrant, effort=options.effort) for entrant in models]
+    models = entrants(codecs, effort=options.effort, tokens=tuple(protocol["models"][0]["tokens"]))
     findings = joined(benchmark(pictures, models, plan, SIZE, (), options.workers), earlier(folder))
 
     for path in folder.glob("titok-*.json"):
         path.unlink()
-    pixels = [original.picture.width * original.picture.height for original in pictures]
+    pixels = [original.pixels for original in pictures]
     for entrant in models:
         method = entrant.method("auto")
         records.write(folder / f"{method}.json",
