@@ -21,7 +21,8 @@ from bench.measure import Entry, Finding, Key, Plan
 from bench.numbers import natural, positive
 from bench.originals import Original
 from bench.ours import entrants
-from bench.rate_distortion import benchmark, budgets_for, commit, described, versions
+from bench.protocol import commit, described, versions
+from bench.rate_distortion import benchmark, budgets_for
 from titokcodec import Codec, TitokError
 from training.tool import Parser, start
 
