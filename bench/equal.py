@@ -6,14 +6,14 @@ every picture of the set so small: a mean over those that it can is none over al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 from bench import curves
 from bench.cells import listed
-from bench.curves import Metric, Point, Verdict, metric_of
+from bench.curves import Method, Metric, Point, Verdict, metric_of
+from bench.ours import TARGET
 from titokcodec.errors import TitokError
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ssim-rgb", "ms-ssim-rgb", "ssimulacra2")
@@ -22,38 +22,65 @@ TOKENS = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Row:
-    """A set of pictures at a number of tokens.
+    """A set of pictures at a number of tokens or of bytes.
 
     Attributes:
         pictures: How many.
         layout: How titok lays them on tiles: ``fit`` or ``tile``, empty where it chooses.
-        tokens: A tile, of titok's files.
-        most: Bytes that neither these nor the thumbnails exceed; of whole pictures, titok's mean, since every thumbnail
-            may have as many as titok took.
+        number: Of tokens a tile, or of the bytes that titok's files were made for.
+        most: Bytes that neither these nor the thumbnails exceed; of whole pictures at a number of tokens, titok's mean,
+            since every thumbnail may have as many as titok took.
+        took: Bytes of titok's files, the mean.
         verdicts: titok's mean beside the best rival's, by metric.
         wins: The share of pictures on which it beats that rival, by metric.
     """
 
     pictures: int
     layout: str
-    tokens: int
+    number: int
     most: int
+    took: float
     verdicts: dict[str, Verdict]
     wins: dict[str, float]
 
 
 def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
-    """What the folder says of its methods of titok.
+    """What the folder says of its methods of titok at these numbers of tokens.
 
     Raises:
         TitokError: The folder is not there, or lacks something.
     """
+    labels = [f"{count} tokens" for count in tokens]
+    return _rows(folder, lambda method: [] if _targeted(method) else labels)
+
+
+def target_rows(folder: Path) -> list[Row]:
+    """What it says of titok's files for numbers of bytes, rising.
+
+    Raises:
+        TitokError: The folder is not there, or lacks something.
+    """
+    return _rows(folder, lambda method: _labels(method) if _targeted(method) else [])
+
+
+def _targeted(method: Method) -> bool:
+    return method.slug.endswith(f"-{TARGET}")
+
+
+def _labels(method: Method) -> list[str]:
+    return sorted((point.label for point in method.points), key=_number)
+
+
+def _number(label: str) -> int:
+    return int(label.split()[0])
+
+
+def _rows(folder: Path, labels: Callable[[Method], list[str]]) -> list[Row]:
     methods = curves.read_methods(folder)
     wins = curves.read_json(folder / "wins.json")
     pairs = curves.paired(wins)
-    ours = [method for method in methods if method.kind == "titok"]
     found = []
-    for method, label in product(ours, [f"{count} tokens" for count in tokens]):
+    for method, label in ((own, label) for own in methods if own.kind == "titok" for label in labels(own)):
         point, budget = method.labelled(label), pairs.get((method.slug, label))
         if point is None or budget is None:
             raise TitokError(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
@@ -73,7 +100,7 @@ def _row(slug: str, point: Point, budget: str, rivals: Mapping[str, tuple[str, P
     wins = {key: beaten[rivals[verdict.rival][0], key] for key, verdict in verdicts.items() if verdict.rival}
     layout = next((layout for layout in ("fit", "tile") if slug.endswith(f"-{layout}")), "")
     most = int(budget.split()[1]) if budget.startswith("budget ") else round(point.bytes)
-    return Row(int(point.pictures), layout, int(point.label.split()[0]), most, verdicts, wins)
+    return Row(int(point.pictures), layout, _number(point.label), most, point.bytes, verdicts, wins)
 
 
 def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point]]) -> Verdict:
@@ -85,11 +112,23 @@ def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point
 
 def table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
     """Head and body of a table of several sets of pictures, each told in a few words."""
-    metrics = [verdict.metric for verdict in next(iter(found.values()))[0].verdicts.values()]
     most = "bytes" if any(row.layout for rows in found.values() for row in rows) else "bytes at most"
-    head = ["pictures", "tokens", most, *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
+    return _table(found, ["tokens", most], lambda row: [str(row.number), str(row.most)])
+
+
+def target_table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
+    """The same of files for numbers of bytes, with how many of these titok took."""
+    return _table(found, ["bytes at most", "titok's"], lambda row: [f"{row.most:,}", f"{row.took:,.0f}"])
+
+
+def _table(found: Mapping[str, Sequence[Row]], columns: Sequence[str],
+           told: Callable[[Row], list[str]]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+    """With these columns between the pictures and the metrics, which are those of any set."""
+    measured = {key: verdict.metric for rows in found.values() for row in rows for key, verdict in row.verdicts.items()}
+    metrics = [measured[key] for key in METRICS if key in measured]
+    head = ["pictures", *columns, *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
     body = [
-        [", ".join(filter(None, (f"{row.pictures} {words}", row.layout))), str(row.tokens), str(row.most),
+        [", ".join(filter(None, (f"{row.pictures} {words}", row.layout))), *told(row),
          *(_cell(row, metric) for metric in metrics)]
         for words, rows in found.items() for row in rows
     ]  # fmt: skip

@@ -5,7 +5,8 @@
     python -m bench.tables --keep speed raw.json    # first keeps the medians of pytest-benchmark runs
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``. Tables of time also take another result file than
-their usual one: ``<!-- table: network speed-cuda -->`` shows ``speed-cuda.json``, kept by ``--keep speed-cuda``.
+their usual one: ``<!-- table: network speed-cuda -->`` shows ``speed-cuda.json``, kept by ``--keep speed-cuda``; and
+``<!-- table: targets kodak-targets -->`` shows one set of pictures, where ``<!-- table: targets -->`` shows all.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "SECURITY.md", ROOT 
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
 WHOLE = "kodak-full"  # result folder of whole pictures
+TARGETS = {"kodak-targets": "of Kodak, whole", "large-targets": "of 12 megapixels"}  # of files for numbers of bytes
 GALLERY = "open-256"  # result folder of the worst and best pictures, which may be shown
 _TABLE = re.compile(r"(<!-- table: (\w+)(?: ([\w-]+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -59,6 +61,12 @@ def headline() -> str:
 def whole() -> str:
     """The same of whole pictures, on one tile and on many."""
     return rows(*equal.table({"of Kodak, whole": equal.rows(RESULTS / WHOLE, (32, 128))}))
+
+
+def targets(name: str | None = None) -> str:
+    """titok's files for numbers of bytes beside thumbnails of as many, of one set of whole pictures or of all."""
+    named = {name: TARGETS[name]} if name else TARGETS
+    return rows(*equal.target_table({words: equal.target_rows(RESULTS / own) for own, words in named.items()}))
 
 
 def extremes() -> str:
@@ -177,8 +185,8 @@ def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "whole": whole, "extremes": extremes,
-    "seams": seams,
+    "scores": scores, "effort": effort, "headline": headline, "whole": whole, "targets": targets,
+    "extremes": extremes, "seams": seams,
     "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
     "curves": curves, "fuzz": fuzz,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),

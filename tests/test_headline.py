@@ -188,7 +188,7 @@ def test_curves_and_values_share_an_axis():
 
 def test_the_best_rival_of_all_pictures_counts(results):
     first, _, last = equal.rows(results)
-    assert (first.pictures, first.tokens, first.most) == (12, 32, 60)
+    assert (first.pictures, first.number, first.most) == (12, 32, 60)
     psnr = first.verdicts["psnr-rgb"]
     assert (psnr.rival, psnr.ours, psnr.theirs, psnr.word) == ("WebP thumbnail", 18, 17, "ahead")
     assert first.wins["psnr-rgb"] == 1.0, "JPEG XL has 25 dB, but of 7 pictures"
