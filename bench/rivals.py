@@ -22,7 +22,8 @@ from PIL import Image
 from bench.thumbnails import FORMATS, SIDES, Choice, Coder, Thumbnail, Thumbnails, installed, reduced
 
 QUALITIES = (0, 5, 10, 15, 20, 30)  # of native files
-LARGER_SIDES = (160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048)  # for large pictures and budgets
+# Further sides for large pictures and budgets, as close as the others: twice as far apart, 4,000 bytes lost 0.26 dB.
+LARGER_SIDES = (112, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 1024, 1536, 2048)
 CROP_SIDES = (192, 256)  # instead, for pictures no larger than crops: as all results of these were measured
 DEPTHS = range(1, 7)  # bits a channel of raw thumbnails
 WORST_QP = 51  # of BPG; VVC goes on to 63
@@ -158,7 +159,7 @@ def thumbnails(picture: Image.Image, method: str) -> Thumbnails | RawThumbnails:
     if family(method) == "raw":
         return RawThumbnails(picture)
     larger = LARGER_SIDES if max(picture.size) > CROP_SIDES[-1] else CROP_SIDES
-    sides = [side for side in (*SIDES, *larger) if side <= max(picture.size)]
+    sides = [side for side in sorted({*SIDES, *larger}) if side <= max(picture.size)]
     return Thumbnails(picture, CODERS[family(method)], sides)
 
 

@@ -210,6 +210,50 @@ def test_the_table_and_its_reading(results, monkeypatch):
     assert "| 20.00 / **23.00** WebP, 25% |" in body[2]
 
 
+@pytest.fixture
+def targeted(results, monkeypatch):
+    """titok's files for 400 and 1,000 bytes, of which it used less; WebP is ahead in PSNR at the latter."""
+    for path in results.glob("*.json"):
+        path.unlink()
+    keep(results, "titok-default-2-target", "titok default-2 target", {"400 bytes": 391.5, "1000 bytes": 702.4}, 18)
+    keep(results, "webp-thumbnail", "WebP thumbnail", {"budget 400": 399, "budget 1000": 998}, 17)
+    change(results / "webp-thumbnail.json", "psnr-rgb", 1, 23.0)
+    rows = [
+        {"titok": "titok-default-2-target", "label": f"{size} bytes", "rival": "webp-thumbnail",
+         "budget": f"budget {size}", "metric": metric, "rate": rate, "pictures": 12, "without": 0}
+        for size, rate in ((400, 1.0), (1000, 0.25)) for metric in headline.METRICS
+    ]  # fmt: skip
+    (results / "wins.json").write_text(json.dumps(rows))
+    monkeypatch.setattr(tables, "RESULTS", results.parent)
+    monkeypatch.setattr(tables, "TARGETS", {results.name: "of a test", "none": "that nobody measured"})
+    return results
+
+
+def test_the_table_of_given_bytes(targeted):
+    text = tables.render(f"<!-- table: targets {targeted.name} -->\n<!-- end -->")
+    assert text.splitlines()[1:-1] == [
+        "| pictures | bytes at most | titok's | LPIPS (squeeze) ↓ | PSNR ↑ | MS-SSIM ↑ |",
+        "| --- | --- | --- | --- | --- | --- |",
+        ("| 12 of a test | 400 | 392 | **0.640** / 0.660 WebP, 100% | **18.00** / 17.00 WebP, 100% | "
+         "**0.360** / 0.340 WebP, 100% |"),
+        ("| 12 of a test | 1,000 | 702 | **0.590** / 0.610 WebP, 25% | 19.00 / **23.00** WebP, 25% | "
+         "**0.410** / 0.390 WebP, 25% |"),
+    ]
+    with pytest.raises(TitokError, match=r"none is not a folder: python -m bench\.rate_distortion makes one"):
+        tables.render("<!-- table: targets -->\n<!-- end -->")
+
+
+def test_tokens_and_given_bytes_of_one_folder_have_tables_of_their_own(targeted):
+    with pytest.raises(TitokError, match="no results of titok"):
+        equal.rows(targeted)
+    keep(targeted, "titok-default-2-fit", "titok default-2 fit", {"32 tokens": 59}, 18)
+    rows = json.loads((targeted / "wins.json").read_text())
+    beside = [{**row, "titok": "titok-default-2-fit", "label": "32 tokens"} for row in rows[:3]]
+    (targeted / "wins.json").write_text(json.dumps(rows + beside))
+    assert [(row.layout, row.number) for row in equal.rows(targeted, (32,))] == [("fit", 32)]
+    assert [(row.layout, row.number) for row in equal.target_rows(targeted)] == [("", 400), ("", 1000)]
+
+
 def test_a_point_without_rivals_stands_alone(results):
     for path in results.glob("*-thumbnail.json"):
         path.unlink()

@@ -16,20 +16,21 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import titokcodec
-from bench import rate_distortion, refresh, rivals
+from bench import equal, rate_distortion, refresh, report, rivals
 from bench.intervals import bootstrap, wilson, win_rate
 from bench.measure import Case, measure, measure_all
 from bench.originals import cropped, read
 from bench.ours import Entrant, entrants, slug
 from bench.records import write
-from bench.rivals import COMMANDS, RawThumbnails, _from_planes, _planes, pack, unpack
+from bench.rivals import COMMANDS, LARGER_SIDES, RawThumbnails, _from_planes, _planes, pack, unpack
 from bench.scores import METRICS, Judge, as_tensor
-from bench.thumbnails import FORMATS, SIDES, Thumbnails
+from bench.thumbnails import FORMATS, SIDES, Thumbnails, reduced
 from tests.conftest import DATA
 from tests.test_features import lite0_state
 from tests.test_lpips import lpips_file
 from titokcodec.errors import TitokError
 from training.metrics import grain
+from training.tool import UsageError
 
 BUDGETS = (100, 400)
 SETS = {"fd-lite0", "top1-agreement"}
@@ -231,6 +232,98 @@ def test_whole_pictures_at_their_own_size(command):
     assert json.loads((out / "gallery" / "gallery.json").read_text())[0]["shown"][0]["label"] == "8 tokens, fit"
 
 
+TARGETS = (30, 300, 900)
+
+
+@pytest.fixture(scope="module")
+def targeted(command):
+    """The folder of a run for numbers of bytes, of which the last are more than one tile can use."""
+    return command("--size", "full", "--limit", "2", "--methods", "raw", "--targets", *map(str, TARGETS))
+
+
+def test_files_for_given_bytes(targeted, folder, codec):
+    found = methods(targeted)
+    assert found.keys() == {"titok-tiny-target", "raw-thumbnail"}
+    ours = found["titok-tiny-target"]
+    assert [point["label"] for point in ours["points"]] == [f"{target} bytes" for target in TARGETS]
+    for target, point in zip(TARGETS, ours["points"], strict=True):
+        assert point["values"]["bytes"] == [
+            len(codec.compress(path, target_bytes=target, effort=0)) for path in sorted(folder.iterdir())[:2]]
+        assert max(point["values"]["bytes"]) <= target
+    assert ours["results"]["bytes"][1] == ours["results"]["bytes"][2] < 300, "no more than the pictures can use"
+    assert protocol(targeted)["models"][0]["target_bytes"] == [*TARGETS]
+    assert protocol(targeted)["models"][0]["effort"] == {"target": 0} and "compared" not in protocol(targeted)
+
+
+def test_rivals_of_given_bytes_may_have_just_as_many(targeted):
+    raw = methods(targeted)["raw-thumbnail"]
+    assert [point["label"] for point in raw["points"]] == [f"budget {target}" for target in TARGETS]
+    for target, point in zip(TARGETS, raw["points"], strict=True):
+        assert 0.8 * target < max(point["values"]["bytes"]) <= target, "whatever titok took"
+    rows = json.loads((targeted / "wins.json").read_text())
+    told = {(row["label"], row["budget"], row["metric"]) for row in rows}
+    metrics = protocol(targeted)["metrics"].keys() - SETS
+    assert told == {(f"{target} bytes", f"budget {target}", metric) for target in TARGETS for metric in metrics}
+    assert {(row["titok"], row["rival"], row["pictures"]) for row in rows} == {
+        ("titok-tiny-target", "raw-thumbnail", 2)}
+
+
+def test_what_is_made_of_given_bytes_can_be_shown(targeted):
+    rows = json.loads((targeted / "gallery" / "gallery.json").read_text())
+    shown = [(version["method"], version["label"].split(", ")[-1]) for version in rows[0]["shown"]]
+    assert shown[:3] == [("titok", f"{target} bytes") for target in TARGETS]
+    assert ("raw-thumbnail", "budget 900") in shown
+    page = report.page(targeted)
+    assert "titok tiny target" in page and all(f"budget {target}" in page for target in TARGETS)
+    found = equal.target_rows(targeted)
+    assert [(row.pictures, row.number, row.most) for row in found] == [(2, target, target) for target in TARGETS]
+    assert found[0].verdicts["psnr-rgb"].rival == "Raw thumbnail"
+
+
+def test_given_bytes_beside_a_layout(command):
+    out = command("--size", "full", "--limit", "1", "--methods", "raw", "--targets", "60", "--layouts", "fit")
+    found = methods(out)
+    assert found.keys() == {"titok-tiny-fit", "titok-tiny-target", "raw-thumbnail"}
+    assert {point["label"] for point in found["raw-thumbnail"]["points"]} == {
+        "budget 60", "bytes of titok-tiny-fit at 8 tokens", "bytes of titok-tiny-fit at 16 tokens"}
+    model = protocol(out)["models"][0]
+    assert (model["tokens"], model["target_bytes"]) == ([8, 16], [60])
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--targets", "400"], "--targets is for whole pictures: give --size full"),
+    (["--layouts", "fit"], "--layouts is for whole pictures"),
+    (["--score-side", "64"], "--score-side is for whole pictures"),
+    (["--size", "full", "--layouts"], "nothing of titok's is to be measured: give --layouts or --targets"),
+    (["--size", "full", "--targets", "0"], "--targets: '0' is no whole number from 1 up"),
+    (["--size", "full", "--score-side", "0"], "--score-side: '0' is no whole number from 1 up"),
+])  # fmt: skip
+def test_options_of_whole_pictures(command, options, message):
+    with pytest.raises(UsageError, match=message):
+        command(*options)
+
+
+def test_large_pictures_are_compared_at_a_smaller_size(command, folder, codec):
+    out = command("--size", "full", "--score-side", "192", "--limit", "3", "--methods", "raw", "--targets", "40")
+    found, about = methods(out), protocol(out)
+    sizes = [(picture["width"], picture["height"]) for picture in about["pictures"]]
+    assert sizes == [(256, 256), (300, 200), (128, 180)], "their own"
+    assert "reduces them to 192" in about["compared"] and "max_side=192" in about["compared"]
+    point = found["titok-tiny-target"]["points"][0]
+    data = codec.compress(folder / "chelsea.png", target_bytes=40, effort=0)
+    assert point["values"]["bytes"][1] == len(data), "compressed whole"
+    small = Image.open(folder / "chelsea.png").resize((192, 128), Image.Resampling.LANCZOS)
+    mse = np.mean((np.asarray(codec.decompress(data, max_side=192)).astype(float) - np.asarray(small)) ** 2)
+    assert point["values"]["psnr-rgb"][1] == pytest.approx(10 * np.log10(255**2 / mse), abs=1e-3)
+    for method in found.values():
+        took = method["points"][0]["values"]["bytes"]
+        rates = [8 * size / (width * height) for size, (width, height) in zip(took, sizes, strict=True)]
+        assert method["results"]["bpp"][0] == pytest.approx(np.mean(rates), abs=1e-6), "of the true size"
+    for row in json.loads((out / "gallery" / "gallery.json").read_text()):
+        for file in (row["original"], *(shown["file"] for shown in row["shown"])):
+            assert max(Image.open(out / "gallery" / file).size) in (192, 180)
+
+
 def test_a_method_without_any_file_is_named(command):
     out = command("--limit", "2", "--methods", "jpeg-thumbnail", "--budgets")
     assert methods(out).keys() == {"titok-tiny"}
@@ -378,6 +471,38 @@ def test_the_chosen_thumbnail_is_the_best_of_all(photo, light, monkeypatch, name
         assert own[metric] >= max(values[metric] for _, values in scores.values()) - 0.02
 
 
+@pytest.fixture
+def usual_sides(monkeypatch):
+    """Those that the benchmark has."""
+    monkeypatch.setattr(rivals, "SIDES", SIDES)
+    monkeypatch.setattr(rivals, "LARGER_SIDES", LARGER_SIDES)
+
+
+def test_sides_of_large_thumbnails_lie_close(photo, usual_sides):
+    sides = rivals.thumbnails(photo.resize((768, 512)), "webp-thumbnail").sides
+    assert sides == sorted(sides) and sides[-1] == 768
+    assert all(b / a <= 1.25 for a, b in pairwise(side for side in sides if 32 <= side <= 640))
+
+
+def test_crops_have_the_sides_that_they_were_measured_with(photo, usual_sides):
+    for size in ((256, 256), (256, 100)):
+        assert rivals.thumbnails(photo.resize(size), "webp-thumbnail").sides == [*SIDES, 192, 256]
+    assert rivals.thumbnails(photo.resize((200, 200)), "webp-thumbnail").sides == [*SIDES, 192]
+
+
+@pytest.mark.parametrize("budget", [2000, 4000])
+def test_large_budgets_take_large_thumbnails(photo, usual_sides, budget):
+    """The climb to the first budget finds what trying all sides finds."""
+    large = photo.resize((512, 384), Image.Resampling.LANCZOS)
+    judge = Judge(smallest=384, wanted=["psnr-rgb"])
+    entry = measure(Case("", large, {}, {"it": budget}), ["webp-thumbnail"], judge).entries["webp-thumbnail", "it"]
+    comparison = judge.against(large)
+    every = rivals.thumbnails(large, "webp-thumbnail").fitting(budget)
+    best = max(every, key=lambda file: comparison.scores(file.picture)["psnr-rgb"])
+    assert entry.chosen["psnr-rgb"] == (best.side, best.quality)
+    assert best.side > 128
+
+
 def test_a_trial_finds_the_same_quality_as_plain_bisection(photo):
     small, quick = photo.resize((96, 96)), replace(FORMATS["avif"], options={"speed": 7}, trial={"speed": 10})
     plain = replace(quick, trial=None)
@@ -520,6 +645,11 @@ def test_originals_are_cropped_and_hashed(folder, tmp_path):
     assert [original.picture.size for original in found] == [(256, 256)] * 2
     assert found[0].picture.tobytes() == Image.open(folder / "astronaut.png").tobytes(), "left alone"
     assert read([folder], "full")[1].picture.size == (300, 200)
+    few = read([folder], "full", side=190)
+    assert [(one.size, one.picture.size) for one in few[:3]] == [
+        ((256, 256), (190, 190)), ((300, 200), (190, 127)), ((128, 180), (128, 180))]
+    assert few[1].picture.tobytes() == reduced(Image.open(folder / "chelsea.png"), 190).tobytes()
+    assert few[1].source == (folder / "chelsea.png").read_bytes(), "its pixels are not kept"
     names = [original.name for original in read([folder])]
     assert [original.name for original in read([folder], every=2)] == names[::2]
     assert [original.name for original in read([folder], limit=1, every=3)] == names[:1]
