@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from bench.machine import synchronize
-from titokcodec.layout import OVERLAP, TILE, choose_layout, tile_count
+from titokcodec.layout import TILE, Grid, nearest_grid, plan
 
 if TYPE_CHECKING:
     from titokcodec import Codec
@@ -149,7 +149,7 @@ def _saved(picture: Image.Image, format: str, options: Mapping[str, Any]) -> byt
 
 
 def compress_large(model: Model, side: int, tokens: int, target: Path) -> Job:
-    """A square picture of ``side`` pixels, as users compress it, to a file."""
+    """A square picture of ``side`` pixels, in tiles of its own resolution, to a file."""
     codec, pixels = model.load(), mirrored(side)
     _compress(codec, pixels[:WARM, :WARM], tokens)
     return lambda: target.write_bytes(_compress(codec, pixels, tokens))
@@ -160,16 +160,17 @@ def decompress_large(model: Model, side: int, tokens: int, source: Path) -> Job:
     import torch
 
     codec, data, small = model.load(), source.read_bytes(), min(side, WARM)
-    shape = tile_count(small, small, choose_layout(small, small)), tokens
-    codec.decompress(codec.write(torch.randint(codec.weights.config.codes, shape), small, small))
+    grid = nearest_grid(small, small)
+    rows = torch.randint(codec.weights.config.codes, (grid.tiles, tokens))
+    codec.decompress(codec.write(rows, small, small, grid=grid))
     return lambda: codec.decompress(data, max_pixels=None)
 
 
-WARM = 4 * (TILE - OVERLAP) + OVERLAP  # a square of one full batch
+WARM = plan(Grid(4, 4)).width  # pixels: a square of one full batch
 
 
 def _compress(codec: Codec, pixels: np.ndarray, tokens: int) -> bytes:
-    return codec.compress(pixels, tokens=tokens, max_pixels=None)
+    return codec.compress(pixels, tokens=tokens, layout="tile", max_pixels=None)
 
 
 def mirrored(side: int) -> np.ndarray:

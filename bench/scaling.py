@@ -1,4 +1,4 @@
-"""How compressing and decompressing grow with the picture, from one tile to 100 megapixels, and with tokens.
+"""How compressing in tiles and decompressing grow with the picture, up to 100 megapixels, and with tokens.
 
     python -m bench.scaling --out bench/results/scaling.json [--device cuda] [--megapixels 1 4 16 50 100]
 
@@ -21,7 +21,7 @@ from bench.fresh import measure
 from bench.jobs import Model
 from bench.machine import describe
 from bench.records import write
-from titokcodec.layout import TILE, choose_layout, tile_count
+from titokcodec.layout import TILE, nearest_grid
 from training.tool import Parser, start
 
 MEGAPIXELS = (1, 4, 16, 50, 100)
@@ -42,7 +42,7 @@ def results(model: Model, wanted: Sequence[tuple[int, int]], patience: float) ->
         file = Path(folder, "picture.titok")
         for side, tokens in wanted:
             about = {"megapixels": round(side**2 / 1e6, 4), "side": side,
-                     "tiles": tile_count(side, side, choose_layout(side, side)), "tokens": tokens}  # fmt: skip
+                     "tiles": nearest_grid(side, side).tiles, "tokens": tokens}  # fmt: skip
             given = {"model": model, "side": side, "tokens": tokens}
             there = measure(jobs.compress_large, patience, target=file, **given)
             back = measure(jobs.decompress_large, patience, source=file, **given)

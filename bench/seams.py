@@ -16,15 +16,22 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from bench.gallery import GAP, save
-from titokcodec import Codec, geometry, images
+from titokcodec import Codec, geometry, images, layout
+from titokcodec.jobs import canvas_of
 from training.tool import Parser, start
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 
 
+def opened(path: Path) -> np.ndarray:
+    """A picture scaled to the canvas of its own grid, so that borders lie where they are looked for."""
+    pixels = images.load(path).pixels
+    return canvas_of(pixels, layout.nearest_grid(pixels.shape[1], pixels.shape[0]))
+
+
 def draw_tiles(codec: Codec, pixels: np.ndarray, tokens: int) -> tuple[geometry.Plan, np.ndarray, np.ndarray]:
-    """The plan, the blended picture and the butted one."""
-    plan = geometry.plan(pixels.shape[1], pixels.shape[0], "tile")
+    """The plan, the blended picture and the butted one, of a picture that has the size of a canvas."""
+    plan = layout.plan(layout.nearest_grid(pixels.shape[1], pixels.shape[0]))
     whole = codec.compress(pixels, tokens=tokens, layout="tile", effort=0)
     blended = np.asarray(codec.decompress(whole).convert("RGB"))
     butted = np.empty_like(pixels)
@@ -38,8 +45,8 @@ def draw_tiles(codec: Codec, pixels: np.ndarray, tokens: int) -> tuple[geometry.
 
 def measure(codec: Codec, paths: list[Path], counts: list[int]) -> dict:
     """Mean contrasts over the pictures for each number of tokens."""
-    pictures = [images.load(path).pixels for path in paths]
-    plans = [geometry.plan(p.shape[1], p.shape[0], "tile") for p in pictures]
+    pictures = [opened(path) for path in paths]
+    plans = [layout.plan(layout.nearest_grid(p.shape[1], p.shape[0])) for p in pictures]
     table = {"original": mean(geometry.seam_contrast(p, plan) for p, plan in zip(pictures, plans, strict=True))}
     for count in counts:
         drawn = [draw_tiles(codec, pixels, count) for pixels in pictures]
@@ -50,7 +57,7 @@ def measure(codec: Codec, paths: list[Path], counts: list[int]) -> dict:
 
 def picture(codec: Codec, path: Path, tokens: int) -> Image.Image:
     """Butted above, blended below, with ticks in the margin where tile borders are."""
-    pixels = images.load(path).pixels
+    pixels = opened(path)
     plan, blended, butted = draw_tiles(codec, pixels, tokens)
     height, width = pixels.shape[:2]
     margin = 10

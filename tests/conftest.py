@@ -47,6 +47,14 @@ def codec():
 
 
 @pytest.fixture(scope="session")
+def bundled():
+    """The model in the box, on the CPU in float32."""
+    from titokcodec import Codec
+
+    return Codec.from_pretrained(device="cpu", dtype="fp32")
+
+
+@pytest.fixture(scope="session")
 def photo() -> Image.Image:
     """A photograph, 512 x 512 (see data/README.md for its licence)."""
     return Image.open(DATA / "astronaut.jpg").convert("RGB")

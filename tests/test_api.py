@@ -126,7 +126,7 @@ def test_all_ways_to_call_have_the_same_named_options():
             [p for p in s.parameters.values() if p.kind == p.KEYWORD_ONLY and p.name != "errors"] for s in signatures
         ]
         assert kinds[0] == kinds[1] == kinds[2]
-        assert len(kinds[0]) == {"compress": 9, "decompress": 3}[names]
+        assert len(kinds[0]) == {"compress": 12, "decompress": 3}[names]
         assert all(p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) for s in signatures for p in s.parameters.values())
 
 

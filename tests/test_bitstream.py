@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from titokcodec import bitstream
 from titokcodec.bitstream import Header
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.layout import Grid
 
 FINGERPRINT = bytes.fromhex("0123456789abcdef")
 OTHER = bytes.fromhex("fedcba9876543210")
@@ -30,12 +31,20 @@ GOLDEN = [
         "deadbeef",
         "9e5423000123456789abcdef5fffff7fffff7f97dbdeadbeef",
     ),
+    (Header(768, 512, 64, "tile", False, True, 1, 5, None, Grid(3, 2)), "c0ffee", "9e5443053fff05ff030201ffdfc0ffee"),
+    (
+        Header(2**21, 1, 8, "tile", True, False, 0, 0, FINGERPRINT, Grid(256, 1)),
+        "00",
+        "9e5450000123456789abcdef07ffff7f00ff00831600",
+    ),
 ]
 
 headers = st.builds(
-    lambda fingerprint, model_id, **rest: Header(
-        model_id=model_id, fingerprint=None if model_id else fingerprint, **rest
+    lambda fingerprint, model_id, grid, layout, **rest: Header(
+        model_id=model_id, fingerprint=None if model_id else fingerprint, layout="tile" if grid else layout, grid=grid,
+        **rest,
     ),
+    grid=st.none() | st.builds(Grid, st.integers(1, 256), st.integers(2, 256)) | st.just(Grid(2, 1)),
     width=st.integers(1, 2**21) | st.sampled_from([1, 128, 129, 2**14, 2**14 + 1, 2**21]),
     height=st.integers(1, 2**21),
     tokens=st.integers(1, 256),
@@ -242,10 +251,16 @@ def test_foreign_files_are_named_as_such():
             bitstream.parse(data)
 
 
-@pytest.mark.parametrize("version", [0, 2, 3, 7])
+@pytest.mark.parametrize("version", [0, 3, 4, 7])
 def test_other_versions_ask_for_an_upgrade(version):
     with pytest.raises(UnsupportedFile, match=f"version {version}.*upgrade titokcodec"):
         bitstream.parse(b"\x9eT" + bytes([version << 5]))
+
+
+@pytest.mark.parametrize(("flags", "grid"), [(0x41, "0000"), (0x49, "0201")])
+def test_version_2_has_a_grid_of_two_tiles_or_more(flags, grid):
+    with pytest.raises(CorruptFile, match="a grid of two tiles or more"):
+        bitstream.parse(bytes.fromhex(f"9e54{flags:02x}011f0505{grid}0000"))
 
 
 def test_unassigned_entropy_mode_is_refused_and_the_reserved_one_parses():
@@ -289,13 +304,21 @@ def test_size_limit():
     bitstream.check_pixels(claim(2**21, 2**21), max_pixels=None)
 
 
+def test_a_limit_on_pixels_bounds_the_grid_too():
+    tiny = Header(1, 1, 32, "tile", False, True, 0, 1, None, Grid(256, 256))
+    with pytest.raises(LimitExceeded, match=r"1x1 has 65536 tiles, over the 2730 .* max_pixels=2147483648 "):
+        bitstream.check_pixels(tiny)
+    bitstream.check_pixels(tiny, max_pixels=2**31)
+    bitstream.check_pixels(tiny, max_pixels=None)
+
+
 def test_pillow_and_we_have_the_same_limit():
     image = pytest.importorskip("PIL.Image")
     assert image.MAX_IMAGE_PIXELS == bitstream.DEFAULT_MAX_PIXELS
 
 
 def test_huge_claims_cost_no_memory():
-    file = bytes.fromhex(GOLDEN[-1][2])
+    file = bytes.fromhex(GOLDEN[5][2])
     tracemalloc.start()
     try:
         header, _ = bitstream.parse(file)
@@ -312,7 +335,8 @@ def test_huge_claims_cost_no_memory():
     [
         {"width": 0}, {"height": 2**21 + 1}, {"width": 2.5}, {"tokens": 0}, {"tokens": 257}, {"mode": 3}, {"mode": -1},
         {"model_id": 256}, {"model_id": 0}, {"model_id": 0, "fingerprint": b"short"}, {"fingerprint": FINGERPRINT},
-        {"layout": "crop"},
+        {"layout": "crop"}, {"grid": Grid(2, 2)}, {"layout": "tile", "grid": Grid(1, 1)},
+        {"layout": "tile", "grid": Grid(257, 1)}, {"layout": "tile", "grid": Grid(0, 2)},
     ],
 )  # fmt: skip
 def test_headers_that_cannot_be_written_are_refused(wrong):

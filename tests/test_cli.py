@@ -84,7 +84,7 @@ def test_one_input_is_written_beside_itself(here, codec):
     picture("a.png")
     result = call(cli.compress, "a.png")
     assert result.exit_code == 0 and result.stdout == ""
-    assert result.stderr.startswith("a.png -> a.titok  40x30  1 tile x 16 tokens  ")
+    assert result.stderr.startswith("a.png -> a.titok  40x30  fit, 16 tokens  ")
     assert Path("a.titok").read_bytes() == compressed(codec, "a.png")
     os.remove("a.png")
     assert call(cli.decompress, "a.titok").exit_code == 0
@@ -354,10 +354,75 @@ def test_a_folder_is_mirrored(album, codec):
     result = call(cli.compress, "album", "-o", "out")
     assert result.exit_code == 0 and "3 of 3 files" in result.stderr
     assert outputs(Path("out")) == ["a.titok", "b.titok", "sub/c.titok"]
-    assert Path("out/sub/c.titok").read_bytes() == compressed(codec, "album/sub/c.png")
+    assert Path("out/sub/c.titok").read_bytes() == compressed(codec, "album/sub/c.png", effort=1)
     assert call(cli.decompress, "out", "-o", "back").exit_code == 0
     assert outputs(Path("back")) == ["a.png", "b.png", "sub/c.png"]
     assert Image.open("back/b.png").size == (60, 50)
+
+
+def test_a_folder_is_searched_quickly_and_a_single_picture_well(album, codec):
+    single, folder = Path("one.titok"), Path("out/a.titok")
+    assert call(cli.compress, "album/a.png", single).exit_code == 0
+    assert call(cli.compress, "album/a.png", "-o", "out").exit_code == 0
+    assert single.read_bytes() == compressed(codec, "album/a.png")
+    assert folder.read_bytes() == compressed(codec, "album/a.png", effort=1) != single.read_bytes()
+    assert call(cli.compress, "album/a.png", "-o", "out", "-f", "--effort", "8").exit_code == 0
+    assert folder.read_bytes() == compressed(codec, "album/a.png", effort=8)
+    picture(album / "wide.png", (600, 300))
+    assert call(cli.compress, "album/wide.png", "-o", "out", "--layout", "tile").exit_code == 0
+    assert Path("out/wide.titok").read_bytes() == compressed(codec, "album/wide.png", layout="tile", effort=0)
+
+
+def test_targets(here, codec):
+    picture("a.png", (600, 300))
+    for name, options in (
+        ("target_bytes", {"target_bytes": 60}), ("target_psnr", {"target_psnr": 9.5}),
+        ("layout", {"target_bytes": 60, "layout": "fit"}),
+    ):  # fmt: skip
+        line = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+        result = call(cli.compress, "a.png", f"{name}.titok", *line)
+        assert result.exit_code == 0, result.stderr
+        data = Path(f"{name}.titok").read_bytes()
+        assert data == compressed(codec, "a.png", **options)
+        about = titokcodec.info(data)
+        how = f"{about.columns}x{about.rows} tiles, {about.tokens} tokens each" if about.tiles > 1 else "fit, "
+        assert f"600x300  {how}" in result.stderr and f"{len(data)} bytes" in result.stderr
+    result = call(cli.compress, "a.png", "b.titok", "--target-psnr", 70)
+    assert result.exit_code == 1 and "dB is the best that this model can do" in result.stderr
+    assert not Path("b.titok").exists()
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    (["-t", "9", "--target-psnr", "20"], "--tokens or --target-psnr"),
+    (["--target-bytes", "90", "--target-psnr", "20"], "--target-bytes or --target-psnr"),
+    (["--target-lpips", "0.3"], "--target-lpips and --lpips"), (["--lpips", "x"], "--target-lpips and --lpips"),
+    (["--target-psnr", "0"], "--target-psnr"),
+])  # fmt: skip
+def test_targets_that_make_no_sense(here, line, said):
+    picture("a.png")
+    result = call(cli.compress, "a.png", *line)
+    assert result.exit_code == 2 and said in result.stderr
+    assert outputs(here) == ["a.png"]
+
+
+def test_weights_of_a_metric_that_are_none(here):
+    picture("a.png")
+    Path("odd.safetensors").write_text("odd")
+    for name in ("odd.safetensors", "missing.safetensors"):
+        result = call(cli.compress, "a.png", "--target-lpips", "0.3", "--lpips", name)
+        assert result.exit_code == 1 and name in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_the_help_tells_what_effort_costs_as_it_was_measured():
+    """Seconds a picture, and decibels at 128 tokens, to the figure that the help rounds to."""
+    rows = {row["effort"]: row for row in json.loads(
+        (Path(__file__).parents[1] / "bench/results/effort.json").read_text())["rows"]}  # fmt: skip
+    said = " ".join(call(cli.compress, "--help").stdout.split())
+    for effort, digits in ((0, 3), (1, 2), (8, 1)):
+        assert f"{rows[effort]['seconds/1']:.{digits}f} s".removeprefix("0") in said
+    for effort, digits in ((1, 2), (8, 1)):
+        gain = rows[effort]["psnr/128"] - rows[0]["psnr/128"]
+        assert f"{gain:.{digits}f} dB".removeprefix("0") in said
 
 
 def test_several_inputs_share_forward_passes(album, codec, monkeypatch):
@@ -381,14 +446,12 @@ def test_a_bad_file_does_not_stop_the_others(album):
 
 
 def test_what_fails_in_the_network_fails_alone(album, codec):
-    """A budget that one picture of a group cannot meet."""
-    picture(album / "wide.png", (2000, 3))
-    budget = len(codec.compress(album / "a.png", tokens=8)) + 1
-    result = call(cli.compress, "album", "-o", "out", "--target-bytes", str(budget), "--layout", "tile")
-    assert result.exit_code in (0, 1)
-    done = {"a.titok", "b.titok", "sub/c.titok"}
-    assert done <= set(outputs(Path("out")))
-    assert result.stderr.count("titok-compress: ") == (result.exit_code == 1)
+    """A budget that one picture of a group cannot meet, as it is to be tiled."""
+    picture(album / "wide.png", (2000, 300))
+    result = call(cli.compress, "album", "-o", "out", "--target-bytes", "28", "--layout", "tile")
+    assert result.exit_code == 1
+    assert outputs(Path("out")) == ["a.titok", "b.titok", "sub/c.titok"]
+    assert "titok-compress: album/wide.png: cannot make this picture 28 bytes: the least" in result.stderr
 
 
 def test_memory_that_runs_out_for_a_group_is_tried_file_by_file(album, codec, monkeypatch):
@@ -632,11 +695,11 @@ def test_verify_answers_with_its_exit_code(album, codec):
 
 
 def test_info_says_what_is_in_a_file(here, codec):
-    data = codec.compress(picture(here / "a.png", (400, 300)), tokens=12)
+    data = codec.compress(picture(here / "a.png", (400, 260)), tokens=12, layout="tile")
     Path("a.titok").write_bytes(data)
     line = call(cli.info, "a.titok").stdout
-    parts = ("a.titok: 400x300", "4 tiles x 12 tokens", f"{len(data)} bytes", "layout tile", "colour", "checksum ok")
-    for part in parts:
+    parts = ("a.titok: 400x260", "2x1 tiles, 12 tokens each", f"{len(data)} bytes", "version 2", "colour")
+    for part in (*parts, "checksum ok"):
         assert part in line
     facts = json.loads(call(cli.info, "--json", "-", stdin=data).stdout)
     assert facts["input"] == "-" and facts["tokens"] == 12 and facts["intact"] is True
@@ -651,7 +714,7 @@ def test_a_released_model_needs_no_option(here, codec, monkeypatch):
     released = releases.Release(9, "first", fingerprint, "first.safetensors")
     monkeypatch.setattr(releases, "RELEASES", (released,))
     monkeypatch.setattr(weights, "locate", lambda source=None: Path(TINY))
-    Path("a.titok").write_bytes(codec.compress(picture(here / "a.png", (400, 300))))
+    Path("a.titok").write_bytes(codec.compress(picture(here / "a.png", (400, 300)), layout="tile"))
     assert f"model first {fingerprint.hex()}" in call(cli.info, "a.titok").stdout
     assert call(cli.truncate, "a.titok", "b.titok", "-t", "8").exit_code == 0
     result = CliRunner().invoke(cli.decompress, ["b.titok", "-d", "cpu", "--dtype", "fp32"])

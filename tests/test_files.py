@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,8 @@ from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
 
 @pytest.fixture(scope="module")
 def tabled(codec, photo):
-    """Nine tiles, coded with tables."""
-    return codec.compress(photo)
+    """Four tiles, coded with tables."""
+    return codec.compress(photo, layout="tile")
 
 
 @pytest.fixture(scope="module")
@@ -26,18 +27,19 @@ def plain(codec, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def packed(plain, photo):
-    """Nine tiles, packed."""
-    return plain.compress(photo)
+    """Four tiles, packed."""
+    return plain.compress(photo, layout="tile")
 
 
 def test_info_says_what_the_header_says(codec, tabled, packed):
     found = info(tabled)
     assert (found.width, found.height, found.grey, found.layout) == (512, 512, False, "tile")
-    assert (found.tiles, found.tokens, found.nested, found.entropy) == (9, 16, True, "tables")
+    assert (found.columns, found.rows, found.tiles, found.version) == (2, 2, 4, 2)
+    assert (found.tokens, found.nested, found.entropy) == (16, True, "tables")
     assert (found.model, found.fingerprint, found.intact) == ("custom", codec.weights.fingerprint.hex(), True)
-    assert (found.bytes, found.bytes - found.payload) == (len(tabled), 19)
+    assert (found.bytes, found.bytes - found.payload) == (len(tabled), 21)
     assert found.bits_per_pixel == 8 * len(tabled) / 512**2
-    assert (info(packed).entropy, info(packed).payload) == ("packed", 9 * 16 * 6 // 8)
+    assert (info(packed).entropy, info(packed).payload) == ("packed", 4 * 16 * 6 // 8)
 
 
 def test_info_tells_damage_but_does_not_mind_it(tabled):
@@ -63,14 +65,14 @@ def test_what_is_no_file_has_no_info(data):
 
 def test_packed_files_are_cut_without_their_model(plain, photo, packed):
     for count in range(8, 17):
-        assert truncate(packed, count) == plain.compress(photo, tokens=count)
+        assert truncate(packed, count) == plain.compress(photo, tokens=count, layout="tile")
     assert truncate(packed, 16) == packed
     assert truncate(bytearray(packed), 8) == truncate(memoryview(packed), 8) == truncate(packed, 8)
 
 
 def test_files_with_tables_are_cut_with_their_model(codec, photo, tabled, tiny_path):
     for count in range(8, 17):
-        assert truncate(tabled, count, model=tiny_path) == codec.compress(photo, tokens=count)
+        assert truncate(tabled, count, model=tiny_path) == codec.compress(photo, tokens=count, layout="tile")
 
 
 def test_cutting_twice_is_cutting_once(tabled, packed, tiny_path):
@@ -112,8 +114,7 @@ def test_damaged_files_are_not_cut(packed):
 def test_a_file_that_is_not_nested_is_not_cut(packed):
     header, offset = bitstream.parse(packed)
     fixed = bitstream.pack(
-        bitstream.Header(512, 512, 16, "tile", False, False, 0, 0, header.fingerprint), packed[offset:],
-        header.fingerprint,
+        replace(header, nested=False), packed[offset:], header.fingerprint,
     )
     with pytest.raises(TitokError, match="needs all 16 tokens"):
         truncate(fixed, 8)

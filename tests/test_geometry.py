@@ -1,4 +1,4 @@
-"""Tiles cover every picture, lie inside it, and come back together to exactly what was cut."""
+"""Tiles cover every canvas, lie inside it, and come back together to exactly what was cut."""
 
 import tracemalloc
 
@@ -8,20 +8,22 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from titokcodec.errors import TitokError
-from titokcodec.geometry import (
-    FIT_SIDE,
+from titokcodec.geometry import Canvas, _windows, cut, seam_contrast
+from titokcodec.layout import (
+    FIT,
     OVERLAP,
     TILE,
-    Canvas,
-    _windows,
-    choose_layout,
-    cut,
+    Grid,
+    Plan,
+    grids,
+    nearest_grid,
     plan,
-    seam_contrast,
-    tile_count,
+    spread,
+    spread_grid,
 )
 
-sides = st.integers(1, 700)
+sides = st.integers(TILE, 700)
+across = st.integers(1, 4)
 quick = settings(max_examples=30, deadline=None)
 
 
@@ -35,8 +37,7 @@ def smooth(width, height):
     return np.stack(waves, axis=-1).astype(np.uint8)
 
 
-def rebuild(pixels, layout="tile", batch=3):
-    layout = plan(pixels.shape[1], pixels.shape[0], layout)
+def rebuild(pixels, layout, batch=3):
     canvas = Canvas(layout)
     for start in range(0, layout.tiles, batch):
         canvas.add(cut(pixels, layout, start, min(start + batch, layout.tiles)))
@@ -44,6 +45,45 @@ def rebuild(pixels, layout="tile", batch=3):
 
 
 # ---- the plan ----------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_is_part_of_the_format():
+    assert plan(Grid(3, 1)) == Plan(704, 256, (0, 224, 448), (0,))
+    assert plan(Grid(1, 2)) == Plan(256, 480, (0,), (0, 224))
+    assert plan(FIT) == Plan(256, 256, (0,), (0,))
+    assert plan(Grid(256, 256)).tiles == 65536
+
+
+@pytest.mark.parametrize("grid", [Grid(0, 1), Grid(1, 257), Grid(-1, 3)])
+def test_a_grid_that_no_file_holds_is_an_error(grid):
+    with pytest.raises(TitokError, match="give 1 to 256 columns and rows"):
+        plan(grid)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [((256, 256), (1, 1)), ((1, 1), (1, 1)), ((367, 256), (1, 1)), ((369, 256), (2, 1)), ((768, 512), (3, 2)),
+     ((4000, 3000), (18, 13)), ((20_000, 20_000), (89, 89)), ((1, 2**21), (1, 256))],
+)  # fmt: skip
+def test_the_nearest_grid_has_the_pictures_resolution(size, grid):
+    assert nearest_grid(*size) == grid
+
+
+@given(st.integers(1, 20_000), st.integers(1, 20_000), st.none() | st.integers(1, 500))
+@settings(deadline=None)
+def test_grids_to_choose_from_grow_from_one_tile_and_keep_the_aspect(width, height, most):
+    found = grids(width, height, most)
+    own = nearest_grid(width, height)
+    assert found[0] == FIT
+    counts = [grid.tiles for grid in found]
+    assert counts == sorted(set(counts)) and (most is None or counts[-1] <= most)
+    for grid in found:
+        plan(grid)
+        assert grid.columns <= 2 * own.columns and grid.rows <= 2 * own.rows
+        if min(grid) > 2:
+            assert 0.6 < (grid.columns / grid.rows) / (width / height) < 1.6
+    if most is None and max(own) < 120:
+        assert counts[-1] >= 1.5 * own.tiles, "a picture can be drawn at its own resolution and beyond"
 
 
 @pytest.mark.parametrize(
@@ -59,16 +99,16 @@ def rebuild(pixels, layout="tile", batch=3):
         (1000, (0, 186, 372, 558, 744)),
     ],
 )
-def test_tiles_along_a_side_are_part_of_the_format(length, starts):
-    assert plan(length, 1, "tile").lefts == starts
-    assert plan(1, length, "tile").tops == starts
+def test_tiles_of_version_1_lie_where_they_lay(length, starts):
+    assert spread(length, 1).lefts == starts
+    assert spread(1, length).tops == starts
 
 
 @given(st.integers(1, 20_000))
 @settings(deadline=None)
-def test_tiles_of_any_side_cover_it_evenly_inside_it_and_no_more_than_needed(length):
-    starts = plan(length, 1, "tile").lefts
-    assert len(starts) == tile_count(length, 1, "tile")
+def test_tiles_of_version_1_cover_any_side_evenly(length):
+    starts = spread(length, 1).lefts
+    assert spread_grid(length, 1) == (len(starts), 1)
     assert starts[0] == 0
     if length <= TILE:
         assert starts == (0,)
@@ -85,66 +125,59 @@ def test_tiles_of_any_side_cover_it_evenly_inside_it_and_no_more_than_needed(len
 @example(511)
 @settings(deadline=None)
 def test_weights_are_positive_and_sum_to_one_at_every_pixel(length):
-    starts = plan(length, 1, "tile").lefts
-    total = np.zeros(length)
-    for start, window in zip(starts, _windows(starts, length), strict=True):
-        assert (window > 0).all()
-        assert (window <= 1).all()
-        total[start : start + TILE] += window
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-
-
-def test_a_fit_plan_is_one_tile_and_auto_fits_what_one_tile_holds():
-    assert plan(5000, 40, "fit").tiles == tile_count(5000, 40, "fit") == 1
-    assert choose_layout(FIT_SIDE, 1) == choose_layout(256, 256) == "fit"
-    assert choose_layout(1, FIT_SIDE + 1) == choose_layout(1000, 1000) == "tile"
+    for starts, side in ((spread(length, 1).lefts, length), (plan(Grid(length % 256 + 1, 1)).lefts, None)):
+        total = np.zeros(side or starts[-1] + TILE)
+        for start, window in zip(starts, _windows(starts, len(total)), strict=True):
+            assert (window > 0).all()
+            assert (window <= 1).all()
+            total[start : start + TILE] += window
+        np.testing.assert_allclose(total, 1, atol=1e-6)
 
 
 def test_counting_the_tiles_of_an_enormous_picture_builds_nothing():
-    assert tile_count(10**15, 10**15, "tile") == (-(-(10**15 - OVERLAP) // (TILE - OVERLAP))) ** 2
-
-
-@pytest.mark.parametrize("bad", [(0, 5, "tile"), (5, -1, "fit"), (5, 5, "auto"), (5, 5, "")])
-def test_an_empty_picture_or_an_unknown_layout_is_an_error(bad):
-    for function in (plan, tile_count):
-        with pytest.raises(TitokError) as caught:
-            function(*bad)
-        assert "\n" not in str(caught.value)
+    assert spread_grid(10**15, 10**15) == ((-(-(10**15 - OVERLAP) // (TILE - OVERLAP))),) * 2
 
 
 # ---- cutting and blending ----------------------------------------------------------------------------------------
 
 
+@given(across, across, st.integers(1, 9))
+@quick
+def test_exact_cuts_give_back_the_exact_canvas(columns, rows, batch):
+    laid = plan(Grid(columns, rows))
+    pixels = noise(laid.width, laid.height)
+    np.testing.assert_array_equal(rebuild(pixels, laid, batch), pixels)
+
+
 @given(sides, sides, st.integers(1, 9))
-@example(1, 1, 1)
 @example(481, 511, 2)
 @quick
-def test_exact_cuts_give_back_the_exact_picture(width, height, batch):
+def test_and_so_they_do_where_version_1_had_them(width, height, batch):
     pixels = noise(width, height)
-    np.testing.assert_array_equal(rebuild(pixels, batch=batch), pixels)
+    np.testing.assert_array_equal(rebuild(pixels, spread(width, height), batch), pixels)
 
 
-@pytest.mark.parametrize(("width", "height"), [(5000, 40), (40, 2000), (900, 1400), (3, 300)])
-def test_exact_cuts_of_panoramas_and_portraits(width, height):
-    pixels = noise(width, height)
-    np.testing.assert_array_equal(rebuild(pixels, batch=7), pixels)
+def test_of_a_picture_smaller_than_its_tile_version_1_shows_the_beginning():
+    canvas, tile = Canvas(spread(90, 3)), noise(TILE, TILE)
+    canvas.add(tile[None])
+    np.testing.assert_array_equal(canvas.finish(), tile[:3, :90])
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_float_tiles_are_in_zero_to_one_and_clipped(dtype):
     pixels = noise(300, 280)
-    layout = plan(300, 280, "tile")
+    layout = spread(300, 280)
     canvas = Canvas(layout)
     canvas.add(cut(pixels, layout).astype(dtype) / dtype(255))
     np.testing.assert_array_equal(canvas.finish(), pixels)
-    canvas = Canvas(plan(256, 256, "tile"))
+    canvas = Canvas(plan(FIT))
     canvas.add(np.where(np.arange(TILE)[:, None] < 100, -0.5, 1.5).astype(dtype) * np.ones((1, TILE, TILE, 3), dtype))
     assert set(np.unique(canvas.finish())) == {0, 255}
 
 
 def test_tiles_are_numbered_row_by_row_and_batches_agree_with_the_whole():
     pixels = noise(600, 500)
-    layout = plan(600, 500, "tile")
+    layout = spread(600, 500)
     whole = cut(pixels, layout)
     assert whole.shape == (9, TILE, TILE, 3)
     np.testing.assert_array_equal(whole[5], pixels[122 : 122 + TILE, 344 : 344 + TILE])
@@ -152,30 +185,9 @@ def test_tiles_are_numbered_row_by_row_and_batches_agree_with_the_whole():
     assert cut(pixels, layout, 2, 2).shape == (0, TILE, TILE, 3)
 
 
-def test_small_sides_are_reflected_as_often_as_needed():
-    pixels = np.arange(3, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
-    tile = cut(pixels, plan(3, 1, "tile"))[0]
-    assert tile[0, :9, 0].tolist() == [0, 1, 2, 2, 1, 0, 0, 1, 2]
-    assert (tile == tile[0]).all()
-
-
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (256, 256), (5000, 40), (90, 1200)])
-def test_fit_gives_back_the_size_and_nearly_the_picture(width, height):
-    pixels = smooth(width, height)
-    tiles = cut(pixels, plan(width, height, "fit"))
-    assert tiles.shape == (1, TILE, TILE, 3)
-    again = rebuild(pixels, "fit")
-    assert again.shape == pixels.shape
-    assert again.dtype == np.uint8
-    if (width, height) == (256, 256):
-        np.testing.assert_array_equal(again, pixels)
-    if width < 1000:
-        assert np.abs(again.astype(int) - pixels).mean() < 3
-
-
 @pytest.mark.parametrize("width", [257, 480, 481, 500, 600, 1000])
 def test_tiles_of_different_brightness_meet_without_a_step(width):
-    layout = plan(width, 1, "tile")
+    layout = spread(width, 1)
     levels = np.linspace(20, 220, layout.tiles).astype(np.uint8)
     canvas = Canvas(layout)
     canvas.add(np.ones((layout.tiles, TILE, TILE, 3), np.uint8) * levels[:, None, None, None])
@@ -190,7 +202,7 @@ def test_tiles_of_different_brightness_meet_without_a_step(width):
 
 def test_blending_keeps_one_row_of_tiles_beside_the_result():
     width, height = 700, 6000
-    layout = plan(width, height, "tile")
+    layout = spread(width, height)
     tiles = np.full((4, TILE, TILE, 3), 200, np.uint8)
     tracemalloc.start()
     try:
@@ -207,7 +219,7 @@ def test_blending_keeps_one_row_of_tiles_beside_the_result():
 
 
 def test_wrong_tiles_are_refused_in_one_line():
-    layout = plan(300, 300, "tile")
+    layout = spread(300, 300)
     good = np.zeros((1, TILE, TILE, 3), np.uint8)
     for bad in (good[0], good[:, :-1], good.transpose(0, 3, 1, 2), good.astype(int), np.repeat(good, 5, axis=0)):
         with pytest.raises(TitokError) as caught:
@@ -220,18 +232,20 @@ def test_wrong_tiles_are_refused_in_one_line():
 
 
 def test_wrong_cuts_are_refused():
-    layout = plan(300, 300, "tile")
+    layout = spread(300, 300)
     with pytest.raises(TitokError, match="plan is for"):
         cut(noise(300, 299), layout)
     with pytest.raises(TitokError, match="tiles 2 to 5"):
         cut(noise(300, 300), layout, 2, 5)
+    with pytest.raises(TitokError, match="300x200 pixels holds no tile"):
+        cut(noise(300, 200), spread(300, 200))
 
 
 # ---- seams -------------------------------------------------------------------------------------------------------
 
 
 def test_seam_contrast_is_one_without_seams_and_large_with_them():
-    layout = plan(600, 700, "tile")
+    layout = spread(600, 700)
     assert seam_contrast(noise(600, 700), layout) == pytest.approx(1, abs=0.02)
     stepped = smooth(600, 700) // 2
     stepped[:, layout.lefts[1] :] += 60
@@ -241,7 +255,7 @@ def test_seam_contrast_is_one_without_seams_and_large_with_them():
 
 def test_seam_contrast_agrees_with_its_definition():
     pixels = smooth(500, 600)
-    layout = plan(500, 600, "tile")
+    layout = spread(500, 600)
     seams, others = [], []
     for axis, starts in ((1, layout.lefts), (0, layout.tops)):
         steps = np.abs(np.diff(pixels.astype(int), axis=axis)).swapaxes(0, axis)
@@ -254,7 +268,7 @@ def test_seam_contrast_agrees_with_its_definition():
 
 def test_seam_contrast_of_flat_and_single_tile_pictures():
     flat = np.zeros((300, 300, 3), np.uint8)
-    assert seam_contrast(flat, plan(300, 300, "tile")) == 1
-    assert seam_contrast(noise(300, 300), plan(300, 300, "fit")) == 1
+    assert seam_contrast(flat, spread(300, 300)) == 1
+    assert seam_contrast(noise(256, 256), plan(FIT)) == 1
     flat[:, 44:] = 9
-    assert seam_contrast(flat, plan(300, 300, "tile")) == float("inf")
+    assert seam_contrast(flat, spread(300, 300)) == float("inf")

@@ -153,7 +153,7 @@ def test_files_that_are_something_else(codec, here):
 
 
 def test_versions_and_modes_of_the_future(codec, whole, here):
-    for flags in (2 << 5, 7 << 5, 1 << 5 | 3 << 1):
+    for flags in (3 << 5, 7 << 5, 1 << 5 | 3 << 1):
         data = whole[:2] + bytes([flags]) + whole[3:]
         assert "upgrade" in refused(codec, data, UnsupportedFile)
     one_line_and_nothing_written(here, data)

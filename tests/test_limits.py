@@ -13,16 +13,15 @@ import titokcodec
 from tests.conftest import TINY
 from titokcodec import LimitExceeded, files
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
-from titokcodec.budget import choose
-from titokcodec.layout import TILE, check_tiles, choose_layout, most_tiles, tile_count
+from titokcodec.layout import TILE, Grid, check_tiles, most_tiles, nearest_grid, spread_grid
 
 sides = st.integers(1, 2**21)
 
 
 def row_of_tiles(codec, length=2**21):
-    """A valid file of a picture one pixel wide: 2,097,152 pixels, 9,363 tiles."""
+    """A valid file of version 1 of a picture one pixel wide: 2,097,152 pixels, 9,363 tiles."""
     header = Header(1, length, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
-    size = -(-tile_count(1, length, "tile") * 8 * 6 // 8)
+    size = -(-spread_grid(1, length).tiles * 8 * 6 // 8)
     return pack(header, bytes(size), codec.weights.fingerprint)
 
 
@@ -76,48 +75,60 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @settings(max_examples=300, deadline=None)
-@given(sides, sides, st.sampled_from([None, 1000, 10**6, DEFAULT_MAX_PIXELS]))
-def test_whatever_auto_writes_may_be_read_within_the_same_limit(width, height, limit):
-    height = max(1, min(height, (limit or DEFAULT_MAX_PIXELS) // width))
-    if limit is not None and width * height > limit:
-        return
-    layout = choose_layout(width, height, most_tiles(limit))
-    check_pixels(Header(width, height, 8, layout, False, True, 0, 1), limit)
+@given(sides, sides, st.sampled_from([1000, 10**6, DEFAULT_MAX_PIXELS]))
+def test_a_fitted_picture_may_always_be_read_within_the_limit_that_it_was_written_in(width, height, limit):
+    height = max(1, min(height, limit // width))
+    if width * height <= limit:
+        check_pixels(Header(width, height, 8, "fit", False, True, 0, 1), limit)
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(400, 20_000), st.integers(400, 20_000), st.integers(0, 10))
 def test_ordinary_pictures_may_always_be_tiled(width, height, spare):
-    """However near to its limit a picture is, overlaps alone never make it too much."""
-    check_tiles(width, height, "tile", width * height + spare)
+    """However near to its limit a picture is, overlaps alone never make it too much, in either version."""
+    for grid in (nearest_grid(width, height), spread_grid(width, height)):
+        check_tiles(width, height, grid.tiles, width * height + spare)
 
 
 def test_a_limit_below_a_tile_is_no_limit_on_tiles():
     for side in (1, 10, 256, 512):
-        check_tiles(side, side, "tile", side * side)
+        for grid in (nearest_grid(side, side), spread_grid(side, side)):
+            check_tiles(side, side, grid.tiles, side * side)
     assert most_tiles(0) >= 9 and most_tiles(None) is None
     assert most_tiles(np.int32(2**31 - 1)) == 2**16 - 1, "numpy's integers overflow"
     assert most_tiles(DEFAULT_MAX_PIXELS) * TILE**2 <= 2 * DEFAULT_MAX_PIXELS
 
 
-def test_a_long_thin_picture_still_becomes_a_file(codec):
-    pixels = np.zeros((700_000, 1), np.uint8)  # 3,125 tiles
+def test_a_long_thin_picture_becomes_a_file(codec):
+    pixels = np.zeros((700_000, 1), np.uint8)
     data = codec.compress(pixels, effort=0)
     assert titokcodec.info(data).layout == "fit"
     assert codec.decompress(data).size == (1, 700_000)
-    with pytest.raises(LimitExceeded, match=r"3125 tiles, over the 2730 .* max_pixels=102400000"):
-        codec.compress(pixels, layout="tile")
-    assert titokcodec.info(codec.compress(pixels, layout="tile", max_side=300)).tiles == 2
+    assert titokcodec.info(codec.compress(pixels, layout="tile")).tiles == 256
+    with pytest.raises(LimitExceeded, match=r"256 tiles, over the 64 .* max_pixels=8388608"):
+        codec.compress(pixels, layout="tile", max_pixels=700_000)
 
 
-def test_a_target_in_bytes_does_not_choose_more_tiles_than_may_be_read(codec):
-    config = codec.weights.config
-    for layout in ("auto", "tile"):
-        for most in (1, 5, 100, None):
-            found = choose(3, 100_000, layout, 10**9, config, lambda shape: 100, most)
-            count = tile_count(found.width, found.height, found.layout)
-            assert count <= (most or 1000)
-            assert most != 100 or layout == "auto" or count > 50
+def test_a_target_does_not_choose_more_tiles_than_may_be_read(codec):
+    pixels = np.zeros((900, 900), np.uint8)
+    for most, tiles in ((900 * 900, 64), (None, 64)):
+        data = codec.compress(pixels, target_bytes=10_000, max_pixels=most)
+        assert titokcodec.info(data).tiles <= tiles
+        codec.read(data, max_pixels=most)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 256), (255, 257), (4000, 3000), (20_000, 1), (1, 20_000), (3, 19_999)])
+@pytest.mark.parametrize("grey", [True, False])
+def test_no_default_file_of_the_default_model_is_longer_than_210_bytes(size, grey):
+    """By arithmetic: packed tokens are the most that a file can take."""
+    from titokcodec.packing import Packer
+    from titokcodec.shape import Shape
+    from titokcodec.weights import read
+
+    packer = Packer(read(None))
+    shape = Shape(*size, Grid(1, 1), packer.weights.config.tokens)
+    assert packer.most(shape, grey) <= 210
+    assert packer.most(Shape(20_000, 20_000, Grid(1, 1), packer.weights.config.tokens), grey) <= 210
 
 
 @pytest.mark.parametrize("limit", [1.5, "9", True, -1])

@@ -33,7 +33,7 @@ def fitted(codec, photo):
 
 @pytest.fixture(scope="module")
 def tiled(codec, photo):
-    return codec.compress(photo)
+    return codec.compress(photo, layout="tile")
 
 
 def opened(data):
@@ -248,8 +248,8 @@ def test_what_is_not_ours_is_not_identified(fitted):
 
 
 def test_a_newer_version_is_named(fitted):
-    newer = fitted[:2] + bytes([2 << 5]) + fitted[3:]
-    with pytest.warns(UserWarning, match="version 2"), pytest.raises(UnidentifiedImageError):
+    newer = fitted[:2] + bytes([3 << 5]) + fitted[3:]
+    with pytest.warns(UserWarning, match="version 3"), pytest.raises(UnidentifiedImageError):
         opened(newer)
 
 

@@ -133,7 +133,7 @@ def test_growth(grown):
     assert (found["model"], found["dtype"]) == ("tiny", "float32")
     rows = found["results"]
     assert [(row["job"], row["side"], row["tiles"]) for row in rows] == [
-        ("compress", 256, 1), ("decompress", 256, 1), ("compress", 774, 16), ("decompress", 774, 16)
+        ("compress", 256, 1), ("decompress", 256, 1), ("compress", 774, 9), ("decompress", 774, 9)
     ]  # fmt: skip
     assert all(row["seconds"] > 0 and 50e6 < row["memory"] < 4e9 and row["rounds"] == 1 for row in rows)
     assert rows[0]["bytes"] == rows[1]["bytes"] < rows[2]["bytes"]
@@ -141,7 +141,7 @@ def test_growth(grown):
 
 def test_growth_as_a_table(grown):
     head, _, small, large, _, note = timings.scaling(json.loads(grown.read_text())).splitlines()
-    assert small.startswith("| 0.0655 | 1 | 16 |") and large.startswith("| 0.599 | 16 | 16 |")
+    assert small.startswith("| 0.0655 | 1 | 16 |") and large.startswith("| 0.599 | 9 | 16 |")
     assert head.count("|") == small.count("|") and "Peak memory is that of a process" in note
 
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from titokcodec import geometry
+from titokcodec.geometry import Canvas
+from titokcodec.layout import TILE, Plan
 
 
 def rebatch(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
@@ -24,11 +25,11 @@ def rebatch(chunks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(held)
 
 
-def paint(plans: list[geometry.Plan], batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+def paint(plans: list[Plan], batches: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """Deal tiles out to one canvas after the other; yields finished (H, W, 3) uint8 pictures."""
-    left = np.empty((0, geometry.TILE, geometry.TILE, 3), np.uint8)
+    left = np.empty((0, TILE, TILE, 3), np.uint8)
     for plan in plans:
-        canvas, missing = geometry.Canvas(plan), plan.tiles
+        canvas, missing = Canvas(plan), plan.tiles
         while missing:
             if not len(left):
                 left = next(batches)

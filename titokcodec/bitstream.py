@@ -1,19 +1,23 @@
-"""The ``.titok`` container, version 1: a header of at most 21 bytes, then the payload. No networks, no pictures.
+"""The ``.titok`` container, versions 1 and 2: a header of at most 23 bytes, then the payload. No networks, no pictures.
 
 ====== ======================================================================================================
 bytes  field
 ====== ======================================================================================================
 2      signature ``9e 54``; the first byte is neither ASCII nor valid UTF-8, so no text file is taken for one
-1      bits 7-5 version (1); bit 4 grey; bit 3 layout (0 tile, 1 fit); bits 2-1 entropy mode; bit 0 nested
+1      bits 7-5 version (1 or 2); bit 4 grey; bit 3 layout (0 tile, 1 fit); bits 2-1 entropy mode; bit 0 nested
 1      model id: 1 to 255 names a released model; 0 is any other, and its 8-byte fingerprint follows here
 1      tokens per tile, minus one (1 to 256)
 1 to 3 width minus one, LEB128: 7 bits a byte, low bits first, bit 7 set on all bytes but the last
 1 to 3 height minus one, the same
+0 or 2 version 2 only: columns minus one and rows minus one of the grid of tiles, a byte each
 2      CRC-16/IBM-3740 (polynomial 0x1021, start 0xffff), big-endian, over the model's 8-byte fingerprint and
        then every other byte of the file: the header before this field, then the payload
 rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.entropy` writes them
 ====== ======================================================================================================
 
+- Version 2 differs in one thing: its layout is always ``tile``, on the grid that it names, of two tiles or more, whose
+  canvas is scaled to the picture's size (:mod:`titokcodec.layout`). In version 1 ``tile`` means tiles on the picture
+  itself; such files stay readable, but are no longer written. Fitted pictures are files of version 1, now as ever.
 - A file for one 256x256 picture spends 11 bytes around its payload. There is no length field: the file system, the
   tar shard or the database column that holds the bytes knows it already. So nothing MAY follow the payload.
 - The CRC covers the model's fingerprint although (for a released model) the file does not hold it: decoding with
@@ -23,21 +27,22 @@ rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.en
   number of wrong bits; every two wrong bits in a file of at most 4095 bytes; every burst of up to 16 bits that lies
   before the field, in it or behind it; and, in such a file, every burst of up to 4 bits. A longer burst across a
   border of the field, and any other damage, is missed about once in 65536 times. So is a flip
-  of bit 7 in a byte of width or height, which moves the payload's start. A changed model id or fingerprint names
-  another model, and the reader refuses that whatever the CRC says.
+  of bit 7 in a byte of width or height, or a change of the version, which moves the payload's start. A changed model id
+  or fingerprint names another model, and the reader refuses that whatever the CRC says.
 - LEB128 MUST be canonical (no needless last byte of zero) and ends after 3 bytes, so a size has one spelling and
   a side is at most 2**21 pixels.
 - One picture's tokens have up to 16 spellings that decode to the same pixels; :mod:`titokcodec.canonical` tells them
   apart. Writers MUST write the canonical one, so that equal tokens of one model are equal bytes: a picture of 256x256
-  has layout ``fit``; a released model is named by its id; ``nested`` is the model's own; the mode is the one with the
-  shorter payload, packed at a tie. Readers MUST take the others too: they are not damaged, and a file written before
-  its model was released is one of them. A payload has one spelling in its mode, and any other is refused.
+  on one tile has layout ``fit``; a released model is named by its id; ``nested`` is the model's own; the mode is the
+  one with the shorter payload, packed at a tie. Readers MUST take the others too: they are not damaged, and a file
+  written before its model was released is one of them. A payload has one spelling in its mode, and any other is
+  refused.
 - Entropy modes: 0 packed bits, 1 frequency tables, 2 integer prior, 3 not assigned. ``nested`` says that every prefix
   of a tile's tokens is a picture too, which is what makes truncation without a network possible.
 - Readers MUST check the size against their limits (:func:`check_pixels`) before they make room for pixels or draw
-  tiles: a header of a dozen bytes can claim 2**42 pixels, or 2**21 pixels on 9,363 tiles. Parsing itself allocates
+  tiles: a header of a dozen bytes can claim 2**42 pixels, or a single pixel on 65,536 tiles. Parsing itself allocates
   nothing in proportion to what the header claims.
-- Version 1 files stay readable for ever. A reader that meets another version or mode 3 MUST refuse the file.
+- Files of both versions stay readable for ever. A reader that meets another version or mode 3 MUST refuse the file.
 """
 
 from __future__ import annotations
@@ -49,19 +54,19 @@ from typing import TypeAlias
 from titokcodec import kinds
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
-from titokcodec.layout import check_tiles
+from titokcodec.layout import FIT, Grid, Plan, check_grid, check_tiles, plan, spread, spread_grid
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
 SIGNATURE = b"\x9eT"
-VERSION = 1
+VERSIONS = (1, 2)
 FINGERPRINT_BYTES = 8
 MAX_SIDE = 2**21  # what three bytes of LEB128 hold
 MAX_TOKENS = 256
 LAYOUTS = ("tile", "fit")  # the index is the header's bit
 DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: what a user of Pillow already expects
 
-LONGEST_HEADER = len(SIGNATURE) + 3 + FINGERPRINT_BYTES + 3 + 3 + 2
+LONGEST_HEADER = len(SIGNATURE) + 3 + FINGERPRINT_BYTES + 3 + 3 + 2 + 2
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,7 @@ class Header:
         width, height: size of the picture in pixels, each 1 to 2**21.
         tokens: tokens per tile, 1 to 256.
         layout: ``"tile"`` (overlapping tiles) or ``"fit"`` (the whole picture on one tile).
+        grid: with layout ``"tile"``, the columns and rows of a file of version 2; None in version 1.
         grey: the picture was greyscale and is to be given back as such.
         nested: every prefix of a tile's tokens is a picture.
         mode: how the payload is coded, 0 to 2 (see :mod:`titokcodec.entropy`).
@@ -92,6 +98,7 @@ class Header:
     mode: int
     model_id: int
     fingerprint: bytes | None = None
+    grid: Grid | None = None
 
     def __post_init__(self) -> None:
         _check_range("width", self.width, 1, MAX_SIDE)
@@ -101,10 +108,37 @@ class Header:
         _check_range("model_id", self.model_id, 0, 255)
         if self.layout not in LAYOUTS:
             raise TitokError(f"layout is {self.layout!r}; give one of {', '.join(LAYOUTS)}")
+        if self.grid is not None:
+            check_grid(self.grid)
+            if self.layout != "tile" or self.grid == FIT:
+                raise TitokError("a grid has two tiles or more, and layout 'tile': give None for layout 'fit'")
         if self.model_id == 0:
             _check_fingerprint(self.fingerprint)
         elif self.fingerprint is not None:
             raise TitokError(f"model id {self.model_id} stores no fingerprint; leave it None, or use model id 0")
+
+    @property
+    def version(self) -> int:
+        """Of the format."""
+        return 1 if self.grid is None else 2
+
+    @property
+    def tiling(self) -> Grid:
+        """Columns and rows of tiles, in every version: by arithmetic alone, so safe to ask before checking a limit."""
+        if self.layout == "fit":
+            return FIT
+        return self.grid or spread_grid(self.width, self.height)
+
+    @property
+    def tiles(self) -> int:
+        """How many there are."""
+        return self.tiling.tiles
+
+    def plan(self) -> Plan:
+        """Where they lie on their canvas, which is then scaled to the picture's size."""
+        if self.layout == "fit":
+            return plan(FIT)
+        return plan(self.grid) if self.grid else spread(self.width, self.height)
 
 
 def pack(header: Header, payload: BytesLike, fingerprint: bytes) -> bytes:
@@ -125,7 +159,7 @@ def pack(header: Header, payload: BytesLike, fingerprint: bytes) -> bytes:
     _check_fingerprint(fingerprint)
     if header.fingerprint is not None and header.fingerprint != fingerprint:
         raise ModelMismatch(_other_model(header.fingerprint, fingerprint))
-    flags = VERSION << 5 | bool(header.grey) << 4 | LAYOUTS.index(header.layout) << 3 | header.mode << 1
+    flags = header.version << 5 | bool(header.grey) << 4 | LAYOUTS.index(header.layout) << 3 | header.mode << 1
     head = (
         SIGNATURE
         + bytes((flags | bool(header.nested), header.model_id))
@@ -133,6 +167,7 @@ def pack(header: Header, payload: BytesLike, fingerprint: bytes) -> bytes:
         + bytes((header.tokens - 1,))
         + _leb128(header.width - 1)
         + _leb128(header.height - 1)
+        + bytes(count - 1 for count in header.grid or ())
     )
     payload = bytes(payload)
     return head + _checksum(fingerprint, head, payload).to_bytes(2, "big") + payload
@@ -142,14 +177,14 @@ def parse(data: BytesLike) -> tuple[Header, int]:
     """Read the header of a file, or of its first bytes. The checksum is not looked at: :func:`verify` does that.
 
     Args:
-        data: the file, or a beginning of it that holds the whole header (21 bytes always do).
+        data: the file, or a beginning of it that holds the whole header (23 bytes always do).
 
     Returns:
         The header, and the offset at which the payload begins.
 
     Raises:
         CorruptFile: this is no ``.titok`` file, or it ends inside its header, or the header is not canonical.
-        UnsupportedFile: the file is of another version, or uses an entropy mode that version 1 does not have.
+        UnsupportedFile: the file is of another version, or uses an entropy mode that this library does not know.
     """
     head = bytes(memoryview(data)[:LONGEST_HEADER])
     if head[:2] != SIGNATURE[: len(head)]:
@@ -208,16 +243,16 @@ def check_pixels(header: Header, max_pixels: int | None = DEFAULT_MAX_PIXELS) ->
             f"picture of {header.width}x{header.height} = {pixels} pixels is over the limit of {limit}; "
             "if you trust the file, raise max_pixels= (--max-pixels on the command line)"
         )
-    check_tiles(header.width, header.height, header.layout, limit)
+    check_tiles(header.width, header.height, header.tiles, limit)
 
 
 def _parse_head(head: bytes) -> tuple[Header, int]:
     """Parse the header's bytes; IndexError where they end too early."""
     flags = head[2]
-    if flags >> 5 != VERSION:
-        raise UnsupportedFile(
-            f"file is of format version {flags >> 5}, this library reads version {VERSION}; upgrade titokcodec"
-        )
+    version, layout = flags >> 5, LAYOUTS[flags >> 3 & 1]
+    if version not in VERSIONS:
+        raise UnsupportedFile(f"file is of format version {version}, this library reads versions 1 and 2; upgrade "
+                              "titokcodec")
     mode = flags >> 1 & 3
     if mode == 3:
         raise UnsupportedFile("entropy mode 3 is not known to this library; upgrade titokcodec, or get the file again")
@@ -228,10 +263,14 @@ def _parse_head(head: bytes) -> tuple[Header, int]:
     tokens = head[at] + 1
     width, at = _read_leb128(head, at + 1)
     height, at = _read_leb128(head, at)
+    grid = None
+    if version == 2:
+        grid, at = Grid(head[at] + 1, head[at + 1] + 1), at + 2
+        if layout != "tile" or grid == FIT:
+            raise CorruptFile("a file of version 2 has a grid of two tiles or more; the file is damaged")
     head[at + 1]  # the checksum belongs to the header: both of its bytes must be there
     header = Header(
-        width + 1, height + 1, tokens, LAYOUTS[flags >> 3 & 1], bool(flags & 16), bool(flags & 1), mode, model_id,
-        fingerprint,
+        width + 1, height + 1, tokens, layout, bool(flags & 16), bool(flags & 1), mode, model_id, fingerprint, grid,
     )  # fmt: skip
     return header, at + 2
 

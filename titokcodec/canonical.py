@@ -12,7 +12,7 @@ from titokcodec.bitstream import Header
 from titokcodec.layout import TILE
 
 _WHY = {  # by the header's field, what is wrong where it is not the canonical one
-    "layout": f"a picture of {TILE}x{TILE} is fitted, not tiled",
+    "layout": f"a picture of {TILE}x{TILE} on one tile is fitted, not tiled",
     "model_id": "a released model is named by its id, not by its fingerprint",
     "nested": "the nested bit is not its model's",
     "mode": "its model's tables make the tokens shorter than packing",
@@ -43,8 +43,8 @@ def canonical(header: Header, fingerprint: bytes, nested: bool | None = None) ->
     model_id = releases.id_of(fingerprint)
     return replace(
         header,
-        # Only at this size do both layouts scale nothing and blend nothing.
-        layout="fit" if header.width == header.height == TILE else header.layout,
+        # Only at this size do both layouts of version 1 scale nothing and blend nothing.
+        layout="fit" if header.grid is None and header.width == header.height == TILE else header.layout,
         nested=header.nested if nested is None else nested,
         model_id=model_id,
         fingerprint=None if model_id else fingerprint,

@@ -15,24 +15,24 @@ from titokcodec import geometry, images, weights
 from titokcodec.acceleration import Accelerated, AcceleratedEncoder
 from titokcodec.batches import paint, rebatch
 from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header
-from titokcodec.budget import Choice, scaled
 from titokcodec.checks import several, whole
 from titokcodec.devices import choose_batch_size, choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.files import FileSource, data_of
 from titokcodec.isolation import isolated
 from titokcodec.jobs import Jobs, Options
+from titokcodec.layout import FIT, TILE, Grid, Plan, plan
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.outcomes import OnError, Outcomes
 from titokcodec.packing import Packer
 from titokcodec.pixels import RangeCheck, as_pixels, unit
 from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
+from titokcodec.shape import Shape, scaled
+from titokcodec.targets import Aim, Target
 from titokcodec.tokens import in_range, shaped
 from titokcodec.transfer import one_ahead, to_device
 
 MOST_SEARCHED = 64  # tiles at a time: some 150 MB each in float32
-
-_ONE_TILE = geometry.plan(geometry.TILE, geometry.TILE, "tile")
 
 
 class Codec:
@@ -42,6 +42,7 @@ class Codec:
         weights: Name, config, fingerprint and entropy tables of the model.
         device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
             inference mode. All tensors handed out are plain ones, to train with or change in place.
+        packer: Makes files of tokens and tokens of files.
         batch_size: Tiles in one forward pass, at most; of searches, which remember all that they draw, 64 at most.
         encoder, decoder: What is called for tokens and for pixels: the model's ``encode`` and ``decode``, until
             ``compile`` puts something faster in their place. Pickled or copied, a codec has the former again.
@@ -51,12 +52,12 @@ class Codec:
         self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
-        if opened.config.image_size != geometry.TILE:
+        if opened.config.image_size != TILE:
             drawn = opened.config.image_size
-            raise WeightsError(f"files hold tiles of {geometry.TILE} pixels, but this model draws {drawn}")
+            raise WeightsError(f"files hold tiles of {TILE} pixels, but this model draws {drawn}")
         self.weights, self.device, self.dtype = opened, device, dtype
         self.batch_size = choose_batch_size(device, batch_size)
-        self._packer = Packer(opened)
+        self.packer = Packer(opened)
         self.model = model.to(device=device, dtype=dtype, memory_format=torch.channels_last)
         self.model.keep_exact()
         self.encoder: Callable[[torch.Tensor, int], torch.Tensor] = self.model.encode
@@ -74,7 +75,8 @@ class Codec:
             source: None for the bundled model, a weight file or folder, or ``hub:org/name``.
             device: ``auto`` takes CUDA, then MPS, then the CPU.
             dtype: ``auto``, ``bf16`` or ``fp32``.
-            batch_size: Tiles in one forward pass, at most; None for 16, or 256 on CUDA.
+            packer: Makes files of tokens and tokens of files.
+        batch_size: Tiles in one forward pass, at most; None for 16, or 256 on CUDA.
 
         Raises:
             TitokError: the weights or the device cannot be had.
@@ -113,7 +115,7 @@ class Codec:
         Raises:
             TitokError: wrong shape, type or range of pixels, or a number of tokens that the model was not trained for.
         """
-        pixels = as_pixels(pixels, geometry.TILE)
+        pixels = as_pixels(pixels, TILE)
         count, steps = self._count(tokens), self._steps(effort)
         with isolated(self.device):
             self._check_range(pixels)
@@ -138,35 +140,34 @@ class Codec:
         """
         tokens = self._checked(tokens)
         if not len(tokens):
-            return torch.empty(0, 3, geometry.TILE, geometry.TILE, dtype=torch.float32, device=self.device)
+            return torch.empty(0, 3, TILE, TILE, dtype=torch.float32, device=self.device)
         with isolated(self.device):
             return _joined([self.decoder(batch) for batch in to_device(tokens, self.device).split(self.batch_size)])
 
     def write(
-        self, tokens: torch.Tensor, width: int = geometry.TILE, height: int = geometry.TILE, *, layout: str = "auto",
+        self, tokens: torch.Tensor, width: int = TILE, height: int = TILE, *, grid: tuple[int, int] | None = None,
         grey: bool = False,
     ) -> bytes:
         """Tokens of one picture, wherever they come from, to the bytes of a ``.titok`` file; no network runs.
 
         Args:
             tokens: (tiles, K) integers below the size of the codebook; K may be less than the model's if it is nested.
-            width, height: Size of the picture in pixels. Up to 320 each, one tile holds it.
-            layout: ``fit``, ``tile`` or ``auto``, as in ``compress_batch``; it says how many tiles there must be.
+            width, height: Size of the picture in pixels.
+            grid: Columns and rows of tiles; None for a single one.
             grey: The picture is to be drawn without colour.
 
         Returns:
             The file, which ``decompress`` draws and ``read`` reads.
 
         Raises:
-            TitokError: wrong shape, type, number or values of tokens, or a size that no file can have.
+            TitokError: wrong shape, type, number or values of tokens, or a size or grid that no file can have.
         """
         tokens, width, height = self._checked(tokens), whole("width", width), whole("height", height)
-        layout = geometry.choose_layout(width, height) if layout == "auto" else layout
-        tiles = geometry.tile_count(width, height, layout)
-        if len(tokens) != tiles:
-            raise TitokError(f"a picture of {width}x{height} in layout {layout} has {tiles} tiles, but here are tokens "
-                             f"of {len(tokens)}: give (tiles, K)")
-        return self._packer.pack(Choice(width, height, layout, tokens.shape[1]), tokens.cpu().numpy(), grey)
+        laid = FIT if grid is None else Grid(*(whole("grid", count, 1) for count in grid))
+        if len(tokens) != laid.tiles:
+            raise TitokError(f"a grid of {laid} has {laid.tiles} tiles, but here are tokens of {len(tokens)}: give "
+                             "(tiles, K), and grid=(columns, rows)")
+        return self.packer.pack(Shape(width, height, laid, tokens.shape[1]), tokens.cpu().numpy(), grey)
 
     def read(
         self, source: FileSource, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS
@@ -191,32 +192,37 @@ class Codec:
 
     def compress(
         self, image: images.Source, *, tokens: int | None = None, layout: str = "auto", max_side: int | None = None,
-        target_bytes: int | None = None, effort: int | None = None, background: str = "white",
+        target_bytes: int | None = None, target_psnr: float | None = None, target_lpips: float | None = None,
+        lpips: str | os.PathLike[str] | None = None, effort: int | None = None, background: str = "white",
         max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None, white: float | None = None,
     ) -> bytes:
         """One picture to the bytes of a ``.titok`` file; ``compress_batch`` says what the options mean."""
         return self.compress_batch(
-            [image], tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes, effort=effort,
-            background=background, max_pixels=max_pixels, frame=frame, white=white,
+            [image], tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes,
+            target_psnr=target_psnr, target_lpips=target_lpips, lpips=lpips, effort=effort, background=background,
+            max_pixels=max_pixels, frame=frame, white=white,
         )[0]  # fmt: skip
 
     @overload
     def compress_batch(
         self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
+        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
         background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
         white: float | None = None, errors: Literal["raise", "skip"] = "raise",
     ) -> list[bytes]: ...
     @overload
     def compress_batch(
         self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
+        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
         background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
         white: float | None = None, errors: Literal["return"],
     ) -> list[bytes | TitokError]: ...
     def compress_batch(
         self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, effort: int | None = None,
+        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
+        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
         background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
         white: float | None = None, errors: OnError = "raise",
     ) -> list[bytes] | list[bytes | TitokError]:
@@ -226,16 +232,21 @@ class Codec:
             pictures: PIL images, arrays (H, W, 3) or (H, W), paths, open binary files or bytes; see
                 ``titokcodec.images.load``.
             tokens: Tokens a tile; None for the model's full number.
-            layout: ``fit`` squeezes the whole picture into one tile, ``tile`` covers it with tiles of its own
-                resolution, ``auto`` fits up to about 256 x 256 and tiles above.
+            layout: ``fit`` squeezes the whole picture into one tile, whatever its size; ``tile`` covers it with a grid
+                of tiles near its own resolution. ``auto`` is ``fit``, and with a target whichever serves it better.
             max_side: Scale the picture down first, so that its longer side is at most this.
-            target_bytes: Choose scale, layout and tokens so that no file is longer than this.
+            target_bytes: Choose grid and tokens so that no file is longer than this, and each as near to its picture
+                as can be: some are drawn and compared (:mod:`titokcodec.targets`), which takes seconds on a CPU where
+                there are thousands of bytes.
+            target_psnr: Make the smallest file whose picture has this PSNR in dB.
+            target_lpips: Make the smallest file whose picture has at most this LPIPS (with SqueezeNet), of pictures
+                reduced to 1024 pixels a side; ``lpips`` is the metric's weight file.
             effort: As in ``encode``. None searches for pictures on one tile, unless the architecture is a published
-                one, and not for larger pictures.
+                one, and not for those on several.
             background: What transparent pixels are laid on: any colour name that Pillow knows.
             max_pixels: Refuse pictures larger than this; None for no limit. It bounds their tiles too
-                (``titokcodec.layout.most_tiles``): a very long, thin picture that would need more is fitted by ``auto``
-                and refused by ``tile``, so that ``decompress`` takes whatever is written within the same limit.
+                (``titokcodec.layout.most_tiles``): a very long, thin picture that would need more is refused by
+                ``tile``, so that ``decompress`` takes whatever is written within the same limit.
             frame: Which frame or page of a file to take, from 0. None takes the first, with a ``FramesWarning`` if
                 there are more; of a PIL image the current one.
             white: Which value is white in pictures of more than 8 bits a channel, such as 4095 for 12 bits in uint16.
@@ -249,13 +260,17 @@ class Codec:
         Raises:
             TitokError: a picture cannot be read or is too large, or the options cannot be met.
         """
-        if tokens is not None and target_bytes is not None:
-            raise TitokError("give tokens or target_bytes, not both: the target chooses the tokens")
+        target = Target(target_bytes, target_psnr, target_lpips, lpips)
+        if target and tokens is not None:
+            raise TitokError("give tokens or a target, not both: the target chooses the tokens")
         steps = None if effort is None else self._steps(effort)
-        options = Options(self._count(tokens), layout, max_side, target_bytes, steps, background, max_pixels, frame,
-                          white)  # fmt: skip
-        jobs = Jobs(self._packer, options, Outcomes(errors))
-        given = several("pictures", pictures, "compress")
+        options = Options(self._count(tokens), layout, max_side, steps, background, max_pixels, frame, white)
+        outcomes, given = Outcomes(errors), several("pictures", pictures, "compress")
+        if target:
+            aim = Aim(self, options, target)
+            made = [outcomes.attempt(aim.file, source) for source in given]
+            return outcomes.with_errors(data for data in made if data is not None)
+        jobs = Jobs(self.packer, options, outcomes)
         tiles = rebatch(jobs.tiles(given, self.batch_size), self.batch_size)
         return jobs.files(list(one_ahead(self._encode_tiles(batch, jobs.wishes) for batch in tiles)))
 
@@ -299,19 +314,30 @@ class Codec:
         given = several("files", files, "decompress")
         read = (outcomes.attempt(self._read, source, strict, max_pixels) for source in given)
         opened = [found for found in read if found is not None]
-        # A fitted picture is its tile until the end: one as large as the picture would be a copy of it.
-        plans = [
-            geometry.plan(header.width, header.height, "tile") if header.layout == "tile" else _ONE_TILE
-            for header, _ in opened
-        ]
-        painted = paint(plans, one_ahead(self._decode_rows([rows for _, rows in opened])))
+        # A picture is its canvas until the end: one tile of a fitted one, however large it is to be.
+        painted = self._painted([header.plan() for header, _ in opened], [rows for _, rows in opened])
         return outcomes.with_errors(
             images.to_image(pixels, header.grey, scaled(header.width, header.height, max_side))
             for pixels, (header, _) in zip(painted, opened, strict=True)
         )
 
+    def rows(self, canvas: np.ndarray, grid: Grid, effort: int) -> np.ndarray:
+        """(tiles, K) int64 of all tokens of the tiles of an (H, W, 3) uint8 canvas, which has the grid's size."""
+        laid, count = plan(grid), self.weights.config.tokens
+        batches = (geometry.cut(canvas, laid, start, min(start + self.batch_size, laid.tiles))
+                   for start in range(0, laid.tiles, self.batch_size))  # fmt: skip
+        wish = [(count, effort)]
+        return np.concatenate(list(one_ahead(self._encode_tiles(tiles, wish * len(tiles)) for tiles in batches)))
+
+    def canvas(self, grid: Grid, rows: np.ndarray) -> np.ndarray:
+        """The (H, W, 3) uint8 canvas that (tiles, K) tokens draw."""
+        return next(self._painted([plan(grid)], [rows]))
+
+    def _painted(self, plans: list[Plan], files: list[np.ndarray]) -> Iterator[np.ndarray]:
+        return paint(plans, one_ahead(self._decode_rows(files)))
+
     def _read(self, source: FileSource, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
-        return self._packer.read(data_of(source, max_pixels), strict, max_pixels)
+        return self.packer.read(data_of(source, max_pixels), strict, max_pixels)
 
     def _count(self, tokens: int | None) -> int:
         if tokens is None:

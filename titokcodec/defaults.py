@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 
 from PIL import Image
@@ -20,13 +21,15 @@ def default_codec() -> Codec:
 
 def compress(
     image: images.Source, *, tokens: int | None = None, layout: str = "auto", max_side: int | None = None,
-    target_bytes: int | None = None, effort: int | None = None, background: str = "white",
+    target_bytes: int | None = None, target_psnr: float | None = None, target_lpips: float | None = None,
+    lpips: str | os.PathLike[str] | None = None, effort: int | None = None, background: str = "white",
     max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None, white: float | None = None,
 ) -> bytes:  # fmt: skip
     """One picture to ``.titok`` bytes with the bundled model; ``Codec.compress_batch`` says what the options mean."""
     return default_codec().compress(
-        image, tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes, effort=effort,
-        background=background, max_pixels=max_pixels, frame=frame, white=white,
+        image, tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes, target_psnr=target_psnr,
+        target_lpips=target_lpips, lpips=lpips, effort=effort, background=background, max_pixels=max_pixels,
+        frame=frame, white=white,
     )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
 from titokcodec.canonical import Spelling, canonical, judge
 from titokcodec.checks import whole
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
-from titokcodec.layout import tile_count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,13 +35,14 @@ class FileInfo:
         width, height: Size of the picture in pixels.
         grey: It decodes to a greyscale picture.
         layout: ``tile`` or ``fit``.
-        tiles: Number of 256x256 tiles.
+        columns, rows, tiles: Numbers of 256x256 tiles across, down, and of all of them.
         tokens: Tokens a tile.
         nested: It can be truncated.
         entropy: How the payload is coded: ``packed``, ``tables`` or ``prior``.
         model: Name of the released model, or ``custom``.
         fingerprint: The model's, 16 hexadecimal digits; None if this version does not know the model.
         bytes, payload: Sizes of the file and of its payload.
+        version: Of the format: 2 for what is tiled, else 1; tiled pictures of version 1 are no longer written.
         intact: The checksum holds; None if it cannot be checked because the model is unknown.
     """
 
@@ -50,6 +50,8 @@ class FileInfo:
     height: int
     grey: bool
     layout: str
+    columns: int
+    rows: int
     tiles: int
     tokens: int
     nested: bool
@@ -59,6 +61,7 @@ class FileInfo:
     bytes: int
     payload: int
     intact: bool | None
+    version: int
 
     @property
     def bits_per_pixel(self) -> float:
@@ -92,7 +95,8 @@ def info(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Fil
         intact = False
     return FileInfo(
         width=header.width, height=header.height, grey=header.grey, layout=header.layout,
-        tiles=tile_count(header.width, header.height, header.layout), tokens=header.tokens, nested=header.nested,
+        columns=header.tiling.columns, rows=header.tiling.rows, tiles=header.tiles, tokens=header.tokens,
+        nested=header.nested, version=header.version,
         entropy=ENTROPY_NAMES[header.mode], model=model, fingerprint=fingerprint.hex() if fingerprint else None,
         bytes=len(data), payload=len(data) - offset, intact=intact,
     )
@@ -149,7 +153,7 @@ def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> byte
     head = read_at_most(stream, bitstream.LONGEST_HEADER)
     header, offset = bitstream.parse(head)
     bitstream.check_pixels(header, max_pixels)
-    most = 2 * header.tokens * tile_count(header.width, header.height, header.layout)  # a code has 16 bits at most
+    most = 2 * header.tokens * header.tiles  # a code has 16 bits at most
     return read_at_most(stream, offset + most + 1, head)
 
 
@@ -220,7 +224,7 @@ def truncate(
     if not 1 <= tokens <= header.tokens:
         raise TitokError(f"cannot keep {tokens} tokens of {header.tokens}: ask for 1 to {header.tokens}")
     payload = memoryview(data)[offset:]
-    tiles = tile_count(header.width, header.height, header.layout)
+    tiles = header.tiles
     bits = entropy.code_bits_from_length(len(payload), tiles * header.tokens) if header.mode == entropy.PACKED else None
     weights = None if bits and _absent(fingerprint, model) else _weights(header, fingerprint, model)
     nested = weights.config.nested if weights else header.nested
@@ -244,7 +248,7 @@ def _judged(header: Header, payload: bytes, fingerprint: bytes, model: str | os.
         rows = _tokens(header, payload, weights)
         mode, _ = entropy.encode(rows, weights.config.codes, weights.tables)
         return judge(header, fingerprint, weights.config.nested, mode)
-    tiles = tile_count(header.width, header.height, header.layout)
+    tiles = header.tiles
     count = tiles * header.tokens
     if all(entropy.packed_size(count, 1 << bits) != len(payload) for bits in range(1, 17)):
         raise CorruptFile(f"payload has {len(payload)} bytes, which no {count} packed tokens have; get it again")
@@ -259,7 +263,7 @@ def _tokens(header: Header, payload: BytesLike, weights: Weights) -> np.ndarray:
     from titokcodec import entropy
 
     weights.config.check_depth(header.tokens)
-    tiles = tile_count(header.width, header.height, header.layout)
+    tiles = header.tiles
     return entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
 
 

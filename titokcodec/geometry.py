@@ -1,7 +1,6 @@
-"""Any picture size on 256x256 tiles: how they are cut, and how they are blended back.
+"""Any picture size on 256x256 tiles: how they are cut out of a canvas, and how they are blended back.
 
-Where they lie is :mod:`titokcodec.layout`'s to say. A side below 256 is continued by reflection on the right or at the
-bottom.
+Where they lie on it is :mod:`titokcodec.layout`'s to say.
 """
 
 from __future__ import annotations
@@ -12,31 +11,25 @@ from itertools import pairwise
 import numpy as np
 
 from titokcodec.errors import TitokError
-from titokcodec.images import resize
-from titokcodec.layout import FIT_SIDE, OVERLAP, TILE, Layout, Plan, choose_layout, plan, tile_count
-
-__all__ = [
-    "FIT_SIDE", "OVERLAP", "TILE", "Canvas", "Layout", "Plan", "choose_layout", "cut", "plan", "seam_contrast",
-    "tile_count",
-]
+from titokcodec.layout import TILE, Plan
 
 
 def cut(pixels: np.ndarray, plan: Plan, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """Tiles ``start`` to ``stop`` of (H, W, 3) uint8 pixels as a new (stop - start, 256, 256, 3) uint8 array."""
+    """Tiles ``start`` to ``stop`` of an (H, W, 3) uint8 canvas as a new (stop - start, 256, 256, 3) uint8 array.
+
+    Raises ``TitokError`` unless the canvas has the plan's size, and both of its sides 256 pixels or more.
+    """
     stop = plan.tiles if stop is None else stop
     if pixels.shape != (plan.height, plan.width, 3):
         raise TitokError(f"the plan is for {plan.height}x{plan.width}x3 pixels, not {pixels.shape}; make a new plan")
+    if min(plan.width, plan.height) < TILE:
+        raise TitokError(f"a canvas of {plan.width}x{plan.height} pixels holds no tile; scale the picture to a grid's")
     if not 0 <= start <= stop <= plan.tiles:
         raise TitokError(f"tiles {start} to {stop} are not among the plan's {plan.tiles}; ask for fewer")
     tiles = np.empty((stop - start, TILE, TILE, 3), np.uint8)
-    if plan.layout == "fit":
-        tiles[:] = resize(pixels, (TILE, TILE))[None] if len(tiles) else 0
-        return tiles
-    columns, rows = _reflected(plan.width), _reflected(plan.height)
     for tile, index in zip(tiles, range(start, stop), strict=True):
         left, top = plan.corner(index)
-        part = pixels[top : top + TILE, left : left + TILE]
-        tile[:] = part if part.shape == tile.shape else part[rows[:, None], columns]
+        tile[:] = pixels[top : top + TILE, left : left + TILE]
     return tiles
 
 
@@ -44,15 +37,14 @@ class Canvas:
     """Puts decoded tiles together again, in order, a batch at a time.
 
     Overlaps are blended by raised cosines over the whole width that neighbours share; the weights sum to 1 at
-    every pixel, so tiles that are exact cuts give back the exact picture. Only the float rows that later tiles can
+    every pixel, so tiles that are exact cuts give back the exact canvas. A tile's surplus on the right or at the bottom
+    of a canvas that is smaller than a tile, as version 1 has them, is cut off. Only the float rows that later tiles can
     still change are kept: the peak is the uint8 result and one row of tiles as float32.
     """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._added = 0
-        if plan.layout == "fit":
-            return
         self._pixels = np.empty((plan.height, plan.width * 3), np.uint8)
         # Rows from the current tops[row] on. Channels lie within the rows, so numpy's inner loops are long.
         self._open = np.zeros((min(TILE, plan.height), plan.width * 3), np.float32)
@@ -76,17 +68,13 @@ class Canvas:
             self._added += 1
 
     def finish(self) -> np.ndarray:
-        """The picture, (H, W, 3) uint8. Raises ``TitokError`` while tiles are missing."""
+        """The canvas, (H, W, 3) uint8. Raises ``TitokError`` while tiles are missing."""
         if self._added != self.plan.tiles:
             raise TitokError(f"{self._added} of {self.plan.tiles} tiles are there; add the rest")
         return self._pixels.reshape(self.plan.height, self.plan.width, 3)
 
     def _put(self, tile: np.ndarray) -> None:
         plan = self.plan
-        if plan.layout == "fit":
-            eight_bit = np.rint(tile).astype(np.uint8)
-            self._pixels = resize(eight_bit, (plan.width, plan.height))
-            return
         row, column = divmod(self._added, len(plan.lefts))
         across, down = np.repeat(self._columns[column], 3), self._rows[row]
         part = tile.reshape(TILE, TILE * 3)[: len(down), : len(across)] * across
@@ -111,7 +99,7 @@ class Canvas:
 
 
 def seam_contrast(pixels: np.ndarray, plan: Plan) -> float:
-    """How visible the tile borders are in (H, W, 3) uint8 pixels: 1.0 is not at all.
+    """How visible the tile borders are in an (H, W, 3) uint8 canvas: 1.0 is not at all.
 
     The mean absolute step between neighbouring pixels across the lines where a tile begins or ends, divided by the mean
     absolute step everywhere else. 1.0 for a plan with a single tile; infinite if the rest is perfectly flat.
@@ -135,12 +123,6 @@ def seam_contrast(pixels: np.ndarray, plan: Plan) -> float:
     if rest == 0:
         return 1.0 if seam == 0 else float("inf")
     return (seam / seam_steps) / (rest / rest_steps)
-
-
-def _reflected(length: int) -> np.ndarray:
-    """For each of a tile's 256 places the pixel to take from a side of ``length``: 0 1 2 2 1 0 0 1 ... for three."""
-    there_and_back = np.arange(TILE) % (2 * length)
-    return np.minimum(there_and_back, 2 * length - 1 - there_and_back)
 
 
 def _windows(starts: tuple[int, ...], length: int) -> list[np.ndarray]:

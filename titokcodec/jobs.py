@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from titokcodec import geometry, images
-from titokcodec.budget import LAYOUTS, Choice, choose, scaled
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import TitokError
-from titokcodec.layout import check_tiles, most_tiles
+from titokcodec.layout import FIT, Grid, check_tiles, nearest_grid, plan
 from titokcodec.outcomes import Outcomes
 from titokcodec.packing import Packer
 from titokcodec.search import default_steps
+from titokcodec.shape import Shape, scaled
+
+Layout: TypeAlias = Literal["auto", "fit", "tile"]  # what a caller may ask for
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,6 @@ class Options:
     tokens: int
     layout: str
     max_side: int | None
-    target_bytes: int | None
     effort: int | None
     background: str
     max_pixels: int | None
@@ -36,10 +38,9 @@ class Options:
     white: float | None
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
+        if self.layout not in get_args(Layout):
             raise TitokError(f"layout {self.layout!r} is unknown; use 'auto', 'fit' or 'tile'")
         whole_or_none("max_side", self.max_side, 1)
-        whole_or_none("target_bytes", self.target_bytes, 1)
         images.check_options(self.background, self.max_pixels, self.frame, self.white)
 
     def load(self, source: images.Source) -> images.Picture:
@@ -47,13 +48,17 @@ class Options:
         return images.load(source, background=self.background, max_pixels=self.max_pixels, frame=self.frame,
                            white=self.white)  # fmt: skip
 
+    def size(self, picture: images.Picture) -> tuple[int, int]:
+        """Width and height that its file will have."""
+        height, width = picture.pixels.shape[:2]
+        return scaled(width, height, self.max_side)
+
 
 @dataclass(frozen=True)
 class _Job:
     """A picture that has been cut into tiles: everything but its pixels."""
 
-    shape: Choice
-    tiles: int
+    shape: Shape
     grey: bool
     effort: int
 
@@ -81,46 +86,38 @@ class Jobs:
             prepared = self._outcomes.attempt(self._prepare, source)
             if prepared is None:
                 continue
-            job, pixels, plan = prepared
+            job, canvas = prepared
             self._jobs.append(job)
-            # With a budget all tokens may fit.
-            most = job.shape.tokens if self._options.target_bytes is None else self._packer.weights.config.tokens
-            self.wishes.extend([(most, job.effort)] * plan.tiles)
-            for start in range(0, plan.tiles, batch_size):
-                yield geometry.cut(pixels, plan, start, min(start + batch_size, plan.tiles))
+            tiles = job.shape.grid.tiles
+            self.wishes.extend([(job.shape.tokens, job.effort)] * tiles)
+            for start in range(0, tiles, batch_size):
+                yield geometry.cut(canvas, plan(job.shape.grid), start, min(start + batch_size, tiles))
 
     def files(self, batches: list[np.ndarray]) -> list[bytes | TitokError]:
         """The files, of (n, K) tokens of all the tiles that ``tiles`` gave."""
         if not self._jobs:
             return self._outcomes.with_errors([])
-        ends = np.cumsum([job.tiles for job in self._jobs])[:-1]
+        ends = np.cumsum([job.shape.grid.tiles for job in self._jobs])[:-1]
         return self._outcomes.with_errors(
-            self._packer.pack(job.shape, rows, job.grey, self._options.target_bytes)
+            self._packer.pack(job.shape, rows, job.grey)
             for job, rows in zip(self._jobs, np.split(np.concatenate(batches), ends), strict=True)
         )
 
-    def _prepare(self, source: images.Source) -> tuple[_Job, np.ndarray, geometry.Plan]:
-        picture = self._options.load(source)
-        shape = self._shape(picture)
-        pixels = images.resize(picture.pixels, (shape.width, shape.height))
-        plan = geometry.plan(shape.width, shape.height, shape.layout)
-        effort = self._options.effort
-        if effort is None:
-            effort = default_steps(self._packer.weights.config, plan.tiles)
-        return _Job(shape, plan.tiles, picture.grey, effort), pixels, plan
-
-    def _shape(self, picture: images.Picture) -> Choice:
-        """Size, layout and tokens of a picture, within the limits of what ``decompress`` takes."""
+    def _prepare(self, source: images.Source) -> tuple[_Job, np.ndarray]:
         options = self._options
-        height, width = picture.pixels.shape[:2]
-        width, height = scaled(width, height, options.max_side)
-        most = most_tiles(options.max_pixels)
-        if options.target_bytes is not None:
-            return choose(width, height, options.layout, options.target_bytes, self._packer.weights.config,
-                          lambda shape: self._packer.most(shape, picture.grey), most)  # fmt: skip
-        auto = options.layout == "auto"
-        layout = geometry.choose_layout(width, height, most) if auto else options.layout
-        check_tiles(width, height, layout, options.max_pixels)
-        shape = Choice(width, height, layout, options.tokens)
+        picture = options.load(source)
+        width, height = options.size(picture)
+        grid = nearest_grid(width, height) if options.layout == "tile" else FIT
+        check_tiles(width, height, grid.tiles, options.max_pixels)
+        shape = Shape(width, height, grid, options.tokens)
         self._packer.most(shape, picture.grey)  # raises now what writing the header would raise later
-        return shape
+        effort = options.effort
+        if effort is None:
+            effort = default_steps(self._packer.weights.config, grid.tiles)
+        return _Job(shape, picture.grey, effort), canvas_of(picture.pixels, grid)
+
+
+def canvas_of(pixels: np.ndarray, grid: Grid) -> np.ndarray:
+    """(H, W, 3) uint8 pixels of a picture, scaled to the canvas of a grid."""
+    laid = plan(grid)
+    return images.resize(pixels, (laid.width, laid.height))

@@ -1,41 +1,60 @@
 """Where the 256x256 tiles of a picture lie. Integers only: no numpy, no Pillow.
 
-A plan is a pure function of width, height and layout, because the decoder derives it again from the header. It is part
-of file format version 1: other constants need another version.
+Tiles lie on a canvas, to which the picture is scaled, whatever its aspect; the decoder scales the canvas back to the
+picture's size. A plan is a pure function of what the header says, because the decoder derives it from that alone. It
+is part of the file format: other constants need another version.
 
-Layout ``fit`` scales the whole picture to one tile, whatever its aspect, and back. Layout ``tile`` covers it with
-tiles that overlap by 32 pixels or more, spread evenly, so that every side above 256 needs no padding.
+Layout ``fit`` is one tile: the whole picture squeezed into 256x256 pixels. Layout ``tile`` is a grid of them, whose
+neighbours overlap by 32 pixels; its numbers of columns and rows stand in the file. In files of version 1 the canvas is
+the picture itself, and its tiles overlap by 32 pixels or more, spread evenly: such are read, and no longer written.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import NamedTuple
 
 from titokcodec.errors import LimitExceeded, TitokError
 
 TILE = 256
-OVERLAP = 32  # the least overlap of two neighbours
-FIT_SIDE = 320  # up to here one tile holds the picture at 80 % of its resolution or better
+OVERLAP = 32  # of two neighbours, in version 1 at least; half of it would be .06 dB better, but skies show their tiles
+MOST_ACROSS = 256  # tiles in a row or a column of a grid: what a byte holds
 
-# How many times over tiles may cover the pixels that a caller allows. Overlaps alone make it 1.31 for a large picture;
-# long thin ones have more, up to 256 times for a row of single pixels, and their work has to be bounded too.
+# How many times over tiles may cover the pixels that a caller allows. Overlaps alone make it 1.31 for a large picture
+# at its own resolution; long thin ones have more, up to 256 times for a row of single
+# pixels, and their work has to be bounded too.
 _COVER = 2
+_STEP = 1.15  # in tiles, from grid to grid: fine enough to pass over few
 _FREE_TILES = 64  # what costs little however few pixels are allowed: small pictures have more overlap
 
-Layout: TypeAlias = Literal["fit", "tile"]
+
+class Grid(NamedTuple):
+    """Numbers of tiles from left to right, and from top to bottom."""
+
+    columns: int
+    rows: int
+
+    @property
+    def tiles(self) -> int:
+        return self.columns * self.rows
+
+    def __str__(self) -> str:
+        return f"{self.columns}x{self.rows}"
+
+
+FIT = Grid(1, 1)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where the tiles of a picture lie, in pixels; they are numbered row by row.
+    """Where tiles lie on a canvas of ``width`` x ``height`` pixels; they are numbered row by row.
 
     ``lefts`` and ``tops`` are the tiles' corners along each side, ascending, from 0 to the side's length - 256.
     """
 
     width: int
     height: int
-    layout: Layout
     lefts: tuple[int, ...]
     tops: tuple[int, ...]
 
@@ -49,27 +68,67 @@ class Plan:
         return self.lefts[column], self.tops[row]
 
 
-def choose_layout(width: int, height: int, max_tiles: int | None = None) -> Layout:
-    """What ``auto`` means: ``fit`` if the longer side is at most 320, or there would be too many tiles, else ``tile``.
+def plan(grid: Grid) -> Plan:
+    """The tiles of a grid, on a canvas that they cover. Raises ``TitokError`` if no file can hold such a grid."""
+    check_grid(grid)
+    lefts, tops = (tuple(number * (TILE - OVERLAP) for number in range(count)) for count in grid)
+    return Plan(lefts[-1] + TILE, tops[-1] + TILE, lefts, tops)
 
-    Only a picture that is long and very thin has more tiles than its pixels allow, see :func:`most_tiles`.
+
+def check_grid(grid: Grid) -> None:
+    """Raise ``TitokError`` unless both numbers are from 1 to 256."""
+    if not all(1 <= count <= MOST_ACROSS for count in grid):
+        raise TitokError(f"a grid of {grid[0]}x{grid[1]} tiles is none: give 1 to {MOST_ACROSS} columns and rows")
+
+
+def nearest_grid(width: float, height: float) -> Grid:
+    """The grid whose canvas is nearest to a size in pixels: for a picture's own size what layout ``tile`` means."""
+    return Grid(_nearest_count(width), _nearest_count(height))
+
+
+def grids(width: int, height: int, most: int | None = None) -> list[Grid]:
+    """Grids to choose from for a picture, from one tile on, each with up to a third more tiles than the one before.
+
+    All of them have about the picture's aspect, as far as whole tiles can. The last has twice as many columns and rows
+    as the picture's own resolution asks for: where there are bytes to spare, tiles that show less each show more.
+
+    Args:
+        width, height: Size of the picture in pixels.
+        most: How many tiles a grid may have; None for no limit.
     """
-    if max(width, height) <= FIT_SIDE or (max_tiles is not None and tile_count(width, height, "tile") > max_tiles):
-        return "fit"
-    return "tile"
+    own = nearest_grid(width, height)
+    last = 4 * own.tiles if most is None else min(4 * own.tiles, most)
+    found, tiles = [FIT], 1.0
+    while tiles < last:
+        tiles *= _STEP
+        columns = min(max(1.0, math.sqrt(tiles * width / height)), tiles)  # a long, thin picture has one row of them
+        grid = Grid(min(round(columns), 2 * own.columns), min(round(tiles / columns), 2 * own.rows))
+        if found[-1].tiles < grid.tiles <= last and max(grid) <= MOST_ACROSS:
+            found.append(grid)
+    return found
+
+
+def spread(width: int, height: int) -> Plan:
+    """The tiles of a file of version 1 with layout ``tile``, on the picture itself."""
+    return Plan(width, height, _spread(width), _spread(height))
+
+
+def spread_grid(width: int, height: int) -> Grid:
+    """How many tiles :func:`spread` would have, by arithmetic alone: safe on any size before checking a limit."""
+    return Grid(_spread_count(width), _spread_count(height))
 
 
 def most_tiles(max_pixels: int | None) -> int | None:
     """How many tiles a picture may have where it may have ``max_pixels`` pixels; None is no limit for either.
 
-    The work that a file asks for goes with its tiles, not with its pixels: 1 x 2,000,000 pixels are 8,929 tiles.
+    The work that a file asks for goes with its tiles, not with its pixels: a dozen bytes can claim 65,536 tiles.
     """
     return None if max_pixels is None else max(_FREE_TILES, _COVER * int(max_pixels) // TILE**2)
 
 
-def check_tiles(width: int, height: int, layout: Layout, max_pixels: int | None) -> None:
+def check_tiles(width: int, height: int, tiles: int, max_pixels: int | None) -> None:
     """Raise ``LimitExceeded`` if a picture has more tiles than its caller's limit on pixels allows."""
-    tiles, most = tile_count(width, height, layout), most_tiles(max_pixels)
+    most = most_tiles(max_pixels)
     if most is not None and tiles > most:
         enough = -(-tiles * TILE**2 // _COVER)
         raise LimitExceeded(
@@ -78,34 +137,17 @@ def check_tiles(width: int, height: int, layout: Layout, max_pixels: int | None)
         )
 
 
-def tile_count(width: int, height: int, layout: Layout) -> int:
-    """How many tiles :func:`plan` would have, by arithmetic alone: safe on any size before checking a limit."""
-    _check(width, height, layout)
-    return 1 if layout == "fit" else _count(width) * _count(height)
+def _nearest_count(length: float) -> int:
+    return min(max(1, round((length - OVERLAP) / (TILE - OVERLAP))), MOST_ACROSS)
 
 
-def plan(width: int, height: int, layout: Layout) -> Plan:
-    """Lays out a picture of ``width`` x ``height`` pixels. Raises ``TitokError`` on an empty size or another layout."""
-    _check(width, height, layout)
-    if layout == "fit":
-        return Plan(width, height, layout, (0,), (0,))
-    return Plan(width, height, layout, _starts(width), _starts(height))
-
-
-def _check(width: int, height: int, layout: str) -> None:
-    if width < 1 or height < 1:
-        raise TitokError(f"a picture of {width}x{height} has no pixels; give at least 1x1")
-    if layout not in ("fit", "tile"):
-        raise TitokError(f"layout {layout!r} is unknown; use 'fit' or 'tile'")
-
-
-def _count(length: int) -> int:
+def _spread_count(length: int) -> int:
     return 1 if length <= TILE else -((OVERLAP - length) // (TILE - OVERLAP))
 
 
-def _starts(length: int) -> tuple[int, ...]:
+def _spread(length: int) -> tuple[int, ...]:
     """Tiles along one side, from 0 to ``length - 256``, spread evenly and rounded half up."""
-    gaps = _count(length) - 1
+    gaps = _spread_count(length) - 1
     if gaps == 0:
         return (0,)
     return tuple((2 * i * (length - TILE) + gaps) // (2 * gaps) for i in range(gaps + 1))

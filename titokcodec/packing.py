@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from titokcodec import bitstream, entropy, geometry
+from titokcodec import bitstream, entropy
 from titokcodec.bitstream import BytesLike, Header
-from titokcodec.budget import Choice
 from titokcodec.canonical import canonical
 from titokcodec.errors import CorruptFile
 from titokcodec.files import mismatch
 from titokcodec.releases import fingerprint_for
+from titokcodec.shape import Shape
 from titokcodec.weights import Weights
 
 
@@ -26,11 +26,11 @@ class Packer:
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
 
-    def pack(self, shape: Choice, rows: np.ndarray, grey: bool, budget: int | None = None) -> bytes:
+    def pack(self, shape: Shape, rows: np.ndarray, grey: bool, budget: int | None = None) -> bytes:
         """The file of a picture.
 
         Args:
-            shape: Its size, layout and number of tokens a tile.
+            shape: Its size, grid and number of tokens a tile.
             rows: (tiles, K) tokens below the size of the codebook; those beyond ``shape.tokens`` stay out.
             grey: It is to be drawn without colour.
             budget: Bytes. Of a nested model, more tokens than ``shape.tokens`` are taken in as long as they fit.
@@ -44,11 +44,10 @@ class Packer:
                 data = longer
         return data
 
-    def most(self, shape: Choice, grey: bool) -> int:
+    def most(self, shape: Shape, grey: bool) -> int:
         """Bytes that no file of such a picture is longer than: those of a packed one."""
         around = len(bitstream.pack(self._header(shape, grey, 0), b"", self.weights.fingerprint))
-        tiles = geometry.tile_count(shape.width, shape.height, shape.layout)
-        return around + entropy.packed_size(tiles * shape.tokens, self.weights.config.codes)
+        return around + entropy.packed_size(shape.grid.tiles * shape.tokens, self.weights.config.codes)
 
     def read(self, data: BytesLike, strict: bool, max_pixels: int | None) -> tuple[Header, np.ndarray]:
         """Header and (tiles, K) int64 tokens of a file, every check made before anything large is allocated.
@@ -67,7 +66,7 @@ class Packer:
             raise mismatch(header, needed, self.weights)
         bitstream.check_pixels(header, max_pixels)
         config.check_depth(header.tokens)
-        tiles = geometry.tile_count(header.width, header.height, header.layout)
+        tiles = header.tiles
         payload = memoryview(data)[offset:]
         try:
             bitstream.verify(data, header, offset, needed)
@@ -80,11 +79,12 @@ class Packer:
             raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
         return header, rows
 
-    def _packed(self, shape: Choice, rows: np.ndarray, grey: bool) -> bytes:
+    def _packed(self, shape: Shape, rows: np.ndarray, grey: bool) -> bytes:
         mode, payload = entropy.encode(rows[:, : shape.tokens], self.weights.config.codes, self.weights.tables)
         return bitstream.pack(self._header(shape, grey, mode), payload, self.weights.fingerprint)
 
-    def _header(self, shape: Choice, grey: bool, mode: int) -> Header:
+    def _header(self, shape: Shape, grey: bool, mode: int) -> Header:
         own, nested = self.weights.fingerprint, self.weights.config.nested
-        asked = Header(shape.width, shape.height, shape.tokens, shape.layout, grey, nested, mode, 0, own)
+        grid = None if shape.layout == "fit" else shape.grid
+        asked = Header(shape.width, shape.height, shape.tokens, shape.layout, grey, nested, mode, 0, own, grid)
         return canonical(asked, own)

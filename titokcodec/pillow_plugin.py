@@ -28,9 +28,9 @@ from typing import IO, TYPE_CHECKING, Any
 from PIL import Image, ImageFile
 
 from titokcodec import bitstream, files, releases
-from titokcodec.budget import scaled
 from titokcodec.errors import IgnoredWarning, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.layout import TILE
+from titokcodec.shape import scaled
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 FORMAT = "TITOK"
 MIME = "image/x-titok"
 
-_SAVE_OPTIONS = ("tokens", "layout", "max_side", "target_bytes", "effort", "background", "white")
+_SAVE_OPTIONS = (
+    "tokens", "layout", "max_side", "target_bytes", "target_psnr", "target_lpips", "lpips", "effort", "background",
+    "white",
+)  # fmt: skip
 
 
 class _Model:

@@ -49,6 +49,12 @@ def default_steps(config: TiTokConfig, tiles: int) -> int:
     return NEWTON_STEPS if config.spectrum else STEPS
 
 
+def bulk_steps(config: TiTokConfig, layout: str) -> int | None:
+    """Steps for each of many pictures when nobody says how many: a single one where a picture by itself would have more
+    than that, so that a folder takes minutes rather than an hour. None leaves it to ``default_steps``."""
+    return min(1, default_steps(config, 1)) if layout != "tile" else None
+
+
 def rungs(config: TiTokConfig, tokens: int) -> list[int]:
     """Numbers of tokens at which the search stops to settle them, doubling: 32, 64 and 128 for the default model."""
     found = [config.min_tokens]

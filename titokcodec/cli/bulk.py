@@ -137,22 +137,32 @@ def _reason(job: Job, error: BaseException) -> str:
     return reason(error, shown(job.source, "picture"))
 
 
+_TARGETS = ("target_bytes", "target_psnr", "target_lpips")
+
+
 @dataclass
 class Compress:
     """Pictures to .titok files; ``options`` are those of ``Codec.compress_batch``."""
 
     options: dict[str, Any]
+    many: bool = False  # they go into a folder
 
     def read(self, job: Job) -> tuple[Any, int]:
         from titokcodec import images
 
+        self.many = job.makes_folder  # of all jobs of a command, or of none
         reading = {name: self.options[name] for name in ("background", "max_pixels", "frame", "white")}
         with picture_source(job.source) as source:
             picture = images.load(source, **reading)
         return picture, picture.pixels.size // 3
 
     def convert(self, codec: Codec, contents: list[Any]) -> list[bytes]:
-        return codec.compress_batch(contents, **self.options)
+        from titokcodec.search import bulk_steps
+
+        options = self.options
+        if self.many and options["effort"] is None and not any(options[name] for name in _TARGETS):
+            options = options | {"effort": bulk_steps(codec.weights.config, options["layout"])}
+        return codec.compress_batch(contents, **options)
 
     def finish(self, job: Job, content: Any, result: bytes) -> tuple[bytes, bytes]:
         return result, result

@@ -70,7 +70,7 @@ def opened(source: str | None, max_pixels: int | None) -> Original | None:
     with _named(source):
         data = read_titok(Job(None if source == "-" else Path(source), None), max_pixels)
         about = info(data)
-        if about.tiles > 1:
+        if about.layout != "fit":
             raise TitokError(f"has {about.tiles} tiles, and one can be varied: compress the picture with --layout fit")
     return Original(data, about)
 
@@ -87,7 +87,7 @@ def _named(source: str) -> Iterator[None]:
 def _made(generator: Generator, codec: Codec, wish: Wish, original: Original | None) -> Iterator[list[bytes]]:
     """.titok files of all pictures in order; those in a list went through the network together."""
     start = original and _tokens(generator, codec, original, wish.source or "")
-    size = {"width": original.about.width, "height": original.about.height, "layout": original.about.layout,
+    size = {"width": original.about.width, "height": original.about.height,
             "grey": original.about.grey} if original else {}  # fmt: skip
     for first in range(0, len(wish.labels), codec.batch_size):
         labels = [class_number(generator, label) for label in wish.labels[first : first + codec.batch_size]]

@@ -82,9 +82,9 @@ class Report:
             arrow = f"{shown(job.source, 'stdin')} -> {shown(job.target, 'stdout')}"
             self._err(f"{arrow}  {describe(about)}")
         self._json({
-            **names, "width": about.width, "height": about.height, "layout": about.layout, "tiles": about.tiles,
-            "tokens": about.tokens, "bytes": about.bytes, "bpp": round(about.bits_per_pixel, 6),
-            "seconds": round(seconds, 4),
+            **names, "width": about.width, "height": about.height, "layout": about.layout, "columns": about.columns,
+            "rows": about.rows, "tiles": about.tiles, "tokens": about.tokens, "bytes": about.bytes,
+            "bpp": round(about.bits_per_pixel, 6), "seconds": round(seconds, 4),
         })  # fmt: skip
         self._count()
 
@@ -173,5 +173,7 @@ def warnings_told(report: Report) -> Iterator[None]:
 
 def describe(about: FileInfo) -> str:
     """A .titok file in a few words."""
-    tiles = f"{about.tiles} tile{'s' if about.tiles > 1 else ''} x {about.tokens} tokens"
-    return f"{about.width}x{about.height}  {tiles}  {about.bytes} bytes  {about.bits_per_pixel:.3f} bpp"
+    how = f"fit, {about.tokens} tokens"
+    if about.layout == "tile":
+        how = f"{about.columns}x{about.rows} tiles, {about.tokens} tokens each"
+    return f"{about.width}x{about.height}  {how}  {about.bytes} bytes  {about.bits_per_pixel:.3f} bpp"
