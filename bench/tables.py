@@ -96,6 +96,19 @@ def seams() -> str:
     return rows(["tokens a tile", "tiles laid edge to edge", "blended, as decoded"], body) + note
 
 
+def elongated() -> str:
+    """Ways to draw elongated pictures with the tokens of one tile."""
+    found = _read("elongated.json")
+    ways = list(dict.fromkeys(row["way"] for row in found["rows"]))
+    cells = {(row["aspect"], row["way"]): f"{row['psnr-rgb']:.2f} dB, {row['ssim-rgb']:.3f}, {row['lpips-squeeze']:.3f}"
+             for row in found["rows"]}  # fmt: skip
+    body = [[f"1 : {aspect:g}", *(cells[aspect, way] for way in ways)]
+            for aspect in dict.fromkeys(row["aspect"] for row in found["rows"])]  # fmt: skip
+    note = (f"\n{found['model']}, {found['pictures']} pictures of Kodak cut to these aspects, {found['tokens']} tokens "
+            "in all, those of the encoder: PSNR, SSIM and LPIPS (squeeze).\n")  # fmt: skip
+    return rows(["aspect", *ways], body) + note
+
+
 def effort() -> str:
     """What the search for tokens buys and costs."""
     found = _read("effort.json")
@@ -186,7 +199,7 @@ def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
 
 TABLES: dict[str, Callable[..., str]] = {
     "scores": scores, "effort": effort, "headline": headline, "whole": whole, "targets": targets,
-    "extremes": extremes, "seams": seams,
+    "extremes": extremes, "seams": seams, "elongated": elongated,
     "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
     "curves": curves, "fuzz": fuzz,
     "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),

@@ -133,6 +133,19 @@ def test_tensors_go_through_in_batches_too(codec, monkeypatch, effort):
     assert drawn.equal(torch.cat([codec.decode(batch) for batch in tokens.split(2)]))
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("effort", [0, 1, 2])
+def test_tokens_do_not_depend_on_what_else_is_compressed(photo, dtype, effort):
+    """On a CPU, with the bundled model, in whose bfloat16 batches of other sizes round otherwise."""
+    bundled = Codec.from_pretrained(device="cpu", dtype=dtype)
+    count = 12 // (1 + 2 * effort)
+    views = [np.asarray(photo.rotate(15 * n).resize((256, 256))) for n in range(count)]
+    pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+    alone = torch.cat([bundled.encode(one, effort=effort) for one in pixels.split(1)])
+    assert bundled.encode(pixels, effort=effort).equal(alone)
+    assert torch.cat([bundled.encode(some, effort=effort) for some in pixels.split(count - 1)]).equal(alone)
+
+
 def test_every_kind_of_input_gives_the_same_file(codec, photo, tmp_path):
     picture = photo.resize((300, 200))
     path = tmp_path / "picture.png"

@@ -43,7 +43,8 @@ class Codec:
         device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
             inference mode. All tensors handed out are plain ones, to train with or change in place.
         packer: Makes files of tokens and tokens of files.
-        batch_size: Tiles in one forward pass, at most; of searches, which remember all that they draw, 64 at most.
+        batch_size: Tiles in one forward pass, at most; of searches, which remember all that they draw, 64 at most. On a
+            CPU, tiles are searched, and in bfloat16 encoded, one by one.
         encoder, decoder: What is called for tokens and for pixels: the model's ``encode`` and ``decode``, until
             ``compile`` puts something faster in their place. Pickled or copied, a codec has the former again.
     """
@@ -119,8 +120,18 @@ class Codec:
         count, steps = self._count(tokens), self._steps(effort)
         with isolated(self.device):
             self._check_range(pixels)
-            size = min(self.batch_size, MOST_SEARCHED) if steps else self.batch_size
-            return _joined([self._encode_batch(batch, count, steps) for batch in pixels.split(size)])
+            return _joined([self._encode_batch(batch, count, steps) for batch in pixels.split(self._together(steps))])
+
+    def _together(self, steps: int) -> int:
+        """How many tiles are encoded in one pass.
+
+        On a CPU a search takes one at a time, which is no slower and needs a fraction of the memory; and so does
+        bfloat16 even without one. Its kernels round otherwise in batches of another size, and a picture's tokens would
+        depend on what else is compressed.
+        """
+        if self.device.type == "cpu" and (steps or self.dtype == torch.bfloat16):
+            return 1
+        return min(self.batch_size, MOST_SEARCHED) if steps else self.batch_size
 
     def _encode_batch(self, pixels: torch.Tensor, tokens: int, steps: int) -> torch.Tensor:
         pixels = unit(pixels.to(self.device))
