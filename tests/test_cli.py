@@ -392,6 +392,21 @@ def test_targets(here, codec):
     assert not Path("b.titok").exists()
 
 
+def test_files_for_which_another_format_is_better_are_remarked_on(album, monkeypatch):
+    from titokcodec.cli import report
+
+    monkeypatch.setattr(report, "SENSIBLE_BYTES", 60)
+    said = "above 60 bytes, an AVIF or WebP thumbnail in as many is nearer to the picture"
+    picture(album / "wide.png", (2000, 300))
+    line = ("album/wide.png", "one.titok", "--layout", "tile", "-f")
+    assert f"this file: {said}" in call(cli.compress, *line).stderr
+    assert said not in call(cli.compress, *line, "-q").stderr + call(cli.compress, *line, "--json").stderr
+    assert said not in call(cli.compress, "album/wide.png", "one.titok", "-f").stderr
+    result = call(cli.compress, "album", "-o", "out", "--layout", "tile")
+    assert result.exit_code == 0 and result.stderr.count(f"1 of these files: {said}") == 1
+    assert said not in call(cli.decompress, "out", "-o", "back").stderr
+
+
 @pytest.mark.parametrize(("line", "said"), [
     (["-t", "9", "--target-psnr", "20"], "--tokens or --target-psnr"),
     (["--target-bytes", "90", "--target-psnr", "20"], "--target-bytes or --target-psnr"),

@@ -26,6 +26,7 @@ MOST_ACROSS = 256  # tiles in a row or a column of a grid: what a byte holds
 # pixels, and their work has to be bounded too.
 _COVER = 2
 _STEP = 1.15  # in tiles, from grid to grid: fine enough to pass over few
+_ENLARGED = 64  # tiles, up to which a picture may be drawn larger than it is
 _FREE_TILES = 64  # what costs little however few pixels are allowed: small pictures have more overlap
 
 
@@ -89,15 +90,16 @@ def nearest_grid(width: float, height: float) -> Grid:
 def grids(width: int, height: int, most: int | None = None) -> list[Grid]:
     """Grids to choose from for a picture, from one tile on, each with up to a third more tiles than the one before.
 
-    All of them have about the picture's aspect, as far as whole tiles can. The last has twice as many columns and rows
-    as the picture's own resolution asks for: where there are bytes to spare, tiles that show less each show more.
+    All of them have about the picture's aspect, as far as whole tiles can. The last has the picture's own resolution,
+    or as far as 64 tiles go twice that: where there are bytes to spare, tiles that show less each show more.
 
     Args:
         width, height: Size of the picture in pixels.
         most: How many tiles a grid may have; None for no limit.
     """
     own = nearest_grid(width, height)
-    last = 4 * own.tiles if most is None else min(4 * own.tiles, most)
+    last = max(own.tiles, min(4 * own.tiles, _ENLARGED))
+    last = last if most is None else min(last, most)
     found, tiles = [FIT], 1.0
     while tiles < last:
         tiles *= _STEP

@@ -216,23 +216,23 @@ def _largest(attempts: Attempts, limit: int) -> bytes:
 
 def _smallest(attempts: Attempts, wanted: float, what: str, shown: Callable[[float], str]) -> bytes:
     """The smallest file with a score, among the grids up to where larger ones are no smaller."""
+    start, best = _reaching(attempts, wanted)
+    if start is None:
+        raise TitokError(f"no file of this picture has {what}: {shown(best)} is the best that this model can do; ask "
+                         "for less, or use another format")
     found: tuple[int, Grid, int] | None = None
-    failed, best = 0, -np.inf
-    for grid in attempts.grids:
+    failed = 0
+    for grid in attempts.grids[start:]:
         effort, most = attempts.quick(grid), attempts.most
         if found:
             most = attempts.fitting(grid, found[0] - 1)
             if failed == PATIENCE or not most:
                 break
-        best = max(best, score := attempts.score(grid, most, effort))
-        if score < wanted:
+        if attempts.score(grid, most, effort) < wanted:
             failed += found is not None
             continue
         tokens = _fewest(attempts, grid, effort, wanted, most)
         found, failed = (len(attempts.pack(grid, tokens, effort)), grid, tokens), 0
-    if not found:
-        raise TitokError(f"no file of this picture has {what}: {shown(best)} is the best that this model can do; ask "
-                         "for less, or use another format")
     _, grid, tokens = found
     effort, final = attempts.quick(grid), attempts.final(grid)
     if final != effort and attempts.score(grid, attempts.most, final) >= wanted:
@@ -240,6 +240,20 @@ def _smallest(attempts: Attempts, wanted: float, what: str, shown: Callable[[flo
     fewer = range(max(attempts.least, tokens - DENT), tokens)
     tokens = next((count for count in fewer if attempts.score(grid, count, effort) >= wanted), tokens)
     return attempts.pack(grid, tokens, effort)
+
+
+def _reaching(attempts: Attempts, wanted: float) -> tuple[int | None, float]:
+    """Where to begin to look for a score: behind the last grid that falls short with all of its tokens, of those that
+    have twice as many tiles as the one before. None if all do; and the best score that was seen."""
+    start, tiles, best = 0, 0, -np.inf
+    for number, grid in enumerate(attempts.grids, 1):
+        if grid.tiles < 2 * tiles and number < len(attempts.grids):
+            continue
+        score = attempts.score(grid, attempts.most, attempts.quick(grid))
+        if score >= wanted:
+            return start, score
+        start, tiles, best = number, grid.tiles, max(best, score)
+    return None, best
 
 
 def _fewest(attempts: Attempts, grid: Grid, effort: int, wanted: float, most: int) -> int:

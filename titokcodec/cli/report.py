@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from titokcodec.files import FileInfo
 
 
+# Up to where titok keeps up with thumbnails of as many bytes on whole pictures: see "targets" in the README.
+SENSIBLE_BYTES = 400
+
+
 class Report:
     """Takes down what becomes of each job.
 
@@ -42,7 +46,7 @@ class Report:
         self.lines = not self.quiet and (verbose or len(jobs) == 1)
         self.verbose = verbose and not self.quiet
         self.counter = not quiet and len(jobs) > 1 and sys.stderr is not None and sys.stderr.isatty()
-        self.done = self.skipped = self.failed = self.bytes = 0
+        self.done = self.skipped = self.failed = self.bytes = self.large = 0
         self.started = time.perf_counter()
 
     @property
@@ -77,6 +81,7 @@ class Report:
         """A job is done; ``about`` is its .titok file."""
         self.done += 1
         self.bytes += about.bytes
+        self.large += about.bytes > SENSIBLE_BYTES
         names = self._names(job)
         if self.lines:
             arrow = f"{shown(job.source, 'stdin')} -> {shown(job.target, 'stdout')}"
@@ -119,9 +124,15 @@ class Report:
         self._count()
 
     def finish(self) -> None:
-        """The total, if there was more than one file."""
+        """The total, if there was more than one file; and what to do instead of writing large ones."""
         self._clear()
-        if self.quiet or self.total < 2:
+        if self.quiet:
+            return
+        if self.large and self.tool == "titok-compress":
+            which = "this file" if self.total == 1 else f"{self.large} of these files"
+            self._err(f"{which}: above {SENSIBLE_BYTES} bytes, an AVIF or WebP thumbnail in as many is nearer to the "
+                      "picture by PSNR and SSIMULACRA2, and titok ahead by LPIPS alone")
+        if self.total < 2:
             return
         more = "".join(f", {count} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed"))
                        if count)  # fmt: skip
