@@ -428,6 +428,20 @@ def test_weights_of_a_metric_that_are_none(here):
         assert result.exit_code == 1 and name in result.stderr and result.stderr.count("\n") == 1
 
 
+def test_the_remark_stands_where_thumbnails_overtake():
+    """Of the sizes that were measured, titok wins those below it, and the best thumbnail of any format those above."""
+    from titokcodec.cli.report import SENSIBLE_BYTES
+
+    folder = Path(__file__).parents[1] / "bench/results/kodak-targets"
+    results = {path.stem: json.loads(path.read_text())["results"] for path in folder.glob("*-t*.json")}
+    (ours,) = (found for name, found in results.items() if name.startswith("titok"))
+    rivals = [found for name, found in results.items() if name.endswith("thumbnail")]
+    for metric in ("psnr-rgb", "ssimulacra2"):
+        for number, limit in enumerate((400, 1000, 2000, 4000)):
+            best = max(found[metric][number] for found in rivals)
+            assert (ours[metric][number] > best) == (limit < SENSIBLE_BYTES)
+
+
 def test_the_help_tells_what_effort_costs_as_it_was_measured():
     """Seconds a picture, and decibels at 128 tokens, to the figure that the help rounds to."""
     rows = {row["effort"]: row for row in json.loads(
