@@ -68,6 +68,9 @@ def test_lpips_has_a_smallest_picture(lpips):
     ({"lin.6": None}, r"is not of LPIPS with SqueezeNet: it lacks lin\.6$"),
     ({"features.9.squeeze.bias": torch.tensor([0.5, torch.nan])}, "features.9.squeeze.bias does not hold finite"),
     ({"features.0.weight": torch.ones(4, 3, 3, 3, dtype=torch.int64)}, "features.0.weight does not hold finite"),
+    ({"training": torch.ones(1)}, r"is not of LPIPS with SqueezeNet: it has training$"),
+    ({"lin.3": torch.ones(7)}, "shapes of its tensors do not go together"),
+    ({"features.3.squeeze.weight": torch.ones(4, 5, 1, 1)}, "shapes of its tensors do not go together"),
 ])  # fmt: skip
 def test_lpips_takes_no_other_weights(changes, message, tmp_path):
     state = load_file(lpips_file(tmp_path)) | changes

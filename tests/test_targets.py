@@ -174,7 +174,7 @@ def test_wrong_weights_of_the_metric_are_no_picture_s_fault(codec, photo, tmp_pa
         ({"target_psnr": 20, "target_bytes": 100}, "give one of"),
         ({"target_bytes": 0}, "target_bytes is 0"), ({"target_bytes": 9.5}, "target_bytes is 9.5"),
         ({"target_psnr": 0}, "target_psnr is 0"), ({"target_psnr": "20"}, "target_psnr is '20'"),
-        ({"target_psnr": float("nan")}, "target_psnr is nan"),
+        ({"target_psnr": float("nan")}, "target_psnr is nan"), ({"target_psnr": True}, "target_psnr is True"),
         ({"target_lpips": 0.3}, "go together"), ({"lpips": "lpips.safetensors"}, "go together"),
     ],
 )  # fmt: skip

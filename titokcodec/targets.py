@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Real
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -58,7 +59,7 @@ class Target:
             raise TitokError("give one of target_bytes, target_psnr and target_lpips: a file has a single target")
         whole_or_none("target_bytes", self.bytes, 1)
         for name, value in (("target_psnr", self.psnr), ("target_lpips", self.lpips)):
-            if value is not None and not (isinstance(value, int | float) and 0 < value < 1000):
+            if value is not None and not (isinstance(value, Real) and value is not True and 0 < value < 1000):
                 raise TitokError(f"{name} is {value!r}: give a number above 0, such as {_EXAMPLES[name]}")
         if (self.lpips is None) != (self.weights is None):
             raise TitokError("target_lpips= and lpips=, the weight file of the metric, go together: give both")
@@ -69,11 +70,9 @@ class Target:
     @cached_property
     def network(self) -> LPIPS:
         """LPIPS, read once."""
-        from pathlib import Path
-
         from titokcodec.metrics.lpips import LPIPS
 
-        return LPIPS(Path(self.weights))
+        return LPIPS(self.weights)
 
 
 _EXAMPLES = {"target_psnr": "21 dB", "target_lpips": "0.3"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
@@ -32,17 +33,33 @@ class LPIPS(nn.Module):
         WeightsError: the file is not of this network.
     """
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
+        path = Path(path)
         found = read_tensors(path)
         missing = [name for name in _NAMES if name not in found]
         if missing:
             raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
+        strange = [name for name in found if name not in _NAMES]
+        if strange:
+            raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it has {strange[0]}")
         for name, value in found.items():
             kept = dtype if name.startswith("features") else torch.float32
             self.register_buffer(name.replace(".", "_"), finite(path, name, value).to(kept), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
+        self._check(path)
+
+    @torch.no_grad()
+    def _check(self, path: Path) -> None:
+        """Raise ``WeightsError`` unless the tensors' shapes go together."""
+        try:
+            maps = self.taps(torch.zeros(1, 3, LPIPS_SIDE, LPIPS_SIDE))
+            fit = all(getattr(self, f"lin_{tap}").shape == (1, found.shape[1], 1, 1) for tap, found in enumerate(maps))
+        except RuntimeError:
+            fit = False
+        if not fit:
+            raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: the shapes of its tensors do not go together")
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """(B, 3, H, W) twice, RGB in [0, 1] (not [-1, 1]) -> (B,) distances. Raises ``ValueError`` far out of range."""
