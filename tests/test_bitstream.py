@@ -44,7 +44,7 @@ headers = st.builds(
         model_id=model_id, fingerprint=None if model_id else fingerprint, layout="tile" if grid else layout, grid=grid,
         **rest,
     ),
-    grid=st.none() | st.builds(Grid, st.integers(1, 256), st.integers(2, 256)) | st.just(Grid(2, 1)),
+    grid=st.none() | st.builds(Grid, st.integers(1, 8), st.integers(2, 8)) | st.just(Grid(2, 1)) | st.just(Grid(64, 1)),
     width=st.integers(1, 2**21) | st.sampled_from([1, 128, 129, 2**14, 2**14 + 1, 2**21]),
     height=st.integers(1, 2**21),
     tokens=st.integers(1, 256),
@@ -305,11 +305,23 @@ def test_size_limit():
 
 
 def test_a_limit_on_pixels_bounds_the_grid_too():
-    tiny = Header(1, 1, 32, "tile", False, True, 0, 1, None, Grid(256, 256))
-    with pytest.raises(LimitExceeded, match=r"1x1 has 65536 tiles, over the 2730 .* max_pixels=2147483648 "):
-        bitstream.check_pixels(tiny)
-    bitstream.check_pixels(tiny, max_pixels=2**31)
-    bitstream.check_pixels(tiny, max_pixels=None)
+    thin = Header(2**21, 1, 32, "tile", False, True, 0, 1, None, Grid(256, 1))
+    with pytest.raises(LimitExceeded, match=r"2097152x1 has 256 tiles, over the 64 .* max_pixels=8388608 "):
+        bitstream.check_pixels(thin, max_pixels=2**21)
+    bitstream.check_pixels(thin, max_pixels=2**23)
+    bitstream.check_pixels(thin, max_pixels=None)
+
+
+@pytest.mark.parametrize(("size", "grid"), [((1, 1), (65, 1)), ((1, 1), (256, 256)), ((768, 512), (13, 5)),
+                                            ((4000, 3000), (256, 4))])  # fmt: skip
+def test_a_grid_goes_with_its_picture(size, grid):
+    """Half a minute of work for a single pixel is nothing that a file may ask for."""
+    with pytest.raises(TitokError, match=f"{grid[0]}x{grid[1]} tiles is too fine for a picture of {size[0]}x{size[1]}"):
+        Header(*size, 32, "tile", False, True, 0, 1, None, Grid(*grid))
+    good = bitstream.pack(Header(*size, 32, "tile", False, True, 0, 1, None, Grid(8, 8)), b"", FINGERPRINT)
+    offset = bitstream.parse(good)[1]
+    with pytest.raises(CorruptFile, match="too fine .*damaged"):
+        bitstream.parse(good[: offset - 4] + bytes(count - 1 for count in grid) + good[offset - 2 :])
 
 
 def test_pillow_and_we_have_the_same_limit():
@@ -337,6 +349,7 @@ def test_huge_claims_cost_no_memory():
         {"model_id": 256}, {"model_id": 0}, {"model_id": 0, "fingerprint": b"short"}, {"fingerprint": FINGERPRINT},
         {"layout": "crop"}, {"grid": Grid(2, 2)}, {"layout": "tile", "grid": Grid(1, 1)},
         {"layout": "tile", "grid": Grid(257, 1)}, {"layout": "tile", "grid": Grid(0, 2)},
+        {"layout": "tile", "grid": Grid(9, 8)},
     ],
 )  # fmt: skip
 def test_headers_that_cannot_be_written_are_refused(wrong):

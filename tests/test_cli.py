@@ -411,7 +411,8 @@ def test_files_for_which_another_format_is_better_are_remarked_on(album, monkeyp
     (["-t", "9", "--target-psnr", "20"], "--tokens or --target-psnr"),
     (["--target-bytes", "90", "--target-psnr", "20"], "--target-bytes or --target-psnr"),
     (["--target-lpips", "0.3"], "--target-lpips and --lpips"), (["--lpips", "x"], "--target-lpips and --lpips"),
-    (["--target-psnr", "0"], "--target-psnr"),
+    (["--target-psnr", "0"], "--target-psnr"), (["--target-psnr", "nan"], "--target-psnr is nan: give a number"),
+    (["--target-psnr", "inf"], "--target-psnr is inf: give a number"),
 ])  # fmt: skip
 def test_targets_that_make_no_sense(here, line, said):
     picture("a.png")
@@ -422,10 +423,12 @@ def test_targets_that_make_no_sense(here, line, said):
 
 def test_weights_of_a_metric_that_are_none(here):
     picture("a.png")
+    picture("b.png")
     Path("odd.safetensors").write_text("odd")
     for name in ("odd.safetensors", "missing.safetensors"):
-        result = call(cli.compress, "a.png", "--target-lpips", "0.3", "--lpips", name)
-        assert result.exit_code == 1 and name in result.stderr and result.stderr.count("\n") == 1
+        result = call(cli.compress, "a.png", "b.png", "-o", "out", "--target-lpips", "0.3", "--lpips", name)
+        assert result.exit_code == 1 and result.stderr.count("\n") == 1
+        assert result.stderr.startswith(f"titok-compress: {name} ")
 
 
 def test_the_remark_stands_where_thumbnails_overtake():

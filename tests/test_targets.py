@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,9 +92,26 @@ def test_saved_bytes_are_spent_on_more_tokens(codec, photo):
     assert codec.compress(picture, target_bytes=len(whole), layout="fit") == whole
 
 
+def test_what_tables_save_makes_room_where_packed_tokens_have_none(codec, photo):
+    short = codec.compress(photo, tokens=8)
+    assert info(short).entropy == "tables"
+    found = codec.compress(photo, target_bytes=len(short), layout="fit")
+    assert len(found) <= len(short) and info(found).tokens >= 8
+
+
+def test_a_search_that_loses_is_not_taken(codec, photo, monkeypatch):
+    """Whatever effort is asked for, the better of both results is written."""
+    picture = photo.resize((500, 260))
+    options = {"target_bytes": 60, "layout": "tile"}
+    plain = codec.compress(picture, effort=0, **options)
+    monkeypatch.setattr("titokcodec.codec.search", lambda model, pixels, tokens, steps: torch.zeros(
+        len(pixels), tokens, dtype=torch.long))  # fmt: skip
+    assert codec.compress(picture, effort=2, **options) == plain
+
+
 def test_the_least_that_is_named_can_be_had(codec, photo):
     for options in ({}, {"layout": "fit"}, {"layout": "tile"}, {"max_side": 100}):
-        with pytest.raises(TitokError, match="cannot make this picture 10 bytes") as error:
+        with pytest.raises(TitokError, match="cannot make this picture 10 bytes: the least that it takes") as error:
             codec.compress(photo, target_bytes=10, **options)
         least = int(re.search(r"\d+$", str(error.value))[0])
         assert len(codec.compress(photo, target_bytes=least, **options)) <= least
@@ -116,13 +134,13 @@ def test_a_file_has_the_quality_that_was_asked_for_and_little_more(bundled, wide
     wanted = psnr(picture, bundled.decompress(simple)) + more
     data = bundled.compress(picture, target_psnr=wanted, effort=0)
     assert wanted <= psnr(picture, bundled.decompress(data)) < wanted + 0.1
-    assert len(data) <= len(simple) or more
+    assert len(data) <= len(simple) + 3 or more
 
 
 @pytest.mark.parametrize("size", [(300, 200), (500, 500)])
 def test_a_searched_file_has_it_too(codec, photo, size):
     picture = photo.resize(size)
-    wanted = psnr(picture, codec.decompress(codec.compress(picture, tokens=9)))
+    wanted = psnr(picture, codec.decompress(codec.compress(picture, tokens=9))) - 0.02
     assert psnr(picture, codec.decompress(codec.compress(picture, target_psnr=wanted, effort=2))) >= wanted
 
 
@@ -131,12 +149,10 @@ def test_what_cannot_be_reached_is_said_with_what_can(codec, photo):
     with pytest.raises(TitokError, match=r"no file .* PSNR of 60 dB: (\d+\.\d\d) dB is the best") as error:
         codec.compress(picture, target_psnr=60)
     best = float(re.search(r"([\d.]+) dB is", str(error.value))[1])
-    assert psnr(picture, codec.decompress(codec.compress(picture, target_psnr=best - 0.01))) >= best - 0.01
+    assert psnr(picture, codec.decompress(codec.compress(picture, target_psnr=best))) >= best
 
 
 def test_lpips_is_met_with_the_weights_of_the_metric(codec, photo, tmp_path):
-    import torch
-
     from titokcodec.metrics.lpips import LPIPS
 
     weights = lpips_file(tmp_path)
@@ -148,7 +164,7 @@ def test_lpips_is_met_with_the_weights_of_the_metric(codec, photo, tmp_path):
         return float(network(a, b))
 
     picture = photo.resize((300, 220))
-    wanted = distance(codec.compress(picture, effort=0)) * 1.001
+    wanted = distance(codec.compress(picture, effort=0)) + 0.0011
     data = codec.compress(picture, target_lpips=wanted, lpips=weights, effort=0)
     assert distance(data) <= wanted
     with pytest.raises(TitokError, match=r"LPIPS of 1e-06: \d\.\d+ is the best"):
@@ -175,6 +191,7 @@ def test_wrong_weights_of_the_metric_are_no_picture_s_fault(codec, photo, tmp_pa
         ({"target_bytes": 0}, "target_bytes is 0"), ({"target_bytes": 9.5}, "target_bytes is 9.5"),
         ({"target_psnr": 0}, "target_psnr is 0"), ({"target_psnr": "20"}, "target_psnr is '20'"),
         ({"target_psnr": float("nan")}, "target_psnr is nan"), ({"target_psnr": True}, "target_psnr is True"),
+        ({"target_psnr": 1000}, "from 0 to 1000"), ({"target_lpips": 0.3, "lpips": 5}, "lpips is 5: give the path"),
         ({"target_lpips": 0.3}, "go together"), ({"lpips": "lpips.safetensors"}, "go together"),
     ],
 )  # fmt: skip

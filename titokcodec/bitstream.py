@@ -15,9 +15,11 @@ bytes  field
 rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.entropy` writes them
 ====== ======================================================================================================
 
-- Version 2 differs in one thing: its layout is always ``tile``, on the grid that it names, of two tiles or more, whose
-  canvas is scaled to the picture's size (:mod:`titokcodec.layout`). In version 1 ``tile`` means tiles on the picture
-  itself; such files stay readable, but are no longer written. Fitted pictures are files of version 1, now as ever.
+- Version 2 differs in one thing: its layout is always ``tile``, on the grid that it names, whose canvas is scaled to
+  the picture's size (:mod:`titokcodec.layout`). The grid has two tiles or more, and at most 64 or four times as many as
+  the picture's own resolution asks for, so that the work goes with the picture. In version 1 ``tile`` means tiles on
+  the picture itself; such files stay readable, but are no longer written. Fitted pictures are files of version 1, now
+  as ever.
 - A file for one 256x256 picture spends 11 bytes around its payload. There is no length field: the file system, the
   tar shard or the database column that holds the bytes knows it already. So nothing MAY follow the payload.
 - The CRC covers the model's fingerprint although (for a released model) the file does not hold it: decoding with
@@ -40,7 +42,7 @@ rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.en
 - Entropy modes: 0 packed bits, 1 frequency tables, 2 integer prior, 3 not assigned. ``nested`` says that every prefix
   of a tile's tokens is a picture too, which is what makes truncation without a network possible.
 - Readers MUST check the size against their limits (:func:`check_pixels`) before they make room for pixels or draw
-  tiles: a header of a dozen bytes can claim 2**42 pixels, or a single pixel on 65,536 tiles. Parsing itself allocates
+  tiles: a header of a dozen bytes can claim 2**42 pixels, or 2**21 pixels on 9,363 tiles. Parsing itself allocates
   nothing in proportion to what the header claims.
 - Files of both versions stay readable for ever. A reader that meets another version or mode 3 MUST refuse the file.
 """
@@ -54,7 +56,7 @@ from typing import TypeAlias
 from titokcodec import kinds
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
-from titokcodec.layout import FIT, Grid, Plan, check_grid, check_tiles, plan, spread, spread_grid
+from titokcodec.layout import FIT, Grid, Plan, check_grid_of, check_tiles, plan, spread, spread_grid
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -109,7 +111,7 @@ class Header:
         if self.layout not in LAYOUTS:
             raise TitokError(f"layout is {self.layout!r}; give one of {', '.join(LAYOUTS)}")
         if self.grid is not None:
-            check_grid(self.grid)
+            check_grid_of(self.width, self.height, self.grid)
             if self.layout != "tile" or self.grid == FIT:
                 raise TitokError("a grid has two tiles or more, and layout 'tile': give None for layout 'fit'")
         if self.model_id == 0:
@@ -268,6 +270,10 @@ def _parse_head(head: bytes) -> tuple[Header, int]:
         grid, at = Grid(head[at] + 1, head[at + 1] + 1), at + 2
         if layout != "tile" or grid == FIT:
             raise CorruptFile("a file of version 2 has a grid of two tiles or more; the file is damaged")
+        try:
+            check_grid_of(width + 1, height + 1, grid)
+        except TitokError as error:
+            raise CorruptFile(f"{error}; the file is damaged") from None
     head[at + 1]  # the checksum belongs to the header: both of its bytes must be there
     header = Header(
         width + 1, height + 1, tokens, layout, bool(flags & 16), bool(flags & 1), mode, model_id, fingerprint, grid,

@@ -174,7 +174,7 @@ class Codec:
             TitokError: wrong shape, type, number or values of tokens, or a size or grid that no file can have.
         """
         tokens, width, height = self._checked(tokens), whole("width", width), whole("height", height)
-        laid = FIT if grid is None else Grid(*(whole("grid", count, 1) for count in grid))
+        laid = FIT if grid is None else as_grid(grid)
         if len(tokens) != laid.tiles:
             raise TitokError(f"a grid of {laid} has {laid.tiles} tiles, but here are tokens of {len(tokens)}: give "
                              "(tiles, K), and grid=(columns, rows)")
@@ -386,6 +386,15 @@ class Codec:
                 # Tokens are few, and checked on the host: asking the device would wait for it.
                 pixels = self.decode(torch.from_numpy(rows))
                 yield (pixels * 255).round_().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def as_grid(given: tuple[int, int]) -> Grid:
+    """Columns and rows as a caller hands them in. Raises ``TitokError`` if it is something else."""
+    try:
+        columns, rows = given
+    except (TypeError, ValueError):
+        raise TitokError(f"grid is {given!r}: give (columns, rows)") from None
+    return Grid(whole("grid", columns, 1), whole("grid", rows, 1))
 
 
 def _joined(batches: list[torch.Tensor]) -> torch.Tensor:

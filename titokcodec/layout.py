@@ -87,6 +87,17 @@ def nearest_grid(width: float, height: float) -> Grid:
     return Grid(_nearest_count(width), _nearest_count(height))
 
 
+def check_grid_of(width: int, height: int, grid: Grid) -> None:
+    """Raise ``TitokError`` if a grid is far finer than a picture of this size: its work would be out of all proportion.
+
+    64 tiles are always welcome, and beyond them four times as many as have the picture's own resolution.
+    """
+    check_grid(grid)
+    most = max(_FREE_TILES, 4 * nearest_grid(width, height).tiles)
+    if grid.tiles > most:
+        raise TitokError(f"a grid of {grid} tiles is too fine for a picture of {width}x{height}: give {most} at most")
+
+
 def grids(width: int, height: int, most: int | None = None) -> list[Grid]:
     """Grids to choose from for a picture, from one tile on, each with up to a third more tiles than the one before.
 
@@ -123,7 +134,7 @@ def spread_grid(width: int, height: int) -> Grid:
 def most_tiles(max_pixels: int | None) -> int | None:
     """How many tiles a picture may have where it may have ``max_pixels`` pixels; None is no limit for either.
 
-    The work that a file asks for goes with its tiles, not with its pixels: a dozen bytes can claim 65,536 tiles.
+    The work that a file asks for goes with its tiles, not with its pixels: 1 x 2,000,000 pixels of version 1 are 8,929.
     """
     return None if max_pixels is None else max(_FREE_TILES, _COVER * int(max_pixels) // TILE**2)
 

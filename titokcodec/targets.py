@@ -7,10 +7,11 @@ compared with its original. Pictures are taken one by one, so that a file does n
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import lru_cache
 from numbers import Real
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 Measure: TypeAlias = Callable[[np.ndarray], float]
 
 COMPARED_SIDE = 1024  # pixels, to which larger pictures are reduced to be compared; but not for a PSNR that is promised
+# What pixels drawn in another precision, or in a batch with others, may be off: .006 dB were seen.
+MARGINS = {"psnr": 0.01, "lpips": 0.001}
 DENT = 4  # tokens: by how many fewer a score may be as good, since it does not quite rise with every one
 PATIENCE = 2  # grids in a row that better nothing, after which no more are tried
 
@@ -60,19 +63,26 @@ class Target:
         whole_or_none("target_bytes", self.bytes, 1)
         for name, value in (("target_psnr", self.psnr), ("target_lpips", self.lpips)):
             if value is not None and not (isinstance(value, Real) and value is not True and 0 < value < 1000):
-                raise TitokError(f"{name} is {value!r}: give a number above 0, such as {_EXAMPLES[name]}")
+                raise TitokError(f"{name} is {value!r}: give a number from 0 to 1000, such as {_EXAMPLES[name]}")
         if (self.lpips is None) != (self.weights is None):
             raise TitokError("target_lpips= and lpips=, the weight file of the metric, go together: give both")
+        if not isinstance(self.weights, str | os.PathLike | None):
+            raise TitokError(f"lpips is {self.weights!r}: give the path of a weight file")
 
     def __bool__(self) -> bool:
         return (self.bytes, self.psnr, self.lpips) != (None, None, None)
 
-    @cached_property
+    @property
     def network(self) -> LPIPS:
-        """LPIPS, read once."""
-        from titokcodec.metrics.lpips import LPIPS
+        """LPIPS. Raises ``TitokError`` if the weights are not its own."""
+        return _read_lpips(os.fspath(self.weights))
 
-        return LPIPS(self.weights)
+
+@lru_cache(maxsize=1)
+def _read_lpips(path: str) -> LPIPS:
+    from titokcodec.metrics.lpips import LPIPS
+
+    return LPIPS(path)
 
 
 _EXAMPLES = {"target_psnr": "21 dB", "target_lpips": "0.3"}
@@ -104,10 +114,11 @@ class Aim:
             return _largest(attempts, self.target.bytes)
         if self.target.psnr is not None:
             attempts.compare_by(_psnr(attempts.pixels))
-            return _smallest(attempts, self.target.psnr, f"a PSNR of {self.target.psnr:g} dB", "{:.2f} dB".format)
+            return _smallest(attempts, self.target.psnr, MARGINS["psnr"], f"a PSNR of {self.target.psnr:g} dB",
+                             lambda best: f"{math.floor(100 * best) / 100:.2f} dB")  # fmt: skip
         attempts.compare_by(_likeness(self.target.network, attempts.reduced()))
-        return _smallest(attempts, -self.target.lpips, f"an LPIPS of {self.target.lpips:g}",
-                         lambda score: f"{-score:.3f}")  # fmt: skip
+        return _smallest(attempts, -self.target.lpips, MARGINS["lpips"], f"an LPIPS of {self.target.lpips:g}",
+                         lambda best: f"{math.ceil(-1000 * best) / 1000:.3f}")  # fmt: skip
 
 
 class Attempts:
@@ -160,11 +171,11 @@ class Attempts:
         return low
 
     def filled(self, grid: Grid, effort: int, limit: int) -> bytes:
-        """The longest file within a limit in bytes that packed tokens are, and more of them where tables save some."""
-        return self.pack(grid, self.fitting(grid, limit), effort, limit)
+        """The longest file within a limit in bytes; if there is none, the shortest."""
+        return self.pack(grid, self.fitting(grid, limit) or self.least, effort, limit)
 
     def pack(self, grid: Grid, tokens: int, effort: int, budget: int | None = None) -> bytes:
-        """The file, which takes in more tokens as long as they fit a budget."""
+        """The file, which takes in more tokens as long as they fit a budget, as they may where tables save some."""
         return self._packer.pack(self.shape(grid, tokens), self._tokens(grid, effort), self._grey, budget)
 
     def quick(self, grid: Grid) -> int:
@@ -200,25 +211,29 @@ def _largest(attempts: Attempts, limit: int) -> bytes:
     """
     ways = [grid for grid in attempts.grids if attempts.fitting(grid, limit)]
     if not ways:
-        least = attempts.bound(attempts.grids[0], attempts.least)
-        raise TitokError(f"cannot make this picture {limit} bytes: the least that this model can promise is {least}")
+        grid = attempts.grids[0]
+        data = attempts.filled(grid, attempts.final(grid), limit)
+        if len(data) > limit:
+            raise TitokError(f"cannot make this picture {limit} bytes: the least that it takes is {len(data)}")
+        return data
 
-    def score(number: int) -> float:
-        grid, effort = ways[number], attempts.quick(ways[number])
+    def score(grid: Grid, effort: int) -> float:
         header, _ = bitstream.parse(attempts.filled(grid, effort, limit))
         return attempts.score(grid, header.tokens, effort)
 
     fair = min(range(len(ways)), key=lambda number: abs(attempts.fitting(ways[number], limit) - attempts.most / 2))
-    best = ways[climb(len(ways), fair, score)]
-    return attempts.filled(best, attempts.final(best), limit)
+    best = ways[climb(len(ways), fair, lambda number: score(ways[number], attempts.quick(ways[number])))]
+    effort = max({attempts.quick(best), attempts.final(best)}, key=lambda effort: score(best, effort))
+    return attempts.filled(best, effort, limit)
 
 
-def _smallest(attempts: Attempts, wanted: float, what: str, shown: Callable[[float], str]) -> bytes:
-    """The smallest file with a score, among the grids up to where larger ones are no smaller."""
+def _smallest(attempts: Attempts, score: float, margin: float, what: str, shown: Callable[[float], str]) -> bytes:
+    """The smallest file with a score, and a margin, among the grids up to where larger ones are no smaller."""
+    wanted = score + margin
     start, best = _reaching(attempts, wanted)
     if start is None:
-        raise TitokError(f"no file of this picture has {what}: {shown(best)} is the best that this model can do; ask "
-                         "for less, or use another format")
+        raise TitokError(f"no file of this picture has {what}: {shown(best - margin)} is the best that this model can "
+                         "do; ask for less, or use another format")
     found: tuple[int, Grid, int] | None = None
     failed = 0
     for grid in attempts.grids[start:]:

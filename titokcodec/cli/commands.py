@@ -76,6 +76,9 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
         raise click.UsageError(f"Give {' or '.join(given)}, not both: a target chooses the tokens.")
     if (target_lpips is None) != (lpips is None):
         raise click.UsageError("Give --target-lpips and --lpips, the metric's weight file, together.")
+    for name, value in targets.items():
+        if value is not None and not value < 1000 and name != "--target-bytes":
+            raise click.UsageError(f"{name} is {value:g}: give a number from 0 to 1000.")
     from titokcodec.cli.bulk import Compress
 
     task = Compress({
@@ -84,7 +87,7 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
         "background": background, "frame": frame, "white": white, "max_pixels": max_pixels,
     })  # fmt: skip
     kind = Kind("pictures", pictures.is_picture, ".titok", pictures.check_titok, pictures.is_foreign_picture)
-    _run("titok-compress", arguments, kind, task, tokens=tokens, **common)
+    _run("titok-compress", arguments, kind, task, tokens=tokens, lpips=lpips, **common)
 
 
 @click.command("titok-decompress", cls=Tool)
@@ -127,7 +130,7 @@ def decompress(arguments: tuple[str, ...], format_name: str | None, partial: boo
 def _run(
     tool: str, arguments: tuple[str, ...], kind: Kind, task: Task, *, output: str | None, force: bool,
     skip_existing: bool, shard: tuple[int, int] | None, quiet: bool, verbose: bool, as_json: bool,
-    tokens: int | None = None, **network: Any,
+    tokens: int | None = None, lpips: str | None = None, **network: Any,
 ) -> None:  # fmt: skip
     """Do all that a command was asked for, and exit with the right code if something failed."""
     from titokcodec.cli.bulk import run
@@ -145,6 +148,10 @@ def _run(
         codec = Codec.from_pretrained(network.pop("model"), **network)
         if tokens is not None:
             _check_tokens(codec, tokens)
+        if lpips is not None:
+            from titokcodec.metrics import LPIPS
+
+            LPIPS(lpips)  # once, rather than as the fault of every picture
         own = codec.weights
         report.say(f"model {own.name} ({own.fingerprint.hex()}) on {codec.device} in {str(codec.dtype)[6:]}")
         return codec
