@@ -76,8 +76,7 @@ class Codec:
             source: None for the bundled model, a weight file or folder, or ``hub:org/name``.
             device: ``auto`` takes CUDA, then MPS, then the CPU.
             dtype: ``auto``, ``bf16`` or ``fp32``.
-            packer: Makes files of tokens and tokens of files.
-        batch_size: Tiles in one forward pass, at most; None for 16, or 256 on CUDA.
+            batch_size: Tiles in one forward pass, at most; None for 16, or 256 on CUDA.
 
         Raises:
             TitokError: the weights or the device cannot be had.

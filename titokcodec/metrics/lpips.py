@@ -40,10 +40,8 @@ class LPIPS(nn.Module):
         missing = [name for name in _NAMES if name not in found]
         if missing:
             raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
-        strange = [name for name in found if name not in _NAMES]
-        if strange:
-            raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it has {strange[0]}")
-        for name, value in found.items():
+        for name in _NAMES:  # and not the classifier, which some files have as well
+            value = found[name]
             kept = dtype if name.startswith("features") else torch.float32
             self.register_buffer(name.replace(".", "_"), finite(path, name, value).to(kept), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
