@@ -320,7 +320,7 @@ def test_a_grid_goes_with_its_picture(size, grid):
         Header(*size, 32, "tile", False, True, 0, 1, None, Grid(*grid))
     good = bitstream.pack(Header(*size, 32, "tile", False, True, 0, 1, None, Grid(8, 8)), b"", FINGERPRINT)
     offset = bitstream.parse(good)[1]
-    with pytest.raises(CorruptFile, match="too fine .*damaged"):
+    with pytest.raises(CorruptFile, match=r"too fine .*damaged"):
         bitstream.parse(good[: offset - 4] + bytes(count - 1 for count in grid) + good[offset - 2 :])
 
 
