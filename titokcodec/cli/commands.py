@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 @click.option("--lpips", type=click.Path(), metavar="FILE", help="Weights of LPIPS with SqueezeNet, safetensors.")
 @click.option("--effort", type=click.IntRange(0), metavar="N",
               show_default="8; 1 with -o FOLDER; 0 for pictures on several tiles",
-              help="Steps of a search for better tokens. On two CPU cores a tile takes .004 s without; 1 makes that "
-                   ".03 s, for .05 dB at 128 tokens; 8 makes it .6 s, for .1 dB and more contrast.")  # fmt: skip
+              help="Steps of a search for better tokens. On two CPU cores a tile takes .005 s without; 1 makes that "
+                   ".04 s, for .06 dB at 128 tokens; 8 makes it .5 s, for .1 dB and more contrast.")  # fmt: skip
 @click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
               help="What transparent pixels are laid on.")  # fmt: skip
 @click.option("--frame", type=click.IntRange(0), metavar="N", show_default="the first, and says if there are more",
