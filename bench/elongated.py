@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import originals
+from bench import originals, records
 from bench.scores import Judge
 from titokcodec import Codec, images
 from titokcodec.jobs import canvas_of
@@ -98,8 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows = measure(codec, pictures, judge, print)
     about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
              "tokens": codec.weights.config.tokens, "dtype": str(codec.dtype)[6:]}  # fmt: skip
-    lines = ",\n".join("    " + json.dumps(row) for row in rows)
-    options.out.write_text(json.dumps(about, indent=2)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n')
+    records.write(options.out, {**about, "rows": rows})
 
 
 if __name__ == "__main__":

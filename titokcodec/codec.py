@@ -333,10 +333,8 @@ class Codec:
 
     def rows(self, canvas: np.ndarray, grid: Grid, effort: int) -> np.ndarray:
         """(tiles, K) int64 of all tokens of the tiles of an (H, W, 3) uint8 canvas, which has the grid's size."""
-        laid, count = plan(grid), self.weights.config.tokens
-        batches = (geometry.cut(canvas, laid, start, min(start + self.batch_size, laid.tiles))
-                   for start in range(0, laid.tiles, self.batch_size))  # fmt: skip
-        wish = [(count, effort)]
+        wish = [(self.weights.config.tokens, effort)]
+        batches = geometry.cut_batches(canvas, plan(grid), self.batch_size)
         return np.concatenate(list(one_ahead(self._encode_tiles(tiles, wish * len(tiles)) for tiles in batches)))
 
     def canvas(self, grid: Grid, rows: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ Where they lie on it is :mod:`titokcodec.layout`'s to say.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from itertools import pairwise
 
@@ -31,6 +32,12 @@ def cut(pixels: np.ndarray, plan: Plan, start: int = 0, stop: int | None = None)
         left, top = plan.corner(index)
         tile[:] = pixels[top : top + TILE, left : left + TILE]
     return tiles
+
+
+def cut_batches(pixels: np.ndarray, plan: Plan, size: int) -> Iterator[np.ndarray]:
+    """All tiles of a canvas in order, ``size`` at most at a time, as ``cut`` gives them."""
+    for start in range(0, plan.tiles, size):
+        yield cut(pixels, plan, start, min(start + size, plan.tiles))
 
 
 class Canvas:

@@ -12,6 +12,7 @@ from titokcodec import geometry, images
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import TitokError
 from titokcodec.layout import FIT, Grid, check_tiles, nearest_grid, plan
+from titokcodec.models.config import TiTokConfig
 from titokcodec.outcomes import Outcomes
 from titokcodec.packing import Packer
 from titokcodec.search import default_steps
@@ -53,6 +54,10 @@ class Options:
         height, width = picture.pixels.shape[:2]
         return scaled(width, height, self.max_side)
 
+    def steps(self, config: TiTokConfig, grid: Grid) -> int:
+        """Steps of the search for the tokens of a picture on this grid."""
+        return default_steps(config, grid.tiles) if self.effort is None else self.effort
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -88,10 +93,8 @@ class Jobs:
                 continue
             job, canvas = prepared
             self._jobs.append(job)
-            tiles = job.shape.grid.tiles
-            self.wishes.extend([(job.shape.tokens, job.effort)] * tiles)
-            for start in range(0, tiles, batch_size):
-                yield geometry.cut(canvas, plan(job.shape.grid), start, min(start + batch_size, tiles))
+            self.wishes.extend([(job.shape.tokens, job.effort)] * job.shape.grid.tiles)
+            yield from geometry.cut_batches(canvas, plan(job.shape.grid), batch_size)
 
     def files(self, batches: list[np.ndarray]) -> list[bytes | TitokError]:
         """The files, of (n, K) tokens of all the tiles that ``tiles`` gave."""
@@ -111,9 +114,7 @@ class Jobs:
         check_tiles(width, height, grid.tiles, options.max_pixels)
         shape = Shape(width, height, grid, options.tokens)
         self._packer.most(shape, picture.grey)  # raises now what writing the header would raise later
-        effort = options.effort
-        if effort is None:
-            effort = default_steps(self._packer.weights.config, grid.tiles)
+        effort = options.steps(self._packer.weights.config, grid)
         return _Job(shape, picture.grey, effort), canvas_of(picture.pixels, grid)
 
 

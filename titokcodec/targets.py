@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 import os
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from numbers import Real
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -22,14 +23,13 @@ from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
 from titokcodec.jobs import Options, canvas_of
 from titokcodec.layout import FIT, Grid, grids, most_tiles, nearest_grid
-from titokcodec.search import default_steps
 from titokcodec.shape import Shape, scaled
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
     from titokcodec.metrics.lpips import LPIPS
 
-Measure: TypeAlias = Callable[[np.ndarray], float]
+Measure: TypeAlias = Callable[[np.ndarray], float]  # of (H, W, 3) uint8 as large as the original; larger is better
 
 COMPARED_SIDE = 1024  # pixels, to which larger pictures are reduced to be compared; but not for a PSNR that is promised
 # What pixels drawn in another precision, or in a batch with others, may be off: .006 dB were seen.
@@ -75,11 +75,12 @@ class Target:
     @property
     def network(self) -> LPIPS:
         """LPIPS. Raises ``TitokError`` if the weights are not its own."""
-        return _read_lpips(os.fspath(self.weights))
+        return read_lpips(os.fspath(self.weights))
 
 
 @lru_cache(maxsize=1)
-def _read_lpips(path: str) -> LPIPS:
+def read_lpips(path: str) -> LPIPS:
+    """LPIPS with the weights in a file, the last one kept. Raises ``TitokError`` if they are not its own."""
     from titokcodec.metrics.lpips import LPIPS
 
     return LPIPS(path)
@@ -110,13 +111,13 @@ class Aim:
         """
         attempts = Attempts(self.codec, self.options, self.options.load(source))
         if self.target.bytes is not None:
-            attempts.compare_by(_nearness(attempts.reduced()))
+            attempts.compare_by(_nearness, attempts.reduced())
             return _largest(attempts, self.target.bytes)
         if self.target.psnr is not None:
-            attempts.compare_by(_psnr(attempts.pixels))
+            attempts.compare_by(_psnr, attempts.pixels)
             return _smallest(attempts, self.target.psnr, MARGINS["psnr"], f"a PSNR of {self.target.psnr:g} dB",
                              lambda best: f"{math.floor(100 * best) / 100:.2f} dB")  # fmt: skip
-        attempts.compare_by(_likeness(self.target.network, attempts.reduced()))
+        attempts.compare_by(partial(_likeness, self.target.network), attempts.reduced())
         return _smallest(attempts, -self.target.lpips, MARGINS["lpips"], f"an LPIPS of {self.target.lpips:g}",
                          lambda best: f"{math.ceil(-1000 * best) / 1000:.3f}")  # fmt: skip
 
@@ -131,7 +132,7 @@ class Attempts:
     """
 
     def __init__(self, codec: Codec, options: Options, picture: images.Picture) -> None:
-        self._codec, self._effort, self._grey = codec, options.effort, picture.grey
+        self._codec, self._options, self._grey = codec, options, picture.grey
         self._config, self._packer = codec.weights.config, codec.packer
         width, height = options.size(picture)
         self.pixels = images.resize(picture.pixels, (width, height))
@@ -148,9 +149,9 @@ class Attempts:
         height, width = self.pixels.shape[:2]
         return images.resize(self.pixels, scaled(width, height, COMPARED_SIDE))
 
-    def compare_by(self, measure: tuple[Measure, tuple[int, int]]) -> None:
-        """Scores come from this, larger ones for better drawings; it wants them in a size of (width, height)."""
-        self._measure, self._size = measure
+    def compare_by(self, measure_of: Callable[[np.ndarray], Measure], pixels: np.ndarray) -> None:
+        """Scores come from this measure of likeness to these pixels, and drawings get their size."""
+        self._measure, self._size = measure_of(pixels), pixels.shape[1::-1]
 
     def shape(self, grid: Grid, tokens: int) -> Shape:
         """The file's shape."""
@@ -162,13 +163,9 @@ class Attempts:
 
     def fitting(self, grid: Grid, limit: int) -> int | None:
         """The most tokens a tile whose file has at most so many bytes; None if there are none."""
-        if self.bound(grid, self.least) > limit:
-            return None
-        low, high = self.least, self.most
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if self.bound(grid, middle) <= limit else (low, middle - 1)
-        return low
+        counts = range(self.least, self.most + 1)
+        fits = bisect_right(counts, limit, key=lambda tokens: self.bound(grid, tokens))
+        return counts[fits - 1] if fits else None
 
     def filled(self, grid: Grid, effort: int, limit: int) -> bytes:
         """The longest file within a limit in bytes; if there is none, the shortest."""
@@ -184,7 +181,7 @@ class Attempts:
 
     def final(self, grid: Grid) -> int:
         """Effort for the file."""
-        return default_steps(self._config, grid.tiles) if self._effort is None else self._effort
+        return self._options.steps(self._config, grid)
 
     def score(self, grid: Grid, tokens: int, effort: int) -> float:
         """How near the drawing is to the picture, by the measure."""
@@ -223,7 +220,7 @@ def _largest(attempts: Attempts, limit: int) -> bytes:
 
     fair = min(range(len(ways)), key=lambda number: abs(attempts.fitting(ways[number], limit) - attempts.most / 2))
     best = ways[climb(len(ways), fair, lambda number: score(ways[number], attempts.quick(ways[number])))]
-    effort = max({attempts.quick(best), attempts.final(best)}, key=lambda effort: score(best, effort))
+    effort = max((attempts.quick(best), attempts.final(best)), key=lambda effort: score(best, effort))
     return attempts.filled(best, effort, limit)
 
 
@@ -305,23 +302,23 @@ def climb(count: int, start: int, value: Callable[[int], float]) -> int:
     return best
 
 
-# ---- measures: each with the size of the drawings that it takes --------------------------------------------------
+# ---- measures of likeness to a picture ---------------------------------------------------------------------------
 
 
-def _nearness(pixels: np.ndarray) -> tuple[Measure, tuple[int, int]]:
+def _nearness(pixels: np.ndarray) -> Measure:
     """Minus the mean squared error."""
-    return lambda drawn: -_squared_error(drawn, pixels), pixels.shape[1::-1]
+    return lambda drawn: -_squared_error(drawn, pixels)
 
 
-def _psnr(pixels: np.ndarray) -> tuple[Measure, tuple[int, int]]:
+def _psnr(pixels: np.ndarray) -> Measure:
     def decibels(drawn: np.ndarray) -> float:
         error = _squared_error(drawn, pixels)
         return 10 * np.log10(255**2 / error) if error else np.inf
 
-    return decibels, pixels.shape[1::-1]
+    return decibels
 
 
-def _likeness(network: LPIPS, pixels: np.ndarray) -> tuple[Measure, tuple[int, int]]:
+def _likeness(network: LPIPS, pixels: np.ndarray) -> Measure:
     """Minus LPIPS."""
     import torch
 
@@ -340,7 +337,7 @@ def _likeness(network: LPIPS, pixels: np.ndarray) -> tuple[Measure, tuple[int, i
         with torch.inference_mode():
             return -float(network.distance(network.directions(tensor(drawn)), directions))
 
-    return likeness, pixels.shape[1::-1]
+    return likeness
 
 
 def _squared_error(drawn: np.ndarray, pixels: np.ndarray) -> float:

@@ -149,9 +149,9 @@ def _run(
         if tokens is not None:
             _check_tokens(codec, tokens)
         if lpips is not None:
-            from titokcodec.metrics import LPIPS
+            from titokcodec.targets import read_lpips
 
-            LPIPS(lpips)  # once, rather than as the fault of every picture
+            read_lpips(lpips)  # what is wrong with it is told once, rather than as the fault of every picture
         own = codec.weights
         report.say(f"model {own.name} ({own.fingerprint.hex()}) on {codec.device} in {str(codec.dtype)[6:]}")
         return codec
