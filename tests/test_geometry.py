@@ -70,6 +70,7 @@ def test_the_nearest_grid_has_the_pictures_resolution(size, grid):
 
 
 @given(st.integers(1, 20_000), st.integers(1, 20_000), st.none() | st.integers(1, 500))
+@example(1489, 7609, None)
 @settings(deadline=None)
 def test_grids_to_choose_from_grow_from_one_tile_and_keep_the_aspect(width, height, most):
     found = grids(width, height, most)
@@ -83,7 +84,7 @@ def test_grids_to_choose_from_grow_from_one_tile_and_keep_the_aspect(width, heig
         if min(grid) > 2:
             assert 0.6 < (grid.columns / grid.rows) / (width / height) < 1.6
     if most is None and max(own) < 256:
-        assert counts[-1] >= 0.85 * own.tiles, "a picture can be drawn at its own resolution"
+        assert counts[-1] >= own.tiles, "a picture can be drawn at its own resolution"
         assert own.tiles > 16 or counts[-1] >= 2 * own.tiles, "and beyond"
 
 

@@ -118,7 +118,7 @@ def grids(width: int, height: int, most: int | None = None) -> list[Grid]:
         grid = Grid(min(round(columns), 2 * own.columns), min(round(tiles / columns), 2 * own.rows))
         if found[-1].tiles < grid.tiles <= last and max(grid) <= MOST_ACROSS:
             found.append(grid)
-    return found
+    return [*found, own] if found[-1].tiles < own.tiles <= last else found
 
 
 def spread(width: int, height: int) -> Plan:
