@@ -24,8 +24,9 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.10",
-    packages=find_packages(include=["titokcodec", "titokcodec.*"]),
-    package_data={"titokcodec": ["assets/*.safetensors", "py.typed"]},
+    packages=[*find_packages(include=["titokcodec", "titokcodec.*"]), "titokcodec.training", "titokcodec.bench"],
+    package_dir={"titokcodec.training": "training", "titokcodec.bench": "bench"},
+    package_data={"titokcodec": ["assets/*.safetensors", "py.typed"], "titokcodec.bench": ["page/*"]},
     install_requires=[
         "torch>=2.4",
         "numpy>=1.26",

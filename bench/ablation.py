@@ -31,21 +31,24 @@ from typing import Any
 
 import torch
 from PIL import Image
+from titokcodec.training.data import Pictures, mix
+from titokcodec.training.labels import labels_of, read_table
+from titokcodec.training.sheet import images, labelled_sheet
+from titokcodec.training.tokens import is_held_out
 from torch import Tensor
 
-from bench.plots import Panel, svg
 from titokcodec import Codec, Generator, TitokError
+from titokcodec.cli.script import Parser, start
+from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.measures import NEIGHBOURS, frechet, precision_recall
 from titokcodec.sampling import SCHEDULES, Settings
-from training.data import Pictures, mix
-from training.features import Lite0
-from training.labels import labels_of, read_table
-from training.metrics import NEIGHBOURS, frechet, precision_recall
-from training.sheet import images, labelled_sheet
-from training.tokens import is_held_out
-from training.tool import Parser, start
+
+from .plots import Panel, svg
 
 SWEEPS: dict[str, tuple] = {
-    "schedule": tuple(SCHEDULES), "steps": (1, 2, 4, 8, 16), "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
+    "schedule": tuple(SCHEDULES),
+    "steps": (1, 2, 4, 8, 16),
+    "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
 }
 BATCH = 32  # pictures drawn together; other batches draw other pictures
 COLUMNS, SIDE = 8, 128  # of the grid: pictures a class, and their pixels
@@ -64,8 +67,47 @@ IMAGENET: dict[str, tuple[int, ...]] = {
     "chain-saw": (491,),
     "church": (497,),
     "clothing": (  # garments, shoes, hats, ties, and stuff that garments are made of
-        399, 400, 411, 445, 457, 459, 474, 501, 502, 514, 515, 568, 578, 601, 608, 610, 614, 617, 630, 638, 639, 652,
-        655, 658, 689, 697, 735, 770, 774, 775, 806, 808, 824, 834, 841, 842, 869, 885, 887, 906, 911,
+        399,
+        400,
+        411,
+        445,
+        457,
+        459,
+        474,
+        501,
+        502,
+        514,
+        515,
+        568,
+        578,
+        601,
+        608,
+        610,
+        614,
+        617,
+        630,
+        638,
+        639,
+        652,
+        655,
+        658,
+        689,
+        697,
+        735,
+        770,
+        774,
+        775,
+        806,
+        808,
+        824,
+        834,
+        841,
+        842,
+        869,
+        885,
+        887,
+        906,
+        911,
     ),
     "dog": (*range(151, 217), *range(218, 269)),  # breeds, but for the one that is a class of its own
     "english-springer": (217,),
@@ -76,13 +118,60 @@ IMAGENET: dict[str, tuple[int, ...]] = {
     "golf-ball": (574,),
     "grocery": (478, 509, 582, 692, 728, 737, 790, 791, 860, 886, 898, *range(936, 958), 987, 998),  # greens, shops
     "house": (  # fronts, rooms, and furniture that fills a room
-        421, 425, 431, 435, 449, 453, 493, 495, 516, 520, 526, 532, 534, 548, 556, 559, 564, 580, 598, 619, 648, 651,
-        660, 669, 698, 706, 721, 729, 736, 750, 760, 762, 765, 789, 794, 799, 827, 831, 846, 851, 853, 857, 858, 861,
-        876, 894, 896, 897, 904, 905,
+        421,
+        425,
+        431,
+        435,
+        449,
+        453,
+        493,
+        495,
+        516,
+        520,
+        526,
+        532,
+        534,
+        548,
+        556,
+        559,
+        564,
+        580,
+        598,
+        619,
+        648,
+        651,
+        660,
+        669,
+        698,
+        706,
+        721,
+        729,
+        736,
+        750,
+        760,
+        762,
+        765,
+        789,
+        794,
+        799,
+        827,
+        831,
+        846,
+        851,
+        853,
+        857,
+        858,
+        861,
+        876,
+        894,
+        896,
+        897,
+        904,
+        905,
     ),
     "parachute": (701,),
     "tench": (0,),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -126,9 +215,7 @@ def originals(pictures: Pictures, which: Tensor) -> Iterator[Tensor]:
     return (pictures.centre_crops(part) for part in which.split(BATCH))
 
 
-def shared_out(
-    labels: Tensor, classes: int, held_out: Tensor | None, each: int, seed: int
-) -> tuple[Tensor, Tensor]:
+def shared_out(labels: Tensor, classes: int, held_out: Tensor | None, each: int, seed: int) -> tuple[Tensor, Tensor]:
     """Numbers of the yardstick's pictures and of the reference's, which share none, in the order of classes.
 
     Args:
@@ -215,8 +302,15 @@ def scores(seen: Seen, compared: Tensor | slice, reference: Tensor, lists: Tenso
 
 
 def ablate(
-    generator: Generator, codec: Codec, lite0: Lite0, pictures: Pictures, table: dict[str, str] | None, base: Settings,
-    samples: int, seed: int = 0, held_out: bool = False,
+    generator: Generator,
+    codec: Codec,
+    lite0: Lite0,
+    pictures: Pictures,
+    table: dict[str, str] | None,
+    base: Settings,
+    samples: int,
+    seed: int = 0,
+    held_out: bool = False,
 ) -> dict[str, Any]:
     """Everything that ``ablation.json`` holds.
 
@@ -226,8 +320,12 @@ def ablate(
     names = generator.class_names or ()
     lists, each = lists_of(names), samples // max(len(names), 1)
     if each * len(names) <= NEIGHBOURS:
-        raise TitokError(f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
-                         f"{NEIGHBOURS + 1} in all" if names else f"{generator.name} has no names of classes")
+        raise TitokError(
+            f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
+            f"{NEIGHBOURS + 1} in all"
+            if names
+            else f"{generator.name} has no names of classes"
+        )
     known = labels_of(pictures, table).numbers(names)
     held = torch.tensor([is_held_out(key) for key in pictures.keys]) if held_out else None
     yardstick, reference = shared_out(known, len(names), held, each, seed)
@@ -249,13 +347,25 @@ def ablate(
     real = judged(originals(pictures, yardstick), known[yardstick])
     chance = {"class_agreement": round(1 / len(names), 4), "top1_agreement": real["top1_by_chance"]}
     about = {
-        "generator": generator.name, "generator_fingerprint": generator.fingerprint.hex(),
-        "tokenizer": codec.weights.name, "tokenizer_fingerprint": codec.weights.fingerprint.hex(), "tokens": tokens,
-        "classes": list(names), "samples": len(labels), "compared": int(compared.sum()), "seed": seed, "batch": BATCH,
-        "device": codec.device.type, "neighbours": NEIGHBOURS, "pictures": len(pictures), "skipped": pictures.skipped,
-        "labelled": int((known >= 0).sum()), "held_out_by_name": held_out, "reference": len(reference),
+        "generator": generator.name,
+        "generator_fingerprint": generator.fingerprint.hex(),
+        "tokenizer": codec.weights.name,
+        "tokenizer_fingerprint": codec.weights.fingerprint.hex(),
+        "tokens": tokens,
+        "classes": list(names),
+        "samples": len(labels),
+        "compared": int(compared.sum()),
+        "seed": seed,
+        "batch": BATCH,
+        "device": codec.device.type,
+        "neighbours": NEIGHBOURS,
+        "pictures": len(pictures),
+        "skipped": pictures.skipped,
+        "labelled": int((known >= 0).sum()),
+        "held_out_by_name": held_out,
+        "reference": len(reference),
         "yardstick": len(yardstick),
-    }  # fmt: skip
+    }
     marks = {"real": real, "tokenizer": judged(trip, known[yardstick]), "chance": chance}
     return {"protocol": about, "settings": settings, "yardsticks": marks}
 
@@ -270,11 +380,14 @@ def _panel(found: dict[str, Any], factor: str, metric: str) -> Panel:
     rows.sort(key=lambda row: SWEEPS[factor].index(row[factor]))
     values = [row[factor] for row in rows]
     return Panel(
-        METRICS[metric], factor.replace("_", " "), values if factor == "guidance_scale" else range(len(rows)),
+        METRICS[metric],
+        factor.replace("_", " "),
+        values if factor == "guidance_scale" else range(len(rows)),
         [value if isinstance(value, str) else f"{value:g}" for value in values],
         {"samples": [row[metric] for row in rows]},
-        {name: mark[metric] for name, mark in found["yardsticks"].items() if metric in mark}, factor == "schedule",
-    )  # fmt: skip
+        {name: mark[metric] for name, mark in found["yardsticks"].items() if metric in mark},
+        factor == "schedule",
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -290,8 +403,11 @@ def main(arguments: list[str] | None = None) -> None:
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
     add("--samples", type=int, default=800, help="of each setting, as many of each class (default: %(default)s)")
     add("--temperature", type=float, default=base.temperature, help="of all settings (default: %(default)s)")
-    add("--held-out", action="store_true", help="--data is what it was trained on: take as the reference what was held "
-        "out by key")
+    add(
+        "--held-out",
+        action="store_true",
+        help="--data is what it was trained on: take as the reference what was held out by key",
+    )
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
     options = parser.parse_args(arguments)
@@ -307,8 +423,11 @@ def main(arguments: list[str] | None = None) -> None:
     found = ablate(generator, codec, lite0, pictures, table, base, options.samples, options.seed, options.held_out)
     names, protocol = generator.class_names, found["protocol"]
     if protocol["compared"] < protocol["samples"]:
-        print(f"warning: there are {protocol['yardstick']} real pictures, so FD, precision and recall are of "
-              f"{protocol['compared']} of the samples", file=sys.stderr)  # fmt: skip
+        print(
+            f"warning: there are {protocol['yardstick']} real pictures, so FD, precision and recall are of "
+            f"{protocol['compared']} of the samples",
+            file=sys.stderr,
+        )
     labels = asked(len(names), protocol["samples"] // len(names))
     again = drawn(generator, codec, base, labels, options.seed)  # the first batches once more, which are the same
     sheet = grid(again, names, min(COLUMNS, len(labels) // len(names)))

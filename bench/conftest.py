@@ -1,6 +1,6 @@
 """Options of the speed benchmarks, and how each of them is measured.
 
-    pytest bench/test_codec_speed.py --device cuda --precision both --model my.safetensors
+pytest bench/test_codec_speed.py --device cuda --precision both --model my.safetensors
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
-from bench import fresh
-from bench.jobs import Model
+from . import fresh
+from .jobs import Model
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("titokcodec benchmarks")
     group.addoption("--device", default="auto", help="where networks run; default: CUDA, then MPS, then the CPU")
-    group.addoption("--precision", choices=("fp32", "bf16", "both"),
-                    help="default: fp32, and bf16 where the device multiplies it natively")  # fmt: skip
+    group.addoption(
+        "--precision",
+        choices=("fp32", "bf16", "both"),
+        help="default: fp32, and bf16 where the device multiplies it natively",
+    )
     group.addoption("--times-only", action="store_true", help="no peaks of memory: each takes a process of its own")
     group.addoption("--model", help="weight file, folder or hub:org/name; default: the bundled model")
 
@@ -27,7 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """What pytest-benchmark does not know: where the networks ran."""
-    from bench.machine import describe
+    from .machine import describe
 
     machine_info["titokcodec"] = describe(config.getoption("device"))
 
@@ -35,8 +38,8 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """``cuda``, ``mps`` or ``cpu``, maybe with a number."""
-    from titokcodec.devices import choose_device
     from titokcodec.errors import TitokError
+    from titokcodec.runtime.devices import choose_device
 
     try:
         return str(choose_device(request.config.getoption("device")))
@@ -49,7 +52,7 @@ def precision(request: pytest.FixtureRequest, device: str) -> str:
     """Every precision that is asked for."""
     import torch
 
-    from titokcodec.devices import choose_device, choose_dtype
+    from titokcodec.runtime.devices import choose_device, choose_dtype
 
     asked = request.config.getoption("precision")
     if asked is None:  # where bf16 is not native it may take a hundred times as long

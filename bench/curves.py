@@ -41,11 +41,14 @@ class Metric:
 
 
 _METRICS = {
-    "psnr-rgb": ("PSNR", "dB", 2), "ssim-rgb": ("SSIM",), "ms-ssim-rgb": ("MS-SSIM",),
-    "ssimulacra2": ("SSIMULACRA2", "", 1), "fd-lite0": ("FD (Lite0)", "", 1, True),
+    "psnr-rgb": ("PSNR", "dB", 2),
+    "ssim-rgb": ("SSIM",),
+    "ms-ssim-rgb": ("MS-SSIM",),
+    "ssimulacra2": ("SSIMULACRA2", "", 1),
+    "fd-lite0": ("FD (Lite0)", "", 1, True),
     "top1-agreement": ("top-1 agreement",),
     **{f"grain-{period}": (f"grain at {period} px", "", 3, True) for period in (8, 16, 32)},
-}  # fmt: skip
+}
 
 
 def metric_of(key: str) -> Metric:
@@ -95,8 +98,7 @@ class Method:
 
         None where the method has no files so small.
         """
-        known = sorted((point.size(metric), point.values[metric])
-                       for point in self.points if metric in point.values)  # fmt: skip
+        known = sorted((point.size(metric), point.values[metric]) for point in self.points if metric in point.values)
         if not known or size < known[0][0] * (1 - EQUAL):
             return None
         below = max((pair for pair in known if pair[0] <= size), default=known[0])
@@ -217,8 +219,11 @@ def _method(path: Path) -> Method | None:
     about = [entry if isinstance(entry, dict) else {} for entry in about][:count]
     about += [{}] * (count - len(about))
     columns = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-    points = [_point(column, entry) for column, entry in zip(columns, about, strict=True)
-              if (number(column["bytes"]) or 0) > 0]  # fmt: skip
+    points = [
+        _point(column, entry)
+        for column, entry in zip(columns, about, strict=True)
+        if (number(column["bytes"]) or 0) > 0
+    ]
     kind = found.get("kind") if found.get("kind") in KINDS else _guess(path.stem)
     family = re.sub(r"-(native|thumbnails?)\b", "", path.stem)
     name, description = (str(found.get(key) or "") for key in ("name", "description"))
@@ -227,17 +232,26 @@ def _method(path: Path) -> Method | None:
 
 
 def _point(column: dict, about: dict) -> Point:
-    values = {key: value for key, found in column.items()
-              if key not in RATES and (value := number(found)) is not None}  # fmt: skip
+    values = {key: value for key, found in column.items() if key not in RATES and (value := number(found)) is not None}
     bounds = about.get("intervals") if isinstance(about.get("intervals"), dict) else {}
-    intervals = {key: pair for key, pair in bounds.items()
-                 if key in values and isinstance(pair, list) and len(pair) == 2
-                 and None not in map(number, pair)}  # fmt: skip
+    intervals = {
+        key: pair
+        for key, pair in bounds.items()
+        if key in values and isinstance(pair, list) and len(pair) == 2 and None not in map(number, pair)
+    }
     sizes = about.get("mean_bytes") if isinstance(about.get("mean_bytes"), dict) else {}
     sizes = {key: size for key, size in sizes.items() if key in values and (number(size) or 0) > 0}
     rates = [number(column.get(key)) for key in RATES]
-    return Point(str(about.get("label", "")), rates[1], rates[2], rates[0], number(about.get("pictures")), values,
-                 intervals, sizes)  # fmt: skip
+    return Point(
+        str(about.get("label", "")),
+        rates[1],
+        rates[2],
+        rates[0],
+        number(about.get("pictures")),
+        values,
+        intervals,
+        sizes,
+    )
 
 
 def _guess(stem: str) -> str:

@@ -235,10 +235,17 @@ def respaced(steps: int) -> list[Step]:
         now = left[time]
         alpha, beta = now / before, 1 - now / before
         variance = beta * (1 - before) / (1 - now)
-        found.append(Step(
-            time, now**-0.5, (1 / now - 1) ** 0.5, alpha**0.5 * (1 - before) / (1 - now),
-            beta * before**0.5 / (1 - now), math.log(variance) if number else -math.inf, math.log(beta),
-        ))  # fmt: skip
+        found.append(
+            Step(
+                time,
+                now**-0.5,
+                (1 / now - 1) ** 0.5,
+                alpha**0.5 * (1 - before) / (1 - now),
+                beta * before**0.5 / (1 - now),
+                math.log(variance) if number else -math.inf,
+                math.log(beta),
+            )
+        )
         before = now
     return found[::-1]
 

@@ -13,14 +13,14 @@ import time
 from pathlib import Path
 
 import torch
+from titokcodec.training.data import Pictures
+from titokcodec.training.evaluate import measure, rates, tokens_of
 
 from titokcodec import Codec
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 from titokcodec.metrics import LPIPS
 from titokcodec.search import NEWTON_STEPS
-from training.data import Pictures
-from training.evaluate import measure, rates, tokens_of
-from training.tool import Parser, start
 
 EFFORTS = (0, 1, 2, 4, NEWTON_STEPS, 16)
 BATCHES = (1, 16)
@@ -62,9 +62,13 @@ def main(arguments: list[str] | None = None) -> None:
     lpips = LPIPS(options.lpips).to(codec.device) if options.lpips else None
     rows = [row(codec, pictures, effort, lpips) for effort in options.efforts]
     about = {
-        "model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
-        "device": str(codec.device), "dtype": str(codec.dtype)[6:], "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "model": codec.weights.name,
+        "fingerprint": codec.weights.fingerprint.hex(),
+        "pictures": len(pictures),
+        "device": str(codec.device),
+        "dtype": str(codec.dtype)[6:],
+        "threads": torch.get_num_threads(),
+    }
     lines = ",\n".join("    " + json.dumps({k: round(v, 5) for k, v in found.items()}) for found in rows)
     options.out.write_text(json.dumps(about, indent=2)[:-2] + f',\n  "rows": [\n{lines}\n  ]\n}}\n')
 

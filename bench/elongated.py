@@ -17,12 +17,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench import originals, records
-from bench.scores import Judge
-from titokcodec import Codec, images
+from titokcodec import Codec
+from titokcodec.cli.script import Parser, start
+from titokcodec.format.layout import FIT, TILE, Grid
 from titokcodec.jobs import canvas_of
-from titokcodec.layout import FIT, TILE, Grid
-from training.tool import Parser, start
+from titokcodec.metrics.scores import Judge
+from titokcodec.pictures import images
+
+from . import originals, records
 
 ASPECTS = (1.5, 2, 3, 6)
 METRICS = ("psnr-rgb", "ssim-rgb", "lpips-squeeze")
@@ -96,8 +98,13 @@ def main(arguments: list[str] | None = None) -> None:
     judge = Judge(options.lpips, None, smallest, METRICS)
     with torch.inference_mode():
         rows = measure(codec, pictures, judge, print)
-    about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
-             "tokens": codec.weights.config.tokens, "dtype": str(codec.dtype)[6:]}  # fmt: skip
+    about = {
+        "model": codec.weights.name,
+        "fingerprint": codec.weights.fingerprint.hex(),
+        "pictures": len(pictures),
+        "tokens": codec.weights.config.tokens,
+        "dtype": str(codec.dtype)[6:],
+    }
     records.write(options.out, {**about, "rows": rows})
 
 

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import curves
-from bench.cells import listed
-from bench.curves import Method, Metric, Point, Verdict, metric_of
-from bench.ours import TARGET
 from titokcodec.errors import TitokError
+
+from . import curves
+from .cells import listed
+from .curves import Method, Metric, Point, Verdict, metric_of
+from .ours import TARGET
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ssim-rgb", "ms-ssim-rgb", "ssimulacra2")
 TOKENS = (32, 64, 128)
@@ -84,18 +85,29 @@ def _rows(folder: Path, labels: Callable[[Method], list[str]]) -> list[Row]:
         point, budget = method.labelled(label), pairs.get((method.slug, label))
         if point is None or budget is None:
             raise TitokError(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
-        rivals = {other.name: (other.slug, there) for other in methods if other.kind == "thumbnail"
-                  and (there := other.labelled(budget)) and there.pictures == point.pictures}  # fmt: skip
-        beaten = {(row["rival"], row["metric"]): row["rate"] for row in wins
-                  if (row["titok"], row["label"]) == (method.slug, label)}  # fmt: skip
+        rivals = {
+            other.name: (other.slug, there)
+            for other in methods
+            if other.kind == "thumbnail" and (there := other.labelled(budget)) and there.pictures == point.pictures
+        }
+        beaten = {
+            (row["rival"], row["metric"]): row["rate"]
+            for row in wins
+            if (row["titok"], row["label"]) == (method.slug, label)
+        }
         found.append(_row(method.slug, point, budget, rivals, beaten))
     if not found:
         raise TitokError(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
     return found
 
 
-def _row(slug: str, point: Point, budget: str, rivals: Mapping[str, tuple[str, Point]],
-         beaten: Mapping[tuple[str, str], float]) -> Row:  # fmt: skip
+def _row(
+    slug: str,
+    point: Point,
+    budget: str,
+    rivals: Mapping[str, tuple[str, Point]],
+    beaten: Mapping[tuple[str, str], float],
+) -> Row:
     verdicts = {key: _verdict(point, metric_of(key), rivals) for key in METRICS if key in point.values}
     wins = {key: beaten[rivals[verdict.rival][0], key] for key, verdict in verdicts.items() if verdict.rival}
     layout = next((layout for layout in ("fit", "tile") if slug.endswith(f"-{layout}")), "")
@@ -121,17 +133,22 @@ def target_table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[li
     return _table(found, ["bytes at most", "titok's"], lambda row: [f"{row.most:,}", f"{row.took:,.0f}"])
 
 
-def _table(found: Mapping[str, Sequence[Row]], columns: Sequence[str],
-           told: Callable[[Row], list[str]]) -> tuple[list[str], list[list[str]]]:  # fmt: skip
+def _table(
+    found: Mapping[str, Sequence[Row]], columns: Sequence[str], told: Callable[[Row], list[str]]
+) -> tuple[list[str], list[list[str]]]:
     """With these columns between the pictures and the metrics, which are those of any set."""
     measured = {key: verdict.metric for rows in found.values() for row in rows for key, verdict in row.verdicts.items()}
     metrics = [measured[key] for key in METRICS if key in measured]
     head = ["pictures", *columns, *(f"{m.name} {'↓' if m.lower else '↑'}" for m in metrics)]
     body = [
-        [", ".join(filter(None, (f"{row.pictures} {words}", row.layout))), *told(row),
-         *(_cell(row, metric) for metric in metrics)]
-        for words, rows in found.items() for row in rows
-    ]  # fmt: skip
+        [
+            ", ".join(filter(None, (f"{row.pictures} {words}", row.layout))),
+            *told(row),
+            *(_cell(row, metric) for metric in metrics),
+        ]
+        for words, rows in found.items()
+        for row in rows
+    ]
     return head, body
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 from PIL import Image
 
-from bench import records, rivals
-from bench.measure import Entry, Finding, Key
-from bench.originals import Original
-from bench.ours import Entrant, slug
-from bench.scores import Judge, better
+from titokcodec.metrics.scores import Judge, better
+
+from . import records, rivals
+from .measure import Entry, Finding, Key
+from .originals import Original
+from .ours import Entrant, slug
 
 QUALITY = 90  # of the WebP files that are shown
 
@@ -29,9 +30,15 @@ def picked(findings: Sequence[Finding], key: Key, metric: str, first: int, extre
 
 
 def gallery(
-    folder: Path, entrant: Entrant, originals: Sequence[Original], findings: Sequence[Finding], equal: dict[Key, str],
-    judge: Judge, first: int = 12, extremes: int = 3,
-) -> None:  # fmt: skip
+    folder: Path,
+    entrant: Entrant,
+    originals: Sequence[Original],
+    findings: Sequence[Finding],
+    equal: dict[Key, str],
+    judge: Judge,
+    first: int = 12,
+    extremes: int = 3,
+) -> None:
     """Write ``gallery.json`` and the pictures that it lists.
 
     Args:

@@ -15,12 +15,13 @@ from typing import Any
 
 from PIL import Image
 
-from bench import curves
-from bench.curves import metric_of
-from bench.gallery import NOTHING, Cell, save, sheet
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
-from titokcodec.formats import open_picture
-from training.tool import Parser, start
+from titokcodec.pictures.formats import open_picture
+
+from . import curves
+from .curves import metric_of
+from .gallery import NOTHING, Cell, save, sheet
 
 TOKENS = (32, 128)
 RIVALS = ("webp-thumbnail", "jxl-thumbnail")
@@ -69,8 +70,9 @@ def _original(folder: Path, entry: dict[str, Any], most: float) -> Cell:
     return f"{entry['why']} of {most:g}:\n{Path(entry['name']).stem}", _opened(folder, entry["original"])
 
 
-def _versions(folder: Path, entry: dict[str, Any], labels: Sequence[str], budgets: Sequence[str],
-              names: dict[str, str]) -> Iterator[Cell]:  # fmt: skip
+def _versions(
+    folder: Path, entry: dict[str, Any], labels: Sequence[str], budgets: Sequence[str], names: dict[str, str]
+) -> Iterator[Cell]:
     """Of each number of tokens titok's version and the rivals' in as many bytes."""
     for label, budget in zip(labels, budgets, strict=True):
         yield _cell(folder, "titok", _shown(entry, "titok", label))
@@ -106,10 +108,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote, with its pictures")
     parser.add_argument("--out", type=Path, required=True, help="WebP file")
-    parser.add_argument("--each", type=int, default=2, choices=range(1, len(RANKS) + 1), help="pictures of each sort "
-        "(default: %(default)s)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, help="default: "
-                        f"{' '.join(map(str, TOKENS))}")  # fmt: skip
+    parser.add_argument(
+        "--each",
+        type=int,
+        default=2,
+        choices=range(1, len(RANKS) + 1),
+        help="pictures of each sort (default: %(default)s)",
+    )
+    parser.add_argument("--tokens", type=int, nargs="+", default=TOKENS, help=f"default: {' '.join(map(str, TOKENS))}")
     options = parser.parse_args(arguments)
     save(sheet(table(options.folder, options.each, options.tokens)), options.out, QUALITY)
 

@@ -39,9 +39,12 @@ def measure(make: Callable[..., Callable[[], Any]], patience: float = 0.0, **giv
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
-        [sys.executable, "-m", "bench.fresh"], input=pickle.dumps((make, patience, given)), stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}, check=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "bench.fresh"],
+        input=pickle.dumps((make, patience, given)),
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        check=True,
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from bench.ours import Entrant
-from bench.thumbnails import best_thumbnail
 from titokcodec import Codec
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import ImageError
-from titokcodec.formats import open_picture
-from training.tool import Parser, start
+from titokcodec.pictures.formats import open_picture
+
+from .ours import Entrant
+from .thumbnails import best_thumbnail
 
 GAP, PAD = 6, 3  # pixels between pictures, and around a caption
 LETTERS = 20  # pixels of its font, for a sheet that is shown at half its size

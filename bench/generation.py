@@ -36,20 +36,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
-from bench.machine import name_of, synchronize
-from bench.numbers import positive
 from titokcodec import Codec
-from titokcodec.devices import choose_device, choose_dtype
+from titokcodec.cli.script import Parser, start
 from titokcodec.generator import PUBLISHED, Card, Generator
 from titokcodec.models.config import PRESETS, TiTokConfig
 from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import PRESETS as GENERATORS
 from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.sampling import Settings, walk
-from titokcodec.weights import Weights
-from training.tool import Parser, start
+from titokcodec.weights.tokenizers import Weights
+
+from .dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
+from .machine import name_of, synchronize
+from .numbers import positive
 
 Model = TypeVar("Model", bound=nn.Module)
 LEAST_GAIN = 1.03  # pictures a second of one batch over those of half of it; with less, no larger one is tried
@@ -83,7 +84,9 @@ def _published(name: str, tokenizer: str, **changes: Any) -> TiTokSize:
 
 
 SIZES = (
-    DiTSize("DiT-XL/2"), _published("TiTok-L-32", "titok_l32"), _published("TiTok-S-128", "titok_s128", steps=8),
+    DiTSize("DiT-XL/2"),
+    _published("TiTok-L-32", "titok_l32"),
+    _published("TiTok-S-128", "titok_s128", steps=8),
     _published("TiTok-S-128", "titok_s128"),
 )
 
@@ -133,9 +136,14 @@ class Ours:
         tokens = torch.full((batch, config.tokens), config.mask_id, device=self.device)
         labels, hidden = self._labels(batch).to(self.device), [config.tokens] * batch
         return walk(
-            self.generator.network, tokens, labels, hidden, config.mask_id, self.settings,
+            self.generator.network,
+            tokens,
+            labels,
+            hidden,
+            config.mask_id,
+            self.settings,
             lambda step, shape: torch.rand(shape, device=self.device),
-        )  # fmt: skip
+        )
 
     def finish(self, batch: int) -> Tensor:
         """What follows the last step: (B, 3, 256, 256) uint8 on the device."""
@@ -219,9 +227,15 @@ def measure(contender: Contender, effort: Effort) -> dict[str, Any] | None:
         graphed = with_graphs(contender, batch, again)
     compiled, seconds = graphed < seconds, min(graphed, seconds)
     return {
-        "model": contender.name, "parameters": contender.parameters, "steps": contender.steps,
-        "dtype": str(contender.dtype).removeprefix("torch."), "batch": batch, "seconds": seconds,
-        "images_per_second": batch / seconds, "extrapolated": extrapolated, "compiled": compiled,
+        "model": contender.name,
+        "parameters": contender.parameters,
+        "steps": contender.steps,
+        "dtype": str(contender.dtype).removeprefix("torch."),
+        "batch": batch,
+        "seconds": seconds,
+        "images_per_second": batch / seconds,
+        "extrapolated": extrapolated,
+        "compiled": compiled,
     }
 
 
@@ -323,8 +337,11 @@ def compare(
                 print(f"{size.name} does not fit the memory", file=sys.stderr)
                 continue
             rows.append(row)
-            print(f"{row['model']} {row['steps']} steps {row['dtype']}: {row['images_per_second']:.3g} images/s "
-                  f"at batch {row['batch']}{', extrapolated' * row['extrapolated']}", flush=True)  # fmt: skip
+            print(
+                f"{row['model']} {row['steps']} steps {row['dtype']}: {row['images_per_second']:.3g} images/s "
+                f"at batch {row['batch']}{', extrapolated' * row['extrapolated']}",
+                flush=True,
+            )
             yield [_rounded(row, _reference(rows, row["dtype"], sizes)) for row in rows]
 
 
@@ -365,8 +382,9 @@ def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize
     parser.add_argument("--rounds", type=positive, help="times of which the median is taken (default: 3)")
     parser.add_argument("--patience", type=float, help="seconds for each of search and whole draws (default: 120)")
     parser.add_argument("--most", type=positive, help="pictures in the largest batch (default: 1024)")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True,
-                        help="time compiled networks too, on a GPU")  # fmt: skip
+    parser.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, default=True, help="time compiled networks too, on a GPU"
+    )
     options = parser.parse_args(arguments)
     given = {name: value for name in ("rounds", "patience", "most") if (value := getattr(options, name)) is not None}
     effort = replace(QUICK if options.quick else Effort(), compiled=options.compile, **given)

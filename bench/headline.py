@@ -12,20 +12,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import curves
-from bench.curves import Method, Metric, Point, metric_of
-from bench.plots import Curve, Panel, round_steps, svg
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
-from training.tool import Parser, start
+
+from . import curves
+from .curves import Method, Metric, Point, metric_of
+from .plots import Curve, Panel, round_steps, svg
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ms-ssim-rgb")
 TICKS, ENDS = (50, 100, 200, 500, 1000, 2000), (42.0, 2200.0)  # bytes
 TALL, LETTERS, BROAD = 340, 13, 4  # pixels: the panels, the font, titok's line
 OURS = ("#d55e00", "#000000", "#8a5a00")  # colours of titok's methods; all but the last are of Okabe and Ito 2008
 LOOKS = {
-    "webp": ("#0072b2", "square"), "jxl": ("#009e73", "triangle"), "avif": ("#cc79a7", "diamond"),
-    "jpeg": ("#56b4e9", "wedge"), "raw": ("#767676", "circle"),
-}  # fmt: skip
+    "webp": ("#0072b2", "square"),
+    "jxl": ("#009e73", "triangle"),
+    "avif": ("#cc79a7", "diamond"),
+    "jpeg": ("#56b4e9", "wedge"),
+    "raw": ("#767676", "circle"),
+}
 OTHER = ("#e69f00", "square")  # of formats that are not usual
 
 
@@ -57,12 +61,25 @@ def _panel(methods: Sequence[Method], metric: Metric, most: float) -> Panel:
     drawn = [method for method in methods if _in_sight(method, metric)]
     series = {method.name: _curve(methods, method, metric, most) for method in reversed(drawn)}  # ours on top
     seen = [y for method in drawn for _, y in _in_sight(method, metric)]
-    seen += [end for curve in series.values() for (x, _), pair in zip(curve.places, curve.between, strict=False)
-             if ENDS[0] <= x <= ENDS[1] for end in pair]  # fmt: skip
+    seen += [
+        end
+        for curve in series.values()
+        for (x, _), pair in zip(curve.places, curve.between, strict=False)
+        if ENDS[0] <= x <= ENDS[1]
+        for end in pair
+    ]
     name = ", ".join(filter(None, (metric.name, metric.unit)))
     way = "lower is better ↓" if metric.lower else "higher is better ↑"
-    return Panel(f"{name}: {way}", "bytes a picture", TICKS, [str(tick) for tick in TICKS], series,
-                 steps=round_steps(max(seen), min(seen)), log=ENDS, named=False)  # fmt: skip
+    return Panel(
+        f"{name}: {way}",
+        "bytes a picture",
+        TICKS,
+        [str(tick) for tick in TICKS],
+        series,
+        steps=round_steps(max(seen), min(seen)),
+        log=ENDS,
+        named=False,
+    )
 
 
 def _curve(methods: Sequence[Method], method: Method, metric: Metric, most: float) -> Curve:
@@ -74,8 +91,13 @@ def _curve(methods: Sequence[Method], method: Method, metric: Metric, most: floa
     return _look(methods, method, _places(method, metric), hollow, between)
 
 
-def _look(methods: Sequence[Method], method: Method, places: Sequence[tuple[float, float]] = (),
-          hollow: Sequence[bool] = (), between: Sequence[tuple[float, float]] = ()) -> Curve:  # fmt: skip
+def _look(
+    methods: Sequence[Method],
+    method: Method,
+    places: Sequence[tuple[float, float]] = (),
+    hollow: Sequence[bool] = (),
+    between: Sequence[tuple[float, float]] = (),
+) -> Curve:
     """The method's colour and mark on these places."""
     if method.kind == "titok":
         ours = [other.slug for other in methods if other.kind == "titok"]
@@ -87,8 +109,10 @@ def _look(methods: Sequence[Method], method: Method, places: Sequence[tuple[floa
 
 def _known(method: Method, metric: Metric) -> list[Point]:
     """The points that have the metric, by rising bytes."""
-    return sorted((point for point in method.points if metric.key in point.values),
-                  key=lambda point: (point.size(metric.key), point.bytes))  # fmt: skip
+    return sorted(
+        (point for point in method.points if metric.key in point.values),
+        key=lambda point: (point.size(metric.key), point.bytes),
+    )
 
 
 def _places(method: Method, metric: Metric) -> list[tuple[float, float]]:
@@ -102,8 +126,10 @@ def _in_sight(method: Method, metric: Metric) -> list[tuple[float, float]]:
 
 def _legend(methods: Sequence[Method]) -> list[list[tuple[str, Curve] | None]]:
     """titok's methods in the first column, then a column a format: thumbnails above, native files below."""
-    found = {method.slug: (method.name, _look(methods, method, between=[(0, 0)] * (method.kind == "titok")))
-             for method in methods}  # fmt: skip
+    found = {
+        method.slug: (method.name, _look(methods, method, between=[(0, 0)] * (method.kind == "titok")))
+        for method in methods
+    }
     ours = [found[method.slug] for method in methods if method.kind == "titok"]
     others = dict.fromkeys(method.family for method in methods if method.kind != "titok")
     families = [family for family in dict.fromkeys((*LOOKS, *others)) if family in others]

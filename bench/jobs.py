@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from bench.machine import synchronize
-from titokcodec.layout import TILE, Grid, nearest_grid, plan
+from titokcodec.format.layout import TILE, Grid, nearest_grid, plan
+
+from .machine import synchronize
 
 if TYPE_CHECKING:
     from titokcodec import Codec
@@ -179,6 +180,7 @@ def mirrored(side: int) -> np.ndarray:
     The only large array is the result, so that it is no peak in itself.
     """
     photo = np.asarray(Image.open(PHOTO).convert("RGB"))
-    rows, columns = (np.pad(np.arange(length), (0, max(0, side - length)), "symmetric")[:side]
-                     for length in photo.shape[:2])  # fmt: skip
+    rows, columns = (
+        np.pad(np.arange(length), (0, max(0, side - length)), "symmetric")[:side] for length in photo.shape[:2]
+    )
     return photo[rows[:, None], columns]

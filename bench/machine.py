@@ -41,7 +41,7 @@ def describe(device: str = "auto") -> dict[str, Any]:
     """``machine`` (a CPU with the threads that torch uses), and the versions of ``python`` and ``torch``."""
     import torch
 
-    from titokcodec.devices import choose_device
+    from titokcodec.runtime.devices import choose_device
 
     chosen, threads = choose_device(device), torch.get_num_threads()
     name = name_of(chosen) + f", {threads} thread{'s' * (threads > 1)}" * (chosen.type == "cpu")

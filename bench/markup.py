@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from bench.cells import duration, size
-from bench.curves import number
+from .cells import duration, size
+from .curves import number
 
 Cell = str | tuple[str, str]  # text, or text and the class of its cell
 TIMES = ("median", "seconds", "latency", "mean")

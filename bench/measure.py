@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from bench import rivals
-from bench.scores import Comparison, Judge, Look, better
-from bench.thumbnails import Choice
+from titokcodec.metrics.scores import Comparison, Judge, Look, better
+
+from . import rivals
+from .thumbnails import Choice
 
 Key = tuple[str, str]  # a method, and the label of one of its points
 
@@ -140,8 +141,11 @@ def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, En
             if choice not in judged:
                 file = source.thumbnail(*choice)
                 judged[choice] = comparison.scores(file.picture), len(file.data)
-            won = [metric for metric in judge.metrics
-                   if metric not in best or _beats(metric, judged[choice], judged[best[metric]])]  # fmt: skip
+            won = [
+                metric
+                for metric in judge.metrics
+                if metric not in best or _beats(metric, judged[choice], judged[best[metric]])
+            ]
             best.update(dict.fromkeys(won, choice))
             return bool(won)
 

@@ -10,9 +10,9 @@ from itertools import islice
 from pathlib import Path
 
 from PIL import Image
+from titokcodec.training.data import Rejects, find, read_files, read_picture
 
-from bench.thumbnails import reduced
-from training.data import Rejects, find, read_files, read_picture
+from .thumbnails import reduced
 
 SIDE = 256
 CROPS = {
@@ -46,8 +46,9 @@ class Original:
         return math.prod(self.size)
 
 
-def read(sources: list[Path], size: str = "256", limit: int | None = None, every: int = 1,
-         side: int | None = None) -> list[Original]:  # fmt: skip
+def read(
+    sources: list[Path], size: str = "256", limit: int | None = None, every: int = 1, side: int | None = None
+) -> list[Original]:
     """Pictures of folders, files and tar shards, in order, cut as ``CROPS`` has it.
 
     Args:

@@ -16,10 +16,12 @@ import torch
 from PIL import Image
 
 import titokcodec
-from bench.measure import Drawn, Key
-from titokcodec import Codec, entropy
-from titokcodec.geometry import TILE
-from titokcodec.images import Source
+from titokcodec import Codec
+from titokcodec.format import entropy
+from titokcodec.pictures.geometry import TILE
+from titokcodec.pictures.images import Source
+
+from .measure import Drawn, Key
 
 TOKENS = (32, 48, 64, 96, 128)
 WORD = 4  # bytes
@@ -120,8 +122,10 @@ def entrants(codecs: Sequence[Codec], **settings: Any) -> list[Entrant]:
     codecs = list({codec.weights.fingerprint: codec for codec in codecs}.values())
     names = [codec.weights.name for codec in codecs]
     slugs = list(map(slug, names))
-    told = [f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
-            for name, own, codec in zip(names, slugs, codecs, strict=True)]  # fmt: skip
+    told = [
+        f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
+        for name, own, codec in zip(names, slugs, codecs, strict=True)
+    ]
     return [Entrant(codec, name, **settings) for codec, name in zip(codecs, told, strict=True)]
 
 

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.machine import describe
-from titokcodec import weights
-from titokcodec.acceleration import Accelerated
-from titokcodec.devices import choose_device, choose_dtype
+from titokcodec.cli.script import Parser, start
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.transfer import one_ahead, to_device
-from training.tool import Parser, start
+from titokcodec.runtime.acceleration import Accelerated
+from titokcodec.runtime.devices import choose_device, choose_dtype
+from titokcodec.runtime.transfer import one_ahead, to_device
+from titokcodec.weights import tokenizers
+
+from .machine import describe
 
 PICTURES = 64  # a round, or one batch if that is more
 ROUNDS = 5
@@ -82,8 +83,9 @@ class Line:
         model.keep_exact()
         self.way, self.device, self.dtype = way, device, way.dtype
         quick = way.graphs or way.kernels
-        self.networks = [Accelerated(part, device, way.kernels) if quick else part
-                         for part in (model.encode, model.decode)]  # fmt: skip
+        self.networks = [
+            Accelerated(part, device, way.kernels) if quick else part for part in (model.encode, model.decode)
+        ]
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> list[np.ndarray]:
@@ -157,10 +159,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="in a round (default: %(default)s)")
     options = parser.parse_args(arguments)
-    device, opened = choose_device(options.device), weights.read(options.model)
+    device, opened = choose_device(options.device), tokenizers.read(options.model)
     rows: list[dict[str, Any]] = []
     for batch in options.batch:
-        rows += measure(lambda: weights.build(opened), device, batch, options.rounds, options.pictures)
+        rows += measure(lambda: tokenizers.build(opened), device, batch, options.rounds, options.pictures)
         found = {**describe(options.device), "model": opened.name, "results": compared(rows)}
         options.out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"batch {batch}: {len(rows)} rows", flush=True)

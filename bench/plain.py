@@ -49,9 +49,11 @@ class Plain:
         """(B, 3, H, W) in [0, 1] -> (B, K) tokens."""
         state, config = self.state, self.config
         x = F.conv2d(
-            pixels.to(state["latent_tokens"].dtype), state["encoder.patch_embed.weight"],
-            state["encoder.patch_embed.bias"], stride=config.patch_size,
-        )  # fmt: skip
+            pixels.to(state["latent_tokens"].dtype),
+            state["encoder.patch_embed.weight"],
+            state["encoder.patch_embed.bias"],
+            stride=config.patch_size,
+        )
         x = self._through("encoder", x.flatten(2).transpose(1, 2), state["latent_tokens"].expand(len(x), -1, -1))
         x = self._norm(x[:, -config.tokens :], "encoder.ln_post")
         x = x.reshape(len(x), -1, config.tokens, 1)  # without a permute, as published

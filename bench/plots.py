@@ -70,8 +70,13 @@ class Panel:
     named: bool = True
 
 
-def svg(rows: Sequence[Sequence[Panel]], tall: int = HEIGHT, legend: Sequence[Sequence[tuple[str, Curve] | None]] = (),
-        note: str = "", letters: int = 11) -> str:  # fmt: skip
+def svg(
+    rows: Sequence[Sequence[Panel]],
+    tall: int = HEIGHT,
+    legend: Sequence[Sequence[tuple[str, Curve] | None]] = (),
+    note: str = "",
+    letters: int = 11,
+) -> str:
     """An SVG document of rows of panels; those of a row share their y axis, but for those with steps of their own.
 
     Args:
@@ -84,10 +89,18 @@ def svg(rows: Sequence[Sequence[Panel]], tall: int = HEIGHT, legend: Sequence[Se
     width, height = WIDTH * max(map(len, rows)), tall * len(rows)
     floor = height
     height += ROW * (len(legend) + bool(note)) + EDGE * bool(legend or note)
-    root = Xml.Element("svg", {
-        "xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {width} {height}", "width": str(width),
-        "height": str(height), "font-family": "sans-serif", "font-size": str(letters), "fill": INK,
-    })  # fmt: skip
+    root = Xml.Element(
+        "svg",
+        {
+            "xmlns": "http://www.w3.org/2000/svg",
+            "viewBox": f"0 0 {width} {height}",
+            "width": str(width),
+            "height": str(height),
+            "font-family": "sans-serif",
+            "font-size": str(letters),
+            "fill": INK,
+        },
+    )
     _add(root, "rect", width=width, height=height, fill="white")
     for y, row in enumerate(rows):
         shared = round_steps(max((_highest(panel) for panel in row if not panel.steps), default=1.0))
@@ -149,8 +162,11 @@ class _Chart:
         self.axes()
         inside = self.window() if self.panel.log else self.into
         for number, (name, values) in enumerate(self.panel.series.items()):
-            curve = values if isinstance(values, Curve) else Curve(
-                list(zip(self.panel.at, values, strict=True)), COLOURS[number % len(COLOURS)])  # fmt: skip
+            curve = (
+                values
+                if isinstance(values, Curve)
+                else Curve(list(zip(self.panel.at, values, strict=True)), COLOURS[number % len(COLOURS)])
+            )
             places = [(self.across(x), self.down(y)) for x, y in curve.places]
             if self.panel.bars:
                 shift = (number - len(self.panel.series) / 2) * self.broad
@@ -185,8 +201,9 @@ class _Chart:
     def window(self) -> Xml.Element:
         """An element with the same coordinates that shows nothing beyond the axes, but for halves of marks on them."""
         left, top, width, height = LEFT, TOP - MARGIN, self.right - LEFT, self.bottom - TOP + 2 * MARGIN
-        return _add(self.into, "svg", x=left, y=top, width=width, height=height,
-                    viewBox=f"{left} {top} {width} {height}")  # fmt: skip
+        return _add(
+            self.into, "svg", x=left, y=top, width=width, height=height, viewBox=f"{left} {top} {width} {height}"
+        )
 
     def level(self, value: float, colour: str, **style: object) -> None:
         y = self.down(value)
@@ -200,12 +217,20 @@ class _Chart:
 def _line(into: Xml.Element, curve: Curve) -> None:
     """The line of a curve whose places are pixels already, and its shade."""
     if curve.between:
-        low, high = ([(x, pair[end]) for (x, _), pair in zip(curve.places, curve.between, strict=True)]
-                     for end in (0, 1))  # fmt: skip
+        low, high = (
+            [(x, pair[end]) for (x, _), pair in zip(curve.places, curve.between, strict=True)] for end in (0, 1)
+        )
         _add(into, "polygon", points=_joined([*low, *reversed(high)]), fill=curve.colour, fill_opacity=0.2)
     dashes = {"stroke_dasharray": "5 4"} if curve.dashed else {}
-    _add(into, "polyline", points=_joined(curve.places), fill="none", stroke=curve.colour, stroke_width=curve.width,
-         **dashes)  # fmt: skip
+    _add(
+        into,
+        "polyline",
+        points=_joined(curve.places),
+        fill="none",
+        stroke=curve.colour,
+        stroke_width=curve.width,
+        **dashes,
+    )
 
 
 def _marks(into: Xml.Element, curve: Curve) -> None:
@@ -244,7 +269,11 @@ def _text(into: Xml.Element, x: float, y: float, content: str, **style: object) 
 
 def _add(into: Xml.Element, kind: str, **attributes: object) -> Xml.Element:
     """A new element; underscores in names become hyphens, floats have two digits."""
-    return Xml.SubElement(into, kind, {
-        name.replace("_", "-"): f"{value:.2f}" if isinstance(value, float) else str(value)
-        for name, value in attributes.items()
-    })  # fmt: skip
+    return Xml.SubElement(
+        into,
+        kind,
+        {
+            name.replace("_", "-"): f"{value:.2f}" if isinstance(value, float) else str(value)
+            for name, value in attributes.items()
+        },
+    )

@@ -30,23 +30,28 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench import curves, exhibits, originals, records, rivals
-from bench.measure import Case, Finding, Key, Plan, measure_all
-from bench.numbers import natural, positive
-from bench.originals import CROPS, Original
-from bench.ours import TARGET, TOKENS, Entrant, entrants
-from bench.protocol import protocol
-from bench.scores import METRICS
 from titokcodec import Codec, TitokError
-from training.tool import Parser, start
+from titokcodec.cli.script import Parser, start
+from titokcodec.metrics.scores import METRICS
+
+from . import curves, exhibits, originals, records, rivals
+from .measure import Case, Finding, Key, Plan, measure_all
+from .numbers import natural, positive
+from .originals import CROPS, Original
+from .ours import TARGET, TOKENS, Entrant, entrants
+from .protocol import protocol
 
 BUDGETS = (300, 500, 1000)  # bytes, besides titok's: JPEG and AVIF have no smaller files
 
 
 def budgets_for(models: Sequence[Entrant], size: str) -> dict[Key, str]:
     """For each of titok's points the label of the budget that rivals have beside it."""
-    return {(entrant.method(way), label): _budget(entrant, way, number, size)
-            for entrant in models for way in entrant.ways for number, label in entrant.points(way).items()}  # fmt: skip
+    return {
+        (entrant.method(way), label): _budget(entrant, way, number, size)
+        for entrant in models
+        for way in entrant.ways
+        for number, label in entrant.points(way).items()
+    }
 
 
 def _budget(entrant: Entrant, way: str, number: int, size: str) -> str:
@@ -57,19 +62,23 @@ def _budget(entrant: Entrant, way: str, number: int, size: str) -> str:
     return f"bytes of {entrant.method(way)} at {entrant.points(way)[number]}"
 
 
-def cases(pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str],
-          budgets: Sequence[int]) -> Iterator[Case]:
+def cases(
+    pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str], budgets: Sequence[int]
+) -> Iterator[Case]:
     """Every picture with what titok makes of it."""
     batches = zip(*(entrant.draw([original.source for original in pictures]) for entrant in models), strict=True)
     for original, parts in zip(pictures, batches, strict=True):
         titok = {key: drawn for part in parts for key, drawn in part.items()}
-        own = {label: int(label.split()[1]) if label.startswith("budget ") else len(titok[key].data)
-               for key, label in equal.items()}  # fmt: skip
+        own = {
+            label: int(label.split()[1]) if label.startswith("budget ") else len(titok[key].data)
+            for key, label in equal.items()
+        }
         yield Case(original.name, original.picture, titok, own | {f"budget {most}": most for most in budgets})
 
 
-def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Plan, size: str,
-              budgets: Sequence[int], workers: int) -> list[Finding]:
+def benchmark(
+    pictures: Sequence[Original], models: Sequence[Entrant], plan: Plan, size: str, budgets: Sequence[int], workers: int
+) -> list[Finding]:
     """Everything measured, in the order of the pictures; progress goes to stderr."""
     start, found = time.perf_counter(), []
     for finding in measure_all(cases(pictures, models, budgets_for(models, size), budgets), plan, workers):
@@ -79,12 +88,22 @@ def benchmark(pictures: Sequence[Original], models: Sequence[Entrant], plan: Pla
     return found
 
 
-def write(out: Path, pictures: Sequence[Original], findings: Sequence[Finding], models: Sequence[Entrant],
-          methods: Sequence[str], equal: dict[Key, str], chooser: str) -> None:
+def write(
+    out: Path,
+    pictures: Sequence[Original],
+    findings: Sequence[Finding],
+    models: Sequence[Entrant],
+    methods: Sequence[str],
+    equal: dict[Key, str],
+    chooser: str,
+) -> None:
     """The methods' files and the win rates."""
     pixels = [original.pixels for original in pictures]
-    names = {entrant.method(way): " ".join(["titok", entrant.name, *([way] * (way != "auto"))])
-             for entrant in models for way in entrant.ways}  # fmt: skip
+    names = {
+        entrant.method(way): " ".join(["titok", entrant.name, *([way] * (way != "auto"))])
+        for entrant in models
+        for way in entrant.ways
+    }
     names |= {method: f"{rivals.NAMES[rivals.family(method)]} {method.rsplit('-', 1)[1]}" for method in methods}
     for method, name in names.items():
         records.write(out / f"{method}.json", records.record(method, name, findings, pixels, chooser))
@@ -157,24 +176,54 @@ def _arguments() -> argparse.ArgumentParser:
     add("--limit", type=positive, metavar="N", help="the first pictures only")
     add("--every", type=positive, default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
-    add("--targets", type=positive, nargs="+", metavar="BYTES", help="files for so many bytes, beside thumbnails of as "
-        "many; for --size full")
-    add("--layouts", choices=LAYOUTS, nargs="*", metavar="LAYOUT", help="how titok lays whole pictures on tiles where "
-        "tokens are given: fit, tile or both (default: both; none with --targets)")
-    add("--score-side", type=positive, metavar="PIXELS", help="compare pictures whose longer side has more pixels with "
-        "it reduced to so many; for --size full")
-    add("--budgets", type=positive, nargs="*", help="bytes of thumbnails, besides those of titok's files (default: "
-        f"{' '.join(map(str, BUDGETS))}; none with --size full)")
+    add(
+        "--targets",
+        type=positive,
+        nargs="+",
+        metavar="BYTES",
+        help="files for so many bytes, beside thumbnails of as many; for --size full",
+    )
+    add(
+        "--layouts",
+        choices=LAYOUTS,
+        nargs="*",
+        metavar="LAYOUT",
+        help="how titok lays whole pictures on tiles where "
+        "tokens are given: fit, tile or both (default: both; none with --targets)",
+    )
+    add(
+        "--score-side",
+        type=positive,
+        metavar="PIXELS",
+        help="compare pictures whose longer side has more pixels with it reduced to so many; for --size full",
+    )
+    add(
+        "--budgets",
+        type=positive,
+        nargs="*",
+        help="bytes of thumbnails, besides those of titok's files (default: "
+        f"{' '.join(map(str, BUDGETS))}; none with --size full)",
+    )
     known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
     add("--methods", nargs="*", choices=known, metavar="METHOD", help=f"rivals (default: all): {', '.join(known)}")
-    add("--metrics", nargs="+", choices=METRICS, metavar="METRIC", help=f"default: all that can be had, of "
-        f"{', '.join(METRICS)}")
+    add(
+        "--metrics",
+        nargs="+",
+        choices=METRICS,
+        metavar="METRIC",
+        help=f"default: all that can be had, of {', '.join(METRICS)}",
+    )
     add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
     add("--effort", type=natural, help="steps of titok's search for tokens (default: as when compressing)")
-    add("--tokens", type=positive, nargs="+", default=TOKENS, help="numbers of tokens a tile, besides each model's "
-        f"fewest and most (default: {' '.join(map(str, TOKENS))})")
+    add(
+        "--tokens",
+        type=positive,
+        nargs="+",
+        default=TOKENS,
+        help=f"numbers of tokens a tile, besides each model's fewest and most (default: {' '.join(map(str, TOKENS))})",
+    )
     add("--gallery", type=natural, default=12, help="pictures to show from the first on (default: %(default)s)")
     add("--extremes", type=natural, default=3, help="and of the worst and of the best (default: %(default)s)")
     return parser
@@ -190,8 +239,14 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
     judge = plan.judge()
     codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
-    models = entrants(codecs, layouts=tuple(options.layouts), effort=options.effort, tokens=tuple(options.tokens),
-                      targets=options.targets, max_side=options.score_side)  # fmt: skip
+    models = entrants(
+        codecs,
+        layouts=tuple(options.layouts),
+        effort=options.effort,
+        tokens=tuple(options.tokens),
+        targets=options.targets,
+        max_side=options.score_side,
+    )
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
@@ -204,8 +259,9 @@ def main(arguments: list[str] | None = None) -> None:
         path.unlink(missing_ok=True)
     write(options.out, pictures, findings, models, methods, equal, judge.chooser)
     records.write(options.out / "protocol.json", protocol(pictures, models, methods, judge, skipped, options))
-    exhibits.gallery(options.out / "gallery", models[0], pictures, findings, equal, judge, options.gallery,
-                     options.extremes)
+    exhibits.gallery(
+        options.out / "gallery", models[0], pictures, findings, equal, judge, options.gallery, options.extremes
+    )
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.intervals import bootstrap, wilson, win_rate
-from bench.measure import Entry, Finding, Key
-from bench.scores import METRICS, of_sets
+from titokcodec.metrics.scores import METRICS, of_sets
+
+from .intervals import bootstrap, wilson, win_rate
+from .measure import Entry, Finding, Key
 
 KINDS = {
     "titok": "Whole .titok files",
@@ -128,8 +129,16 @@ def wins(findings: Sequence[Finding], equal: Mapping[Key, str], methods: Sequenc
         for metric in met[0][0] if met else ():
             rate = win_rate(*zip(*((a[metric], b[metric]) for a, b in met), strict=True), METRICS[metric].higher)
             interval = [round(end, 4) for end in wilson(rate, len(met))]
-            rows.append({**about, "metric": metric, "rate": round(rate, 4), "interval": interval, "pictures": len(met),
-                         "without": len(pairs) - len(met)})  # fmt: skip
+            rows.append(
+                {
+                    **about,
+                    "metric": metric,
+                    "rate": round(rate, 4),
+                    "interval": interval,
+                    "pictures": len(met),
+                    "without": len(pairs) - len(met),
+                }
+            )
         if not met:
             rows.append({**about, "metric": None, "rate": None, "interval": None, "pictures": 0, "without": len(pairs)})
     return rows

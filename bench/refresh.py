@@ -16,15 +16,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from bench import curves, originals, records
-from bench.measure import Entry, Finding, Key, Plan
-from bench.numbers import natural, positive
-from bench.originals import Original
-from bench.ours import entrants
-from bench.protocol import commit, described, versions
-from bench.rate_distortion import benchmark, budgets_for
 from titokcodec import Codec, TitokError
-from training.tool import Parser, start
+from titokcodec.cli.script import Parser, start
+
+from . import curves, originals, records
+from .measure import Entry, Finding, Key, Plan
+from .numbers import natural, positive
+from .originals import Original
+from .ours import entrants
+from .protocol import commit, described, versions
+from .rate_distortion import benchmark, budgets_for
 
 SIZE = "256"  # of whole pictures the rivals' budgets are titok's own bytes, which change
 
@@ -62,8 +63,14 @@ def renewed(protocol: dict[str, Any], models: Sequence[dict[str, Any]]) -> dict[
     """The protocol with these models, and what it said of the rivals' measurement set apart."""
     rivals = protocol.get("rivals") or {key: protocol[key] for key in ("commit", "date", "versions")}
     date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {**protocol, "models": list(models), "versions": versions(), "commit": commit(), "date": date,
-            "rivals": rivals}  # fmt: skip
+    return {
+        **protocol,
+        "models": list(models),
+        "versions": versions(),
+        "commit": commit(),
+        "date": date,
+        "rivals": rivals,
+    }
 
 
 def _arguments() -> argparse.ArgumentParser:
@@ -103,8 +110,9 @@ def main(arguments: list[str] | None = None) -> None:
     pixels = [original.pixels for original in pictures]
     for entrant in models:
         method = entrant.method("auto")
-        records.write(folder / f"{method}.json",
-                      records.record(method, f"titok {entrant.name}", findings, pixels, judge.chooser))  # fmt: skip
+        records.write(
+            folder / f"{method}.json", records.record(method, f"titok {entrant.name}", findings, pixels, judge.chooser)
+        )
     thumbnails = [method for method in protocol["methods"] if method.endswith("thumbnail")]
     records.write(folder / "wins.json", records.wins(findings, budgets_for(models, SIZE), thumbnails))
     records.write(folder / "protocol.json", renewed(protocol, list(map(described, models))))

@@ -1,7 +1,7 @@
 """The report: one HTML page with the results of ``bench.rate_distortion``, that needs no network and no server.
 
-    python -m bench.rate_distortion --images DIR --out RESULTS
-    python -m bench.report RESULTS --speed bench/results/speed.json --out report.html
+python -m bench.rate_distortion --images DIR --out RESULTS
+python -m bench.report RESULTS --speed bench/results/speed.json --out report.html
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from bench import curves
-from bench.cells import listed
-from bench.curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
-from bench.markup import Cell, embedded, outline, plain, section, table
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
-from training.tool import Parser, start
+
+from . import curves
+from .cells import listed
+from .curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
+from .markup import Cell, embedded, outline, plain, section, table
 
 PAGE = Path(__file__).parent / "page"
 PARTS = ("page.html", "style.css", "common.js", "plots.js", "gallery.js")
@@ -28,9 +29,11 @@ TYPES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpe
 HEAVY = 30e6  # bytes of a page that a phone may not want
 
 _PHRASES = {
-    "ahead": "ahead of the best rival", "level": "level with the best rival", "behind": "behind the best rival",
+    "ahead": "ahead of the best rival",
+    "level": "level with the best rival",
+    "behind": "behind the best rival",
     "alone": "without a rival of so few bytes",
-}  # fmt: skip
+}
 
 
 def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
@@ -41,18 +44,26 @@ def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
     pairs = curves.paired(wins)
     gallery, pictures = read_gallery(folder, methods)
     data = {
-        "methods": [asdict(method) for method in methods], "metrics": [asdict(metric) for metric in metrics],
-        "gallery": gallery, "pictures": pictures,
-    }  # fmt: skip
+        "methods": [asdict(method) for method in methods],
+        "metrics": [asdict(metric) for metric in metrics],
+        "gallery": gallery,
+        "pictures": pictures,
+    }
     template, style, *scripts = ((PAGE / name).read_text(encoding="utf-8") for name in PARTS)
     script = "".join(scripts)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
     return Template(template).substitute(
-        style=style, script=script, digest=digest, data=embedded(data),
-        headline=headline(methods, metrics, pairs), equal=equal_bytes(methods, metrics, pairs),
-        wins=win_table(wins, methods), points=point_table(methods, metrics),
-        speed=section("speed", "Speed", "".join(map(speed_table, speeds))), protocol=protocol(folder),
-    )  # fmt: skip
+        style=style,
+        script=script,
+        digest=digest,
+        data=embedded(data),
+        headline=headline(methods, metrics, pairs),
+        equal=equal_bytes(methods, metrics, pairs),
+        wins=win_table(wins, methods),
+        points=point_table(methods, metrics),
+        speed=section("speed", "Speed", "".join(map(speed_table, speeds))),
+        protocol=protocol(folder),
+    )
 
 
 # ---- what comes out of the curves -------------------------------------------------------------------------------
@@ -139,8 +150,12 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
     for method in methods:
         told.setdefault(method.description, []).append(method.name)
     notes = "".join(f"<dt>{escape(listed(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
-    return section("points", "All points", table(head, body, "Means over the pictures, 95 % intervals"),
-                   f"<dl>{notes}</dl>" if notes else "")  # fmt: skip
+    return section(
+        "points",
+        "All points",
+        table(head, body, "Means over the pictures, 95 % intervals"),
+        f"<dl>{notes}</dl>" if notes else "",
+    )
 
 
 # ---- what lies beside the curves --------------------------------------------------------------------------------
@@ -161,8 +176,13 @@ def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> str:
         ours, rival = (str(row.get(key, "")) for key in ("titok", "rival"))
         pictures, without = (number(row.get(key)) for key in ("pictures", "without"))
         seen = "-" if pictures is None else f"{pictures:g} of {pictures + (without or 0):g}"
-        place = (names.get(ours, ours), str(row.get("label", "")), names.get(rival, rival),
-                 str(row.get("budget", "")), seen)  # fmt: skip
+        place = (
+            names.get(ours, ours),
+            str(row.get("label", "")),
+            names.get(rival, rival),
+            str(row.get("budget", "")),
+            seen,
+        )
         lines.setdefault(place, {})[str(row.get("metric"))] = _win(row)
     keys = [key for key in dict.fromkeys(key for line in lines.values() for key in line) if key != "None"]
     body = [[*place, *(line.get(key, "-") for key in keys)] for place, line in lines.items()]
@@ -197,8 +217,11 @@ def read_gallery(folder: Path, methods: Sequence[Method] = ()) -> tuple[list[dic
     pictures: dict[str, str] = {}
     for place, entry in enumerate(entry for entry in found if isinstance(entry, dict)):
         original = _picture(folder, entry.get("original"), pictures)
-        shown = [_version(version, known, name) for version in entry.get("shown", [])
-                 if (name := _picture(folder, version.get("file"), pictures))]  # fmt: skip
+        shown = [
+            _version(version, known, name)
+            for version in entry.get("shown", [])
+            if (name := _picture(folder, version.get("file"), pictures))
+        ]
         if original and shown:
             name = str(entry.get("name", ""))
             fresh = {"name": name, "original": original, "shown": shown, "why": {}}
@@ -274,8 +297,10 @@ def main() -> None:
     except OSError as error:
         raise TitokError(f"{options.out} cannot be written: {error.strerror}") from None
     size = options.out.stat().st_size
-    print(f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
-          file=sys.stderr)  # fmt: skip
+    print(
+        f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

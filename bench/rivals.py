@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bench.thumbnails import FORMATS, SIDES, Choice, Coder, Thumbnail, Thumbnails, installed, reduced
+from .thumbnails import FORMATS, SIDES, Choice, Coder, Thumbnail, Thumbnails, installed, reduced
 
 QUALITIES = (0, 5, 10, 15, 20, 30)  # of native files
 # Further sides for large pictures and budgets, as close as the others: twice as far apart, 4,000 bytes lost 0.26 dB.
@@ -98,17 +98,47 @@ class Command:
 
 COMMANDS = {
     "bpg": Command(
-        "BPG", ("bpgenc", "-q", "{qp}", "-f", "420", "-m", "9", "-o", "{target}", "{source}"),
-        ("bpgdec", "-o", "{target}", "{source}"), "png", WORST_QP,
+        "BPG",
+        ("bpgenc", "-q", "{qp}", "-f", "420", "-m", "9", "-o", "{target}", "{source}"),
+        ("bpgdec", "-o", "{target}", "{source}"),
+        "png",
+        WORST_QP,
     ),
     "vvc": Command(  # --qpa 0: fitting quality to what viewers of films notice costs squared error
-        "VVC", ("vvencapp", "--preset", "slower", "-i", "{source}", "-s", "{size}", "--format", "yuv420", "-r", "1",
-                "-f", "1", "--qpa", "0", "-q", "{qp}", "-o", "{target}"),
-        ("vvdecapp", "-b", "{source}", "-o", "{target}"), "yuv", 63,
+        "VVC",
+        (
+            "vvencapp",
+            "--preset",
+            "slower",
+            "-i",
+            "{source}",
+            "-s",
+            "{size}",
+            "--format",
+            "yuv420",
+            "-r",
+            "1",
+            "-f",
+            "1",
+            "--qpa",
+            "0",
+            "-q",
+            "{qp}",
+            "-o",
+            "{target}",
+        ),
+        ("vvdecapp", "-b", "{source}", "-o", "{target}"),
+        "yuv",
+        63,
     ),
-}  # fmt: skip
-CODERS: dict[str, Any] = {"jpeg": FORMATS["jpeg"], "webp": FORMATS["webp"], "avif": FORMATS["avif"],
-                          "jxl": FORMATS["jxl"], **COMMANDS}  # fmt: skip
+}
+CODERS: dict[str, Any] = {
+    "jpeg": FORMATS["jpeg"],
+    "webp": FORMATS["webp"],
+    "avif": FORMATS["avif"],
+    "jxl": FORMATS["jxl"],
+    **COMMANDS,
+}
 METHODS = (*(f"{name}-{use}" for name in CODERS for use in ("native", "thumbnail")), "raw-thumbnail")
 NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL", "bpg": "BPG", "vvc": "VVC", "raw": "Raw"}
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench import jobs
-from bench.fresh import measure
-from bench.jobs import Model
-from bench.machine import describe
-from bench.records import write
-from titokcodec.layout import TILE, nearest_grid
-from training.tool import Parser, start
+from titokcodec.cli.script import Parser, start
+from titokcodec.format.layout import TILE, nearest_grid
+
+from . import jobs
+from .fresh import measure
+from .jobs import Model
+from .machine import describe
+from .records import write
 
 MEGAPIXELS = (1, 4, 16, 50, 100)
 TOKENS = (32, 64, 96, 128)
@@ -41,8 +42,12 @@ def results(model: Model, wanted: Sequence[tuple[int, int]], patience: float) ->
     with TemporaryDirectory() as folder:
         file = Path(folder, "picture.titok")
         for side, tokens in wanted:
-            about = {"megapixels": round(side**2 / 1e6, 4), "side": side,
-                     "tiles": nearest_grid(side, side).tiles, "tokens": tokens}  # fmt: skip
+            about = {
+                "megapixels": round(side**2 / 1e6, 4),
+                "side": side,
+                "tiles": nearest_grid(side, side).tiles,
+                "tokens": tokens,
+            }
             given = {"model": model, "side": side, "tokens": tokens}
             there = measure(jobs.compress_large, patience, target=file, **given)
             back = measure(jobs.decompress_large, patience, source=file, **given)
@@ -69,8 +74,12 @@ def main(arguments: list[str] | None = None) -> None:
     for row in results(model, cases(options.megapixels, options.tokens), options.patience):
         rows.append(row)
         write(options.out, {**about, "results": rows})  # whatever becomes of the others
-        print(f"{row['job']} {row['megapixels']:g} megapixels, {row['tokens']} tokens: {row['seconds']:.3g} s, "
-              f"{row['memory'] / 1e6:.0f} MB", flush=True)  # fmt: skip
+        print(
+            f"{row['job']} {row['megapixels']:g} megapixels, {row['tokens']} tokens: {row['seconds']:.3g} s, "
+            f"{row['memory'] / 1e6:.0f} MB",
+            flush=True,
+        )
+
 
 if __name__ == "__main__":
     start(main)

@@ -15,10 +15,13 @@ from statistics import mean
 import numpy as np
 from PIL import Image, ImageDraw
 
-from bench.gallery import GAP, save
-from titokcodec import Codec, geometry, images, layout
+from titokcodec import Codec
+from titokcodec.cli.script import Parser, start
+from titokcodec.format import layout
 from titokcodec.jobs import canvas_of
-from training.tool import Parser, start
+from titokcodec.pictures import geometry, images
+
+from .gallery import GAP, save
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 

@@ -16,11 +16,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import equal, timings
-from bench.cells import duration, rows
+from titokcodec.training import curve
+
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
-from training import curve
-from training.tool import Parser, start
+
+from . import equal, timings
+from .cells import duration, rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -80,11 +82,14 @@ def extremes() -> str:
         named[row["why"]].append(f"{name} ({last['lpips-squeeze']:.3f}, {last['psnr-rgb']:.2f} dB)")
     told = "; ".join(f"{why}: {' and '.join(names)}" for why, names in named.items())
     label = last["label"]
-    beside = next(row for row in wins
-                  if (row["label"], row["rival"], row["metric"]) == (label, "webp-thumbnail", "psnr-rgb"))  # fmt: skip
+    beside = next(
+        row for row in wins if (row["label"], row["rival"], row["metric"]) == (label, "webp-thumbnail", "psnr-rgb")
+    )
     lost = round(2 * beside["pictures"] * (1 - beside["rate"])) / 2  # a tie is half a win, and rates are rounded
-    return (f"Of {pictures} pictures under free licences by LPIPS at {label}, {told}. On {lost:g} of them a WebP "
-            f"thumbnail of as many bytes has the higher PSNR.\n")  # fmt: skip
+    return (
+        f"Of {pictures} pictures under free licences by LPIPS at {label}, {told}. On {lost:g} of them a WebP "
+        f"thumbnail of as many bytes has the higher PSNR.\n"
+    )
 
 
 def seams() -> str:
@@ -100,12 +105,18 @@ def elongated() -> str:
     """Ways to draw elongated pictures with the tokens of one tile."""
     found = _read("elongated.json")
     ways = list(dict.fromkeys(row["way"] for row in found["rows"]))
-    cells = {(row["aspect"], row["way"]): f"{row['psnr-rgb']:.2f} dB, {row['ssim-rgb']:.3f}, {row['lpips-squeeze']:.3f}"
-             for row in found["rows"]}  # fmt: skip
-    body = [[f"1 : {aspect:g}", *(cells[aspect, way] for way in ways)]
-            for aspect in dict.fromkeys(row["aspect"] for row in found["rows"])]  # fmt: skip
-    note = (f"\n{found['model']}, {found['pictures']} pictures of Kodak cut to these aspects, {found['tokens']} tokens "
-            "in all, those of the encoder: PSNR, SSIM and LPIPS (squeeze).\n")  # fmt: skip
+    cells = {
+        (row["aspect"], row["way"]): f"{row['psnr-rgb']:.2f} dB, {row['ssim-rgb']:.3f}, {row['lpips-squeeze']:.3f}"
+        for row in found["rows"]
+    }
+    body = [
+        [f"1 : {aspect:g}", *(cells[aspect, way] for way in ways)]
+        for aspect in dict.fromkeys(row["aspect"] for row in found["rows"])
+    ]
+    note = (
+        f"\n{found['model']}, {found['pictures']} pictures of Kodak cut to these aspects, {found['tokens']} tokens "
+        "in all, those of the encoder: PSNR, SSIM and LPIPS (squeeze).\n"
+    )
     return rows(["aspect", *ways], body) + note
 
 
@@ -114,14 +125,25 @@ def effort() -> str:
     found = _read("effort.json")
     counts = (32, 64, 128)
     body = [
-        [str(row["effort"]), *(f"{row[f'psnr/{k}']:.2f} dB" for k in counts),
-         *(f"{row[f'lpips/{k}']:.3f}" for k in counts), *(duration(row[f"seconds/{size}"]) for size in (1, 16))]
+        [
+            str(row["effort"]),
+            *(f"{row[f'psnr/{k}']:.2f} dB" for k in counts),
+            *(f"{row[f'lpips/{k}']:.3f}" for k in counts),
+            *(duration(row[f"seconds/{size}"]) for size in (1, 16)),
+        ]
         for row in found["rows"]
     ]
-    head = ["effort", *(f"PSNR, {k} tokens" for k in counts), *(f"LPIPS, {k}" for k in counts), "one picture",
-            "each of 16"]
-    note = (f"\n{found['model']}, {found['pictures']} held-out pictures, {found['threads']} threads of a CPU in "
-            f"{found['dtype']}.\n")  # fmt: skip
+    head = [
+        "effort",
+        *(f"PSNR, {k} tokens" for k in counts),
+        *(f"LPIPS, {k}" for k in counts),
+        "one picture",
+        "each of 16",
+    ]
+    note = (
+        f"\n{found['model']}, {found['pictures']} held-out pictures, {found['threads']} threads of a CPU in "
+        f"{found['dtype']}.\n"
+    )
     return rows(head, body) + note
 
 
@@ -129,9 +151,14 @@ def generation(found: dict) -> str:
     """Pictures of classes a second, beside a diffusion transformer."""
     short = {"bfloat16": "bf16", "float32": "fp32"}
     body = [
-        [row["model"], str(row["steps"]), short[row["dtype"]], str(row["batch"]),
-         f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}",
-         "-" if row["times_dit"] is None else f"{row['times_dit']:.4g}"]
+        [
+            row["model"],
+            str(row["steps"]),
+            short[row["dtype"]],
+            str(row["batch"]),
+            f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}",
+            "-" if row["times_dit"] is None else f"{row['times_dit']:.4g}",
+        ]
         for row in found["results"]
     ]
     full = any(row["dtype"] == "float32" for row in found["results"])
@@ -184,8 +211,14 @@ def fuzz() -> str:
     """What was fuzzed, for how long, and what came of it."""
     found = _read("fuzz.json")
     body = [
-        [name, row["engine"], f"{row['minutes']:g}", f"{row['inputs']:,}", duration(row["slowest"]),
-         str(row["findings"])]
+        [
+            name,
+            row["engine"],
+            f"{row['minutes']:g}",
+            f"{row['inputs']:,}",
+            duration(row["slowest"]),
+            str(row["findings"]),
+        ]
         for name, row in found["targets"].items()
     ]
     head = ["target", "engine", "minutes", "inputs", "the slowest", "findings"]
@@ -198,15 +231,27 @@ def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
 
 
 TABLES: dict[str, Callable[..., str]] = {
-    "scores": scores, "effort": effort, "headline": headline, "whole": whole, "targets": targets,
-    "extremes": extremes, "seams": seams, "elongated": elongated,
-    "generation": _timed(generation, "generation-speed"), "ablation": ablation, "training": training,
-    "curves": curves, "fuzz": fuzz,
-    "speed": _timed(timings.codec, "speed"), "network": _timed(timings.network, "speed"),
-    "cold": _timed(timings.cold, "speed"), "entropy": _timed(timings.entropy, "speed"),
-    "scaling": _timed(timings.scaling, "scaling"), "pipeline": _timed(timings.pipeline, "pipeline"),
+    "scores": scores,
+    "effort": effort,
+    "headline": headline,
+    "whole": whole,
+    "targets": targets,
+    "extremes": extremes,
+    "seams": seams,
+    "elongated": elongated,
+    "generation": _timed(generation, "generation-speed"),
+    "ablation": ablation,
+    "training": training,
+    "curves": curves,
+    "fuzz": fuzz,
+    "speed": _timed(timings.codec, "speed"),
+    "network": _timed(timings.network, "speed"),
+    "cold": _timed(timings.cold, "speed"),
+    "entropy": _timed(timings.entropy, "speed"),
+    "scaling": _timed(timings.scaling, "scaling"),
+    "pipeline": _timed(timings.pipeline, "pipeline"),
     "published": _timed(timings.medians, "published-speed"),
-}  # fmt: skip
+}
 
 
 def render(text: str) -> str:

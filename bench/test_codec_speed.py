@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from bench import jobs
-from bench.jobs import Model
-from bench.thumbnails import FORMATS, installed
 from titokcodec.search import default_steps
+
+from . import jobs
+from .jobs import Model
+from .thumbnails import FORMATS, installed
 
 NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL"}
 QUALITIES = {"jpeg": 75, "webp": 80, "avif": 75, "jxl": 90}  # those of Pillow, and of its plugin for JPEG XL
@@ -85,6 +86,7 @@ def settings(kind: str, best: bool) -> dict[str, Any]:
     form = FORMATS[kind]
     variants = [{**form.options, **variant} for variant in form.variants] if best else [{}]
     return {
-        "format": form.name, "variants": [{"quality": QUALITIES[kind], **options} for options in variants],
+        "format": form.name,
+        "variants": [{"quality": QUALITIES[kind], **options} for options in variants],
         "plugin": form.plugin,
-    }  # fmt: skip
+    }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from titokcodec import bitstream, entropy
+from titokcodec.format import bitstream, entropy
 
 N, K = 4096, 128
 FINGERPRINT = bytes(range(8))

@@ -1,6 +1,6 @@
 """Speed of the networks: tokens from pixels and back, by batch size, precision and number of tokens.
 
-    pytest bench/test_network_speed.py [--device cuda] [--precision both] [--benchmark-json out.json]
+pytest bench/test_network_speed.py [--device cuda] [--precision both] [--benchmark-json out.json]
 """
 
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from bench import jobs
-from bench.jobs import Model
+from . import jobs
+from .jobs import Model
 
 LARGE = 16  # pictures in a batch: with more, only a GPU makes more of them a second
 COUNTS = (32, 64, 96)  # besides all of them

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.jobs import finished
-from bench.plain import Plain
-from titokcodec import Codec, weights
+from titokcodec import Codec
 from titokcodec.models.config import PRESETS
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.weights import tokenizers
+
+from .jobs import finished
+from .plain import Plain
 
 PICTURES, ROUNDS = 16, 5
 
@@ -24,7 +26,7 @@ PICTURES, ROUNDS = 16, 5
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("s128") / "s128.safetensors"
-    weights.save(path, TiTok(PRESETS["titok_s128"]), "s128", int8=False)
+    tokenizers.save(path, TiTok(PRESETS["titok_s128"]), "s128", int8=False)
     return path
 
 
@@ -37,7 +39,7 @@ def codec(path: Path, device: str, precision: str) -> Codec:
 def model(request: pytest.FixtureRequest, codec: Codec, path: Path) -> Codec | Plain:
     if request.param == "ours":
         return codec
-    state = weights.load_model(path).state_dict()
+    state = tokenizers.load_model(path).state_dict()
     return Plain({name: value.to(codec.device, codec.dtype) for name, value in state.items()}, PRESETS["titok_s128"])
 
 

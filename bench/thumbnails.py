@@ -75,17 +75,30 @@ class Format:
 
 # Containers as measured: JPEG up to the first scan byte of a flat grey picture, whose Huffman tables are the shortest;
 # WebP's RIFF, chunk and frame headers; AVIF but for the content of its box mdat; JPEG XL's signature.
-FORMATS = MappingProxyType({
-    "webp": Format("WEBP", {"method": 6}, fixed=30),
-    # A bare codestream, and effort 9: at these sizes 10 takes longer and is no smaller. The plugin fails at 100.
-    "jxl": Format("JXL", {"effort": 9, "use_container": False, "num_threads": 0}, best=99, fixed=2,
-                  plugin="pillow_jxl"),
-    # The scans of progressive files have a table each, which small pictures do not pay back.
-    "jpeg": Format("JPEG", {"optimize": True, "subsampling": "4:2:0"}, lossless=False, fixed=279,
-                   variants=({"progressive": False}, {"progressive": True})),
-    "avif": Format("AVIF", {"speed": 0, "subsampling": "4:2:0", "max_threads": 1}, lossless=False, fixed=275,
-                   trial={"speed": 6}),
-})  # fmt: skip
+FORMATS = MappingProxyType(
+    {
+        "webp": Format("WEBP", {"method": 6}, fixed=30),
+        # A bare codestream, and effort 9: at these sizes 10 takes longer and is no smaller. The plugin fails at 100.
+        "jxl": Format(
+            "JXL", {"effort": 9, "use_container": False, "num_threads": 0}, best=99, fixed=2, plugin="pillow_jxl"
+        ),
+        # The scans of progressive files have a table each, which small pictures do not pay back.
+        "jpeg": Format(
+            "JPEG",
+            {"optimize": True, "subsampling": "4:2:0"},
+            lossless=False,
+            fixed=279,
+            variants=({"progressive": False}, {"progressive": True}),
+        ),
+        "avif": Format(
+            "AVIF",
+            {"speed": 0, "subsampling": "4:2:0", "max_threads": 1},
+            lossless=False,
+            fixed=275,
+            trial={"speed": 6},
+        ),
+    }
+)
 
 
 def installed(kind: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cells import duration, rate, rows, size
+from .cells import duration, rate, rows, size
 
 Found = dict[str, Any]  # a result file
 KEPT = ("precision", "tokens", "pictures", "bytes", "memory", "device_memory", "tiles")  # of a benchmark's extra_info
@@ -21,10 +21,15 @@ def condensed(raw: Sequence[Path]) -> Found:
     """What the tables need of pytest-benchmark JSONs of one machine: a row for each benchmark, groups together."""
     runs = [json.loads(path.read_text()) for path in raw]
     found = [
-        {"group": b["group"], "name": re.sub(r"^test_\w+?(\[|$)", r"\1", b["name"]).strip("[]") or b["name"],
-         **{key: b["extra_info"][key] for key in KEPT if key in b.get("extra_info", {})},
-         "median": b["stats"]["median"], "rounds": b["stats"]["rounds"]}
-        for run in runs for b in run["benchmarks"]
+        {
+            "group": b["group"],
+            "name": re.sub(r"^test_\w+?(\[|$)", r"\1", b["name"]).strip("[]") or b["name"],
+            **{key: b["extra_info"][key] for key in KEPT if key in b.get("extra_info", {})},
+            "median": b["stats"]["median"],
+            "rounds": b["stats"]["rounds"],
+        }
+        for run in runs
+        for b in run["benchmarks"]
     ]
     return {**_about(runs[0]["machine_info"]), "benchmarks": sorted(found, key=lambda row: row["group"])}
 
@@ -56,8 +61,14 @@ def codec(found: Found) -> str:
 def network(found: Found) -> str:
     """Tokens from pixels and back."""
     body = [
-        [row["group"].split()[1], row["precision"], str(row["pictures"]), str(row["tokens"]), duration(row["median"]),
-         *_rate_and_memory(row)]
+        [
+            row["group"].split()[1],
+            row["precision"],
+            str(row["pictures"]),
+            str(row["tokens"]),
+            duration(row["median"]),
+            *_rate_and_memory(row),
+        ]
         for row in _of(found, "network encode", "network decode")
     ]
     head = ["network", "precision", "batch", "tokens", "median", "pictures a second", "peak memory"]
@@ -92,8 +103,17 @@ def scaling(found: Found) -> str:
     for row in found["results"]:
         cells.setdefault((row["megapixels"], row["tiles"], row["tokens"]), {})[row["job"]] = row
     body = [
-        [f"{megapixels:.3g}", str(tiles), str(tokens), f"{both['compress']['bytes']:,}",
-         *(cell for row in (both["compress"], both["decompress"]) for cell in (duration(row["seconds"]), _memory(row)))]
+        [
+            f"{megapixels:.3g}",
+            str(tiles),
+            str(tokens),
+            f"{both['compress']['bytes']:,}",
+            *(
+                cell
+                for row in (both["compress"], both["decompress"])
+                for cell in (duration(row["seconds"]), _memory(row))
+            ),
+        ]
         for (megapixels, tiles, tokens), both in cells.items()
     ]
     head = ["megapixels", "tiles", "tokens a tile", "bytes", "compress", "peak memory", "decompress", "peak memory"]
@@ -106,8 +126,14 @@ def pipeline(found: Found) -> str:
     ways, columns = (list(dict.fromkeys(column)) for column in zip(*cells, strict=True))
     columns.sort(key=lambda column: (column[0] != "encode", column[1]))
     body = [
-        [way, *(f"{rate(row['pictures_per_second'])} ({row['times_first']:.2f} times)"
-                for column in columns if (row := cells[way, column]))]
+        [
+            way,
+            *(
+                f"{rate(row['pictures_per_second'])} ({row['times_first']:.2f} times)"
+                for column in columns
+                if (row := cells[way, column])
+            ),
+        ]
         for way in ways
     ]
     head = [f"{direction}, batch {batch}" for direction, batch in columns]

@@ -11,7 +11,8 @@ from PIL import Image
 # Tests interrupt processes of their own, which would ignore it if they inherited that: a shell's background jobs do.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-DATA = Path(__file__).parent / "data"
+ROOT = Path(__file__).parents[1]
+DATA = ROOT / "tests" / "data"
 TINY = DATA / "tiny.safetensors"
 
 
@@ -68,8 +69,11 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list]:
     seen, compiler = [], torch.compile
     how = {"backend": lambda graph, _: seen.append(graph) or graph, "dynamic": False}
     monkeypatch.setattr(torch, "compile", lambda function, **_: compiler(function, **how))
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: setattr(
-        self, "_compiled_call_impl", compiler(self._call_impl, **how)))
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda self, **_: setattr(self, "_compiled_call_impl", compiler(self._call_impl, **how)),
+    )
     torch.compiler.reset()
     yield seen
     torch.compiler.reset()

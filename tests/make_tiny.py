@@ -14,15 +14,24 @@ import torch
 from PIL import Image
 
 from tests.conftest import DATA, TINY
-from titokcodec import weights
+from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
-from titokcodec.tables import FrequencyTables
+from titokcodec.weights import tokenizers
 from training.data import Pictures
 from training.single import main as train
 
 CONFIG = TiTokConfig(
-    Tower(32, 1, 2), Tower(32, 1, 2), tokens=16, codes=64, code_width=4, patch_size=32, pool=2, head_width=8,
-    head_blocks=1, nested=True, min_tokens=8,
+    Tower(32, 1, 2),
+    Tower(32, 1, 2),
+    tokens=16,
+    codes=64,
+    code_width=4,
+    patch_size=32,
+    pool=2,
+    head_width=8,
+    head_blocks=1,
+    nested=True,
+    min_tokens=8,
 )
 MINUTES = "4"
 
@@ -33,14 +42,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         crops = Path(folder) / "crops"
         write_crops(crops, 600)
-        model = train(["--preset", "tiny", "--data", str(crops), "--out", folder, "--minutes", MINUTES,
-                       "--batch", "8", "--rate", "2e-3", "--muon-rate", "0.01", "--continuous", "0.3",
-                       "--log-every", "100", "--no-bf16"])
+        model = train(
+            [
+                "--preset",
+                "tiny",
+                "--data",
+                str(crops),
+                "--out",
+                folder,
+                "--minutes",
+                MINUTES,
+                "--batch",
+                "8",
+                "--rate",
+                "2e-3",
+                "--muon-rate",
+                "0.01",
+                "--continuous",
+                "0.3",
+                "--log-every",
+                "100",
+                "--no-bf16",
+            ]
+        )
         pictures = Pictures([crops])
     with torch.no_grad():
         tokens = torch.cat([model.encode(pictures.centre_crops(w)) for w in torch.arange(len(pictures)).split(50)])
     counts = [np.bincount(column, minlength=CONFIG.codes) for column in tokens.T.numpy()]
-    print(weights.save(TINY, model, "tiny", FrequencyTables.from_counts(np.stack(counts))))
+    print(tokenizers.save(TINY, model, "tiny", FrequencyTables.from_counts(np.stack(counts))))
 
 
 def write_crops(folder: Path, count: int) -> None:

@@ -31,8 +31,13 @@ def path(file, tmp_path):
 @pytest.fixture
 def readers(codec):
     """Everything that takes a .titok file."""
-    return [codec.decompress, codec.read, info, lambda source: truncate(source, 8, TINY),
-            lambda source: verify(source, TINY)]  # fmt: skip
+    return [
+        codec.decompress,
+        codec.read,
+        info,
+        lambda source: truncate(source, 8, TINY),
+        lambda source: verify(source, TINY),
+    ]
 
 
 # ---- .titok files, however they are handed in --------------------------------------------------------------------
@@ -41,8 +46,15 @@ def readers(codec):
 def test_files_are_taken_as_paths_streams_and_bytes(file, path, readers):
     for read in readers:
         expected = read(file)
-        for source in (str(path), path, bytearray(file), memoryview(file), np.frombuffer(file, np.uint8),
-                       memoryview(file * 2)[: len(file)], io.BytesIO(file)):  # fmt: skip
+        for source in (
+            str(path),
+            path,
+            bytearray(file),
+            memoryview(file),
+            np.frombuffer(file, np.uint8),
+            memoryview(file * 2)[: len(file)],
+            io.BytesIO(file),
+        ):
             found = read(source)
             same = found.equal(expected) if isinstance(found, torch.Tensor) else found == expected
             assert same
@@ -63,8 +75,26 @@ def test_the_beginning_of_a_file_may_lie_in_a_path(codec, file, tmp_path):
         codec.decompress(tmp_path / "part.titok")
 
 
-@pytest.mark.parametrize("source", [None, 1, 1.5, True, ["a"], {}, object(), "missing.titok", Path("missing"), ".",
-                                    "a\0b", "", io.StringIO("text"), np.zeros((2, 2))], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        None,
+        1,
+        1.5,
+        True,
+        ["a"],
+        {},
+        object(),
+        "missing.titok",
+        Path("missing"),
+        ".",
+        "a\0b",
+        "",
+        io.StringIO("text"),
+        np.zeros((2, 2)),
+    ],
+    ids=lambda source: repr(source).partition(" object at ")[0],
+)
 def test_what_is_no_file_is_one_error_of_ours(readers, source):
     for read in readers:
         with pytest.raises(TitokError) as caught:
@@ -90,12 +120,30 @@ def test_tokens_to_keep_are_a_whole_number(file, tokens):
 # ---- options -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("option", "value"), [
-    ("max_side", "9"), ("max_side", 1.5), ("max_side", 0), ("max_side", True), ("max_pixels", "1"), ("max_pixels", 1.5),
-    ("max_pixels", -1), ("target_bytes", "99"), ("target_bytes", 0), ("tokens", True), ("effort", True),
-    ("effort", "much"), ("layout", None), ("layout", 1), ("background", 7), ("frame", 0.5), ("white", "x"),
-    ("errors", "ignore"), ("errors", None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_side", "9"),
+        ("max_side", 1.5),
+        ("max_side", 0),
+        ("max_side", True),
+        ("max_pixels", "1"),
+        ("max_pixels", 1.5),
+        ("max_pixels", -1),
+        ("target_bytes", "99"),
+        ("target_bytes", 0),
+        ("tokens", True),
+        ("effort", True),
+        ("effort", "much"),
+        ("layout", None),
+        ("layout", 1),
+        ("background", 7),
+        ("frame", 0.5),
+        ("white", "x"),
+        ("errors", "ignore"),
+        ("errors", None),
+    ],
+)
 def test_values_that_make_no_sense_name_their_option(codec, photo, file, option, value):
     calls = [lambda **options: codec.compress_batch([photo], **options)]
     if option in ("max_side", "max_pixels", "errors"):
@@ -120,8 +168,10 @@ def test_a_misspelt_option_fails_before_any_model_is_loaded(photo, monkeypatch):
 
 def test_all_ways_to_call_have_the_same_named_options():
     for names in ("compress", "decompress"):
-        signatures = [inspect.signature(f) for f in (
-            getattr(titokcodec, names), getattr(Codec, names), getattr(Codec, f"{names}_batch"))]  # fmt: skip
+        signatures = [
+            inspect.signature(f)
+            for f in (getattr(titokcodec, names), getattr(Codec, names), getattr(Codec, f"{names}_batch"))
+        ]
         kinds = [
             [p for p in s.parameters.values() if p.kind == p.KEYWORD_ONLY and p.name != "errors"] for s in signatures
         ]
@@ -144,9 +194,21 @@ def test_a_type_checker_knows_the_options(tmp_path):
         "titokcodec.compress('a.png', tokens='3')\n"
     )
     said = subprocess.run(
-        [sys.executable, "-m", "mypy", "--follow-imports=silent", "--ignore-missing-imports", "--cache-dir", tmp_path,
-         tmp_path / "user.py"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
-    ).stdout  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--follow-imports=silent",
+            "--ignore-missing-imports",
+            "--cache-dir",
+            tmp_path,
+            tmp_path / "user.py",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+    ).stdout
     lines = [line.split(":")[1] for line in said.splitlines() if ": error:" in line]
     assert lines == ["7", "8", "9"], said
 
@@ -200,8 +262,13 @@ def test_a_batch_of_nothing_but_broken_inputs(codec, errors, count):
 
 def test_what_is_wrong_for_every_picture_is_never_skipped(codec, photo):
     for errors in ("skip", "return"):
-        for options in ({"layout": "mosaic"}, {"background": "no colour"}, {"tokens": 99}, {"max_side": 0},
-                        {"tokens": 8, "target_bytes": 99}):  # fmt: skip
+        for options in (
+            {"layout": "mosaic"},
+            {"background": "no colour"},
+            {"tokens": 99},
+            {"max_side": 0},
+            {"tokens": 8, "target_bytes": 99},
+        ):
             with pytest.raises(TitokError):
                 codec.compress_batch([photo], errors=errors, **options)
 

@@ -11,7 +11,9 @@ from PIL import Image, ImageOps
 
 import titokcodec
 from tests.conftest import DATA
-from titokcodec import Codec, Generator, bitstream, entropy, releases
+from titokcodec import Codec, Generator
+from titokcodec.format import bitstream, entropy
+from titokcodec.weights import releases
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,8 @@ def test_module_level_functions_use_it(squares):
 
 
 def test_tiles_of_a_photograph_leave_no_seam(bundled):
-    from titokcodec import geometry, images, layout
+    from titokcodec.format import layout
+    from titokcodec.pictures import geometry, images
 
     laid = layout.plan(layout.Grid(2, 2))
     pixels = images.resize(images.load(DATA / "coffee.jpg").pixels, (laid.width, laid.height))

@@ -11,11 +11,14 @@ import pytest
 import torch
 from PIL import Image
 
-from titokcodec import Codec, bitstream, entropy, geometry, images, info, truncate, weights
+from titokcodec import Codec, info, truncate
 from titokcodec.errors import CorruptFile, ImageError, LimitExceeded, ModelMismatch, TitokError, WeightsError
-from titokcodec.layout import Grid, plan
+from titokcodec.format import bitstream, entropy
+from titokcodec.format.layout import Grid, plan
 from titokcodec.models.quantizer import VectorQuantizer
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.pictures import geometry, images
+from titokcodec.weights import tokenizers
 
 SIZES = [(1, 1), (3, 700), (700, 3), (256, 256), (257, 255), (320, 320), (321, 200), (1000, 64), (513, 480)]
 
@@ -257,8 +260,12 @@ def test_a_fitted_file_is_encode_and_decode_and_nothing_else(codec, photo):
 
 @pytest.mark.parametrize(
     "pixels",
-    [torch.zeros(3, 256, 256), torch.zeros(1, 256, 256, 3), torch.zeros(1, 3, 128, 128),
-     torch.zeros(1, 3, 256, 256, dtype=torch.int64)],
+    [
+        torch.zeros(3, 256, 256),
+        torch.zeros(1, 256, 256, 3),
+        torch.zeros(1, 3, 128, 128),
+        torch.zeros(1, 3, 256, 256, dtype=torch.int64),
+    ],
     ids=range(4),
 )
 def test_encode_refuses_other_shapes_and_types(codec, pixels):
@@ -268,9 +275,17 @@ def test_encode_refuses_other_shapes_and_types(codec, pixels):
 
 @pytest.mark.parametrize(
     "tokens",
-    [torch.zeros(16, dtype=torch.int64), torch.zeros(1, 16), torch.zeros(1, 0, dtype=torch.int64),
-     torch.zeros(1, 17, dtype=torch.int64), torch.full((1, 16), 64), torch.full((1, 16), -1),
-     torch.zeros(1, 16, dtype=torch.bool), torch.zeros(1, 16, dtype=torch.complex64), [[0] * 16]],
+    [
+        torch.zeros(16, dtype=torch.int64),
+        torch.zeros(1, 16),
+        torch.zeros(1, 0, dtype=torch.int64),
+        torch.zeros(1, 17, dtype=torch.int64),
+        torch.full((1, 16), 64),
+        torch.full((1, 16), -1),
+        torch.zeros(1, 16, dtype=torch.bool),
+        torch.zeros(1, 16, dtype=torch.complex64),
+        [[0] * 16],
+    ],
     ids=range(9),
 )
 def test_decode_refuses_other_shapes_types_and_values(codec, tokens):
@@ -400,7 +415,7 @@ def test_a_model_that_is_not_nested_draws_no_part_of_its_tokens(codec, photo):
 def test_another_model_is_an_error_that_names_both(codec, file, tmp_path):
     model = copy.deepcopy(codec.model)
     model.latent_tokens.data += 1
-    opened = weights.save(tmp_path / "other.safetensors", model, "other", codec.weights.tables)
+    opened = tokenizers.save(tmp_path / "other.safetensors", model, "other", codec.weights.tables)
     other = Codec.from_pretrained(opened.path, device="cpu")
     for strict in (True, False):
         with pytest.raises(ModelMismatch) as error:

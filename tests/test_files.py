@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from titokcodec import bitstream, files, info, truncate, weights
+from titokcodec import files, info, truncate
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
+from titokcodec.format import bitstream
+from titokcodec.weights import tokenizers
 
 
 @pytest.fixture(scope="module")
@@ -21,8 +23,8 @@ def tabled(codec, photo):
 def plain(codec, tmp_path_factory):
     """The tiny model without tables: its files are packed."""
     path = tmp_path_factory.mktemp("plain") / "plain.safetensors"
-    opened = weights.save(path, codec.model, "plain")
-    return Codec(opened, weights.build(opened), codec.device, codec.dtype)
+    opened = tokenizers.save(path, codec.model, "plain")
+    return Codec(opened, tokenizers.build(opened), codec.device, codec.dtype)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,9 @@ def test_damaged_files_are_not_cut(packed):
 def test_a_file_that_is_not_nested_is_not_cut(packed):
     header, offset = bitstream.parse(packed)
     fixed = bitstream.pack(
-        replace(header, nested=False), packed[offset:], header.fingerprint,
+        replace(header, nested=False),
+        packed[offset:],
+        header.fingerprint,
     )
     with pytest.raises(TitokError, match="needs all 16 tokens"):
         truncate(fixed, 8)

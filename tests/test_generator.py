@@ -12,13 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import titokcodec
-from tests.test_maskgit import BERT, UVIT, build, guesses, plain_logits
+from tests.models.test_maskgit import BERT, UVIT, build, guesses, plain_logits
 from tests.test_sampling import plain, uniform
-from titokcodec import Generator, TitokError, WeightsError, releases
+from titokcodec import Generator, TitokError, WeightsError
 from titokcodec.generator import PUBLISHED, Card, save
 from titokcodec.models.config import preset
 from titokcodec.models.maskgit import PRESETS
 from titokcodec.sampling import Settings
+from titokcodec.weights import releases
 
 PRINT = bytes(range(8))
 NAMES = ("ant", "bee", "cat")
@@ -164,8 +165,9 @@ def test_samples_are_those_of_the_plain_sampler_over_the_plain_network(config, g
 
     def network(row, label):  # the plain sampler knows mask 20 and 20 codes
         row = [config.mask_id if token == 20 else token for token in row]
-        return torch.nn.functional.pad(plain_logits(row, label, state, config), (0, 20 - config.codes),
-                                       value=-1e9).tolist()
+        return torch.nn.functional.pad(
+            plain_logits(row, label, state, config), (0, 20 - config.codes), value=-1e9
+        ).tolist()
 
     *_, expected = plain(network, [[20] * 4] * 2, [1, None], Settings(**options))
     assert generator.sample([1, None], noise=noise, **options).tolist() == expected
@@ -280,7 +282,7 @@ def test_a_generator_fits_its_own_tokenizer_alone(generator, model, codec):
         generator.check_fits(tokenizer(fingerprint=bytes(8)))
     for part in ("tiny", PRINT.hex(), "theirs", bytes(8).hex()):
         assert part in str(caught.value)
-    released = titokcodec.releases.RELEASES[0]
+    released = titokcodec.weights.releases.RELEASES[0]
     mine = Generator(model, Card("tiny", BERT, released.fingerprint), torch.device("cpu"), torch.float32)
     with pytest.raises(WeightsError, match=f"{released.name} .*not for {codec.weights.name}"):
         mine.check_fits(codec.weights)
@@ -437,7 +439,10 @@ def test_descriptions_that_are_no_object(saved, about):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no config"), ("[" * 100_000, "no config"), ("\xff\xfe", "no config"), ("[]", "no config"),
+        ("{", "no config"),
+        ("[" * 100_000, "no config"),
+        ("\xff\xfe", "no config"),
+        ("[]", "no config"),
         ('{"model": {"generator": {"num_attention_heads": "x"}}}', "heads is 'x'"),
         ('{"model": {"generator": {"num_attention_heads": 5}}}', "not a multiple"),
         ('{"model": {"generator": {"num_attention_heads": true}}}', "heads is True"),

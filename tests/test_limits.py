@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 import titokcodec
 from tests.conftest import TINY
 from titokcodec import LimitExceeded, files
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
-from titokcodec.layout import TILE, Grid, check_tiles, most_tiles, nearest_grid, spread_grid
+from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
+from titokcodec.format.layout import TILE, Grid, check_tiles, most_tiles, nearest_grid, spread_grid
 
 sides = st.integers(1, 2**21)
 
@@ -29,10 +29,14 @@ def test_a_row_of_single_pixels_is_not_worth_nine_thousand_tiles(codec, tmp_path
     data = row_of_tiles(codec)
     (tmp_path / "long.titok").write_bytes(data)
     for action in (
-        lambda: codec.decompress(data), lambda: codec.decompress(data, strict=False), lambda: codec.read(data),
-        lambda: files.verify(data, TINY), lambda: titokcodec.truncate(data, 8, TINY),
-        lambda: files.read(io.BytesIO(data)), lambda: titokcodec.info(tmp_path / "long.titok"),
-    ):  # fmt: skip
+        lambda: codec.decompress(data),
+        lambda: codec.decompress(data, strict=False),
+        lambda: codec.read(data),
+        lambda: files.verify(data, TINY),
+        lambda: titokcodec.truncate(data, 8, TINY),
+        lambda: files.read(io.BytesIO(data)),
+        lambda: titokcodec.info(tmp_path / "long.titok"),
+    ):
         with pytest.raises(LimitExceeded, match=r"1x2097152 has 9363 tiles, over the 2730 .* max_pixels=306806784 "):
             action()
     assert titokcodec.info(data).tiles == titokcodec.info(tmp_path / "long.titok", max_pixels=None).tiles == 9363
@@ -59,8 +63,9 @@ except titokcodec.LimitExceeded:
 
 def test_a_fitted_picture_exists_once(codec, tmp_path):
     """Six bytes of tokens may well be 25 megapixels, but no more than one copy of them."""
-    data = pack(Header(5000, 5000, 8, "fit", False, True, 0, 0, codec.weights.fingerprint), bytes(6),
-                codec.weights.fingerprint)  # fmt: skip
+    data = pack(
+        Header(5000, 5000, 8, "fit", False, True, 0, 0, codec.weights.fingerprint), bytes(6), codec.weights.fingerprint
+    )
     (tmp_path / "big.titok").write_bytes(data)
     code = f"""
 import resource, titokcodec
@@ -121,9 +126,9 @@ def test_a_target_does_not_choose_more_tiles_than_may_be_read(codec):
 @pytest.mark.parametrize("grey", [True, False])
 def test_no_default_file_of_the_default_model_is_longer_than_210_bytes(size, grey):
     """By arithmetic: packed tokens are the most that a file can take."""
+    from titokcodec.format.shape import Shape
     from titokcodec.packing import Packer
-    from titokcodec.shape import Shape
-    from titokcodec.weights import read
+    from titokcodec.weights.tokenizers import read
 
     packer = Packer(read(None))
     shape = Shape(*size, Grid(1, 1), packer.weights.config.tokens)
@@ -134,7 +139,11 @@ def test_no_default_file_of_the_default_model_is_longer_than_210_bytes(size, gre
 @pytest.mark.parametrize("limit", [1.5, "9", True, -1])
 def test_a_limit_is_a_whole_number_or_none(codec, limit):
     data = row_of_tiles(codec, 300)
-    for action in (codec.read, codec.decompress, lambda data, **more: titokcodec.info(io.BytesIO(data), **more),
-                   lambda data, **more: files.verify(data, TINY, **more)):  # fmt: skip
+    for action in (
+        codec.read,
+        codec.decompress,
+        lambda data, **more: titokcodec.info(io.BytesIO(data), **more),
+        lambda data, **more: files.verify(data, TINY, **more),
+    ):
         with pytest.raises(titokcodec.TitokError, match="max_pixels is"):
             action(data, max_pixels=limit)

@@ -14,8 +14,9 @@ import pytest
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 import titokcodec
-from titokcodec import bitstream, pillow_plugin
+from titokcodec import pillow_plugin
 from titokcodec.errors import ImageError
+from titokcodec.format import bitstream
 
 
 @pytest.fixture(autouse=True)

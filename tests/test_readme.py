@@ -10,10 +10,11 @@ from PIL import Image
 from bench import extremes, headline
 from bench.gallery import GAP
 from bench.tables import GALLERY, PAGES, RESULTS, SETS, TABLES, render
-from titokcodec import generator, weights
+from titokcodec import generator
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.weights import tokenizers
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -38,9 +39,20 @@ def test_python_examples_run(code, workplace, capsys):
 
 
 def test_the_example_of_published_weights_runs_on_small_ones(tmp_path):
-    weights.save(tmp_path / "tokenizer.safetensors", TiTok(TiTokConfig(
-        Tower(64, 1, 1), Tower(64, 1, 1), tokens=32, l2_normalised=True, head="proxy", legacy=True,
-    )), "small")  # fmt: skip
+    tokenizers.save(
+        tmp_path / "tokenizer.safetensors",
+        TiTok(
+            TiTokConfig(
+                Tower(64, 1, 1),
+                Tower(64, 1, 1),
+                tokens=32,
+                l2_normalised=True,
+                head="proxy",
+                legacy=True,
+            )
+        ),
+        "small",
+    )
     model = make(GeneratorConfig("bert", 32, width=64, layers=1, heads=1, mlp=64))
     generator.save(tmp_path / "generator.safetensors", model, "small")
     (code,) = (block for block in blocks("python") if "hub:" in block)
@@ -86,9 +98,13 @@ def test_the_first_picture_is_small_and_of_rows_of_seven():
     assert path.stat().st_size < 250_000 and "](bench/results/gallery.webp)" in README
 
 
-@pytest.mark.parametrize(("module", "folder", "out"), [
-    ("headline", next(iter(SETS)), "headline.svg"), ("extremes", GALLERY, "extremes.webp"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("module", "folder", "out"),
+    [
+        ("headline", next(iter(SETS)), "headline.svg"),
+        ("extremes", GALLERY, "extremes.webp"),
+    ],
+)
 def test_pictures_stand_beside_the_commands_that_make_them(module, folder, out):
     assert f"python -m bench.{module} bench/results/{folder} --out bench/results/{out}\n" in README
     assert f"](bench/results/{out})" in README

@@ -55,11 +55,18 @@ def masks(count=3):
 @pytest.mark.parametrize(
     ("schedule", "ratio", "share"),
     [
-        ("arccos", 0.5, 2 / 3), ("arccos", math.sqrt(0.5), 1 / 2), ("arccos", math.sqrt(0.75), 1 / 3),
+        ("arccos", 0.5, 2 / 3),
+        ("arccos", math.sqrt(0.5), 1 / 2),
+        ("arccos", math.sqrt(0.75), 1 / 3),
         ("arccos", 0.125, 0.920213),
-        ("linear", 0.25, 0.75), ("linear", 0.9, 0.1),
-        ("cosine", 0.5, math.sqrt(0.5)), ("cosine", 2 / 3, 0.5), ("cosine", 1 / 3, math.sqrt(0.75)),
-        ("root", 0.25, 0.5), ("root", 0.81, 0.1), ("root", 0.5, 0.2928932),
+        ("linear", 0.25, 0.75),
+        ("linear", 0.9, 0.1),
+        ("cosine", 0.5, math.sqrt(0.5)),
+        ("cosine", 2 / 3, 0.5),
+        ("cosine", 1 / 3, math.sqrt(0.75)),
+        ("root", 0.25, 0.5),
+        ("root", 0.81, 0.1),
+        ("root", 0.5, 0.2928932),
     ],
 )
 def test_mask_fraction(schedule, ratio, share):
@@ -138,8 +145,12 @@ def test_published_settings():
 
 
 def share_of(schedule, r):
-    return {"arccos": math.acos(r) / (math.pi / 2), "linear": 1 - r, "cosine": math.cos(math.pi / 2 * r),
-            "root": 1 - r**0.5}[schedule]
+    return {
+        "arccos": math.acos(r) / (math.pi / 2),
+        "linear": 1 - r,
+        "cosine": math.cos(math.pi / 2 * r),
+        "root": 1 - r**0.5,
+    }[schedule]
 
 
 def gumbel_of(u):
@@ -290,8 +301,15 @@ def test_at_temperature_zero_nobody_asks_for_noise():
 
 
 def test_equal_confidences_still_reveal_the_right_number():
-    found = walk(lambda tokens, _: torch.zeros(*tokens.shape, N), masks(1), torch.tensor([-1]), [K], MASK,
-                 Settings(4, schedule="linear", temperature=0), uniform)
+    found = walk(
+        lambda tokens, _: torch.zeros(*tokens.shape, N),
+        masks(1),
+        torch.tensor([-1]),
+        [K],
+        MASK,
+        Settings(4, schedule="linear", temperature=0),
+        uniform,
+    )
     assert [(step == MASK).sum().item() for step in found] == [9, 6, 3, 0]
 
 
@@ -324,8 +342,15 @@ def test_the_loop_never_waits_for_the_device():
 @pytest.mark.cuda
 def test_the_loop_never_waits_for_a_gpu():
     logits, labels = torch.randn(6, K, N, device="cuda"), torch.tensor([0, 1, -1]).cuda()
-    walked = walk(lambda tokens, _: logits[: len(tokens)], masks().cuda(), labels, [K] * 3, MASK, Settings(4),
-                  lambda step, shape: torch.rand(shape, device="cuda"))
+    walked = walk(
+        lambda tokens, _: logits[: len(tokens)],
+        masks().cuda(),
+        labels,
+        [K] * 3,
+        MASK,
+        Settings(4),
+        lambda step, shape: torch.rand(shape, device="cuda"),
+    )
     next(walked)
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -338,9 +363,19 @@ def test_the_loop_never_waits_for_a_gpu():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"steps": 0}, {"steps": 10_001}, {"steps": 8.0}, {"steps": True}, {"guidance": "cosine"}, {"guidance": None},
-        {"schedule": "power-cosine"}, {"temperature": -1}, {"temperature": math.nan}, {"temperature": "hot"},
-        {"guidance_scale": math.inf}, {"guidance_scale": None}, {"softmax_temperature": "no"},
+        {"steps": 0},
+        {"steps": 10_001},
+        {"steps": 8.0},
+        {"steps": True},
+        {"guidance": "cosine"},
+        {"guidance": None},
+        {"schedule": "power-cosine"},
+        {"temperature": -1},
+        {"temperature": math.nan},
+        {"temperature": "hot"},
+        {"guidance_scale": math.inf},
+        {"guidance_scale": None},
+        {"softmax_temperature": "no"},
     ],
 )
 def test_senseless_settings_are_refused(wrong):

@@ -10,10 +10,10 @@ from PIL import Image
 
 import titokcodec.search as searching
 from titokcodec import Codec, TitokError, info, truncate
+from titokcodec.metrics.ssim import ssim
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, prefix_schedule, rungs, search
-from titokcodec.similarity import ssim
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +97,15 @@ def test_rungs_double_from_the_shortest_prefix_to_what_is_asked():
     assert rungs(PRESETS["titok_s128"], 128) == [128]
 
 
-@pytest.mark.parametrize(("lengths", "steps", "expected"), [
-    ([32, 64, 128], 8, [32, 128, 64, 128, 32, 128, 64, 128]),
-    ([32, 64, 128], 3, [128, 32, 128]),
-    ([32, 64, 128], 1, [128]),
-    ([128], 2, [128, 128]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lengths", "steps", "expected"),
+    [
+        ([32, 64, 128], 8, [32, 128, 64, 128, 32, 128, 64, 128]),
+        ([32, 64, 128], 3, [128, 32, 128]),
+        ([32, 64, 128], 1, [128]),
+        ([128], 2, [128, 128]),
+    ],
+)
 def test_lengths_take_turns_and_the_last_drawing_is_whole(lengths, steps, expected):
     assert prefix_schedule(lengths, steps) == expected
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.test_lpips import lpips_file
+from tests.metrics.test_lpips import lpips_file
 from titokcodec import info
 from titokcodec.errors import ImageError, SkippedWarning, TitokError, WeightsError
-from titokcodec.shape import scaled
+from titokcodec.format.shape import scaled
 from titokcodec.targets import PATIENCE, climb
 
 quick = settings(max_examples=60, deadline=None)
@@ -104,8 +104,10 @@ def test_a_search_that_loses_is_not_taken(codec, photo, monkeypatch):
     picture = photo.resize((500, 260))
     options = {"target_bytes": 60, "layout": "tile"}
     plain = codec.compress(picture, effort=0, **options)
-    monkeypatch.setattr("titokcodec.codec.search", lambda model, pixels, tokens, steps: torch.zeros(
-        len(pixels), tokens, dtype=torch.long))  # fmt: skip
+    monkeypatch.setattr(
+        "titokcodec.codec.search",
+        lambda model, pixels, tokens, steps: torch.zeros(len(pixels), tokens, dtype=torch.long),
+    )
     assert codec.compress(picture, effort=2, **options) == plain
 
 
@@ -159,8 +161,10 @@ def test_lpips_is_met_with_the_weights_of_the_metric(codec, photo, tmp_path):
     network = LPIPS(weights)
 
     def distance(data):
-        a, b = (torch.from_numpy(np.array(shown)).permute(2, 0, 1)[None] / 255
-                for shown in (picture, codec.decompress(data)))  # fmt: skip
+        a, b = (
+            torch.from_numpy(np.array(shown)).permute(2, 0, 1)[None] / 255
+            for shown in (picture, codec.decompress(data))
+        )
         return float(network(a, b))
 
     picture = photo.resize((300, 220))
@@ -188,13 +192,18 @@ def test_wrong_weights_of_the_metric_are_no_picture_s_fault(codec, photo, tmp_pa
     [
         ({"tokens": 8, "target_bytes": 100}, "tokens or a target"),
         ({"target_psnr": 20, "target_bytes": 100}, "give one of"),
-        ({"target_bytes": 0}, "target_bytes is 0"), ({"target_bytes": 9.5}, "target_bytes is 9.5"),
-        ({"target_psnr": 0}, "target_psnr is 0"), ({"target_psnr": "20"}, "target_psnr is '20'"),
-        ({"target_psnr": float("nan")}, "target_psnr is nan"), ({"target_psnr": True}, "target_psnr is True"),
-        ({"target_psnr": 1000}, "from 0 to 1000"), ({"target_lpips": 0.3, "lpips": 5}, "lpips is 5: give the path"),
-        ({"target_lpips": 0.3}, "go together"), ({"lpips": "lpips.safetensors"}, "go together"),
+        ({"target_bytes": 0}, "target_bytes is 0"),
+        ({"target_bytes": 9.5}, "target_bytes is 9.5"),
+        ({"target_psnr": 0}, "target_psnr is 0"),
+        ({"target_psnr": "20"}, "target_psnr is '20'"),
+        ({"target_psnr": float("nan")}, "target_psnr is nan"),
+        ({"target_psnr": True}, "target_psnr is True"),
+        ({"target_psnr": 1000}, "from 0 to 1000"),
+        ({"target_lpips": 0.3, "lpips": 5}, "lpips is 5: give the path"),
+        ({"target_lpips": 0.3}, "go together"),
+        ({"lpips": "lpips.safetensors"}, "go together"),
     ],
-)  # fmt: skip
+)
 def test_targets_that_make_no_sense_are_refused(codec, photo, options, said):
     with pytest.raises(TitokError, match=said):
         codec.compress(photo, **options)

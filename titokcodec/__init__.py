@@ -6,6 +6,8 @@
 Importing this package is instant; torch is loaded when a network is first needed.
 """
 
+import os
+
 from titokcodec.errors import (
     CorruptFile,
     FramesWarning,
@@ -22,6 +24,10 @@ from titokcodec.errors import (
 )
 from titokcodec.lazy import importer
 
+_parent = os.path.dirname(os.path.dirname(__file__))
+if os.path.exists(os.path.join(_parent, "setup.py")):  # a checkout, where two packages of the wheel lie beside this one
+    __path__.append(_parent)
+
 TYPE_CHECKING = False  # as typing has it; importing that would take longer than all the rest
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -34,16 +40,38 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Codec": "codec",
-    "compress": "defaults", "decompress": "defaults",
-    "FileInfo": "files", "info": "files", "truncate": "files", "verify": "files",
+    "compress": "defaults",
+    "decompress": "defaults",
+    "FileInfo": "files",
+    "info": "files",
+    "truncate": "files",
+    "verify": "files",
     "Generator": "generator",
     "register_pillow": "pillow_plugin",
 }
 
 __all__ = [
-    "Codec", "CorruptFile", "FileInfo", "FramesWarning", "Generator", "IgnoredWarning", "ImageError", "LimitExceeded",
-    "ModelMismatch", "RangeWarning", "SkippedWarning", "TitokError", "TitokWarning", "UnsupportedFile", "WeightsError",
-    "compress", "decompress", "info", "register_pillow", "truncate", "verify",
+    "Codec",
+    "CorruptFile",
+    "FileInfo",
+    "FramesWarning",
+    "Generator",
+    "IgnoredWarning",
+    "ImageError",
+    "LimitExceeded",
+    "ModelMismatch",
+    "RangeWarning",
+    "SkippedWarning",
+    "TitokError",
+    "TitokWarning",
+    "UnsupportedFile",
+    "WeightsError",
+    "compress",
+    "decompress",
+    "info",
+    "register_pillow",
+    "truncate",
+    "verify",
 ]
 
 __getattr__ = importer(__name__, _HOMES, globals())

@@ -11,26 +11,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from titokcodec import geometry, images, weights
-from titokcodec.acceleration import Accelerated, AcceleratedEncoder
-from titokcodec.batches import paint, rebatch
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, Header
 from titokcodec.checks import several, whole
-from titokcodec.devices import choose_batch_size, choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.files import FileSource, data_of
-from titokcodec.isolation import isolated
+from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, Header
+from titokcodec.format.layout import FIT, TILE, Grid, Plan, plan
+from titokcodec.format.shape import Shape, scaled
 from titokcodec.jobs import Jobs, Options
-from titokcodec.layout import FIT, TILE, Grid, Plan, plan
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.outcomes import OnError, Outcomes
 from titokcodec.packing import Packer
-from titokcodec.pixels import RangeCheck, as_pixels, unit
+from titokcodec.pictures import geometry, images
+from titokcodec.pictures.batches import paint, rebatch
+from titokcodec.runtime.acceleration import Accelerated, AcceleratedEncoder
+from titokcodec.runtime.devices import choose_batch_size, choose_device, choose_dtype
+from titokcodec.runtime.isolation import isolated
+from titokcodec.runtime.pixels import RangeCheck, as_pixels, unit
+from titokcodec.runtime.tokens import in_range, shaped
+from titokcodec.runtime.transfer import one_ahead, to_device
 from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
-from titokcodec.shape import Shape, scaled
 from titokcodec.targets import Aim, Target
-from titokcodec.tokens import in_range, shaped
-from titokcodec.transfer import one_ahead, to_device
+from titokcodec.weights import tokenizers
 
 MOST_SEARCHED = 64  # tiles at a time: some 150 MB each in float32
 
@@ -50,7 +51,11 @@ class Codec:
     """
 
     def __init__(
-        self, opened: weights.Weights, model: TiTok, device: torch.device, dtype: torch.dtype,
+        self,
+        opened: tokenizers.Weights,
+        model: TiTok,
+        device: torch.device,
+        dtype: torch.dtype,
         batch_size: int | None = None,
     ) -> None:
         if opened.config.image_size != TILE:
@@ -67,8 +72,12 @@ class Codec:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike | None = None, *, device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto", batch_size: int | None = None,
+        cls,
+        source: str | os.PathLike | None = None,
+        *,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+        batch_size: int | None = None,
     ) -> Codec:
         """Load a model.
 
@@ -83,8 +92,8 @@ class Codec:
         """
         chosen = choose_device(device)
         with isolated(chosen):  # weights loaded in inference mode could never be searched through
-            opened = weights.read(source)
-            return cls(opened, weights.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
+            opened = tokenizers.read(source)
+            return cls(opened, tokenizers.build(opened), chosen, choose_dtype(chosen, dtype), batch_size)
 
     def compile(self, *, kernels: bool = True) -> None:
         """Make ``encode`` and ``decode``, and all that goes through them, faster for many calls of few shapes.
@@ -155,7 +164,12 @@ class Codec:
             return _joined([self.decoder(batch) for batch in to_device(tokens, self.device).split(self.batch_size)])
 
     def write(
-        self, tokens: torch.Tensor, width: int = TILE, height: int = TILE, *, grid: tuple[int, int] | None = None,
+        self,
+        tokens: torch.Tensor,
+        width: int = TILE,
+        height: int = TILE,
+        *,
+        grid: tuple[int, int] | None = None,
         grey: bool = False,
     ) -> bytes:
         """Tokens of one picture, wherever they come from, to the bytes of a ``.titok`` file; no network runs.
@@ -175,8 +189,10 @@ class Codec:
         tokens, width, height = self._checked(tokens), whole("width", width), whole("height", height)
         laid = FIT if grid is None else as_grid(grid)
         if len(tokens) != laid.tiles:
-            raise TitokError(f"a grid of {laid} has {laid.tiles} tiles, but here are tokens of {len(tokens)}: give "
-                             "(tiles, K), and grid=(columns, rows)")
+            raise TitokError(
+                f"a grid of {laid} has {laid.tiles} tiles, but here are tokens of {len(tokens)}: give "
+                "(tiles, K), and grid=(columns, rows)"
+            )
         return self.packer.pack(Shape(width, height, laid, tokens.shape[1]), tokens.cpu().numpy(), grey)
 
     def read(
@@ -201,46 +217,100 @@ class Codec:
             return to_device(rows, self.device)
 
     def compress(
-        self, image: images.Source, *, tokens: int | None = None, layout: str = "auto", max_side: int | None = None,
-        target_bytes: int | None = None, target_psnr: float | None = None, target_lpips: float | None = None,
-        lpips: str | os.PathLike[str] | None = None, effort: int | None = None, background: str = "white",
-        max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None, white: float | None = None,
+        self,
+        image: images.Source,
+        *,
+        tokens: int | None = None,
+        layout: str = "auto",
+        max_side: int | None = None,
+        target_bytes: int | None = None,
+        target_psnr: float | None = None,
+        target_lpips: float | None = None,
+        lpips: str | os.PathLike[str] | None = None,
+        effort: int | None = None,
+        background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        frame: int | None = None,
+        white: float | None = None,
     ) -> bytes:
         """One picture to the bytes of a ``.titok`` file; ``compress_batch`` says what the options mean."""
         return self.compress_batch(
-            [image], tokens=tokens, layout=layout, max_side=max_side, target_bytes=target_bytes,
-            target_psnr=target_psnr, target_lpips=target_lpips, lpips=lpips, effort=effort, background=background,
-            max_pixels=max_pixels, frame=frame, white=white,
-        )[0]  # fmt: skip
+            [image],
+            tokens=tokens,
+            layout=layout,
+            max_side=max_side,
+            target_bytes=target_bytes,
+            target_psnr=target_psnr,
+            target_lpips=target_lpips,
+            lpips=lpips,
+            effort=effort,
+            background=background,
+            max_pixels=max_pixels,
+            frame=frame,
+            white=white,
+        )[0]
 
     @overload
     def compress_batch(
-        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
-        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
-        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
-        white: float | None = None, errors: Literal["raise", "skip"] = "raise",
+        self,
+        pictures: Iterable[images.Source],
+        *,
+        tokens: int | None = None,
+        layout: str = "auto",
+        max_side: int | None = None,
+        target_bytes: int | None = None,
+        target_psnr: float | None = None,
+        target_lpips: float | None = None,
+        lpips: str | os.PathLike[str] | None = None,
+        effort: int | None = None,
+        background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        frame: int | None = None,
+        white: float | None = None,
+        errors: Literal["raise", "skip"] = "raise",
     ) -> list[bytes]: ...
     @overload
     def compress_batch(
-        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
-        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
-        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
-        white: float | None = None, errors: Literal["return"],
+        self,
+        pictures: Iterable[images.Source],
+        *,
+        tokens: int | None = None,
+        layout: str = "auto",
+        max_side: int | None = None,
+        target_bytes: int | None = None,
+        target_psnr: float | None = None,
+        target_lpips: float | None = None,
+        lpips: str | os.PathLike[str] | None = None,
+        effort: int | None = None,
+        background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        frame: int | None = None,
+        white: float | None = None,
+        errors: Literal["return"],
     ) -> list[bytes | TitokError]: ...
     def compress_batch(
-        self, pictures: Iterable[images.Source], *, tokens: int | None = None, layout: str = "auto",
-        max_side: int | None = None, target_bytes: int | None = None, target_psnr: float | None = None,
-        target_lpips: float | None = None, lpips: str | os.PathLike[str] | None = None, effort: int | None = None,
-        background: str = "white", max_pixels: int | None = DEFAULT_MAX_PIXELS, frame: int | None = None,
-        white: float | None = None, errors: OnError = "raise",
+        self,
+        pictures: Iterable[images.Source],
+        *,
+        tokens: int | None = None,
+        layout: str = "auto",
+        max_side: int | None = None,
+        target_bytes: int | None = None,
+        target_psnr: float | None = None,
+        target_lpips: float | None = None,
+        lpips: str | os.PathLike[str] | None = None,
+        effort: int | None = None,
+        background: str = "white",
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        frame: int | None = None,
+        white: float | None = None,
+        errors: OnError = "raise",
     ) -> list[bytes] | list[bytes | TitokError]:
         """Pictures of any sizes to files. Tiles of all of them share the forward passes.
 
         Args:
             pictures: PIL images, arrays (H, W, 3) or (H, W), paths, open binary files or bytes; see
-                ``titokcodec.images.load``.
+                ``titokcodec.pictures.images.load``.
             tokens: Tokens a tile; None for the model's full number.
             layout: ``fit`` squeezes the whole picture into one tile, whatever its size; ``tile`` covers it with a grid
                 of tiles near its own resolution. ``auto`` is ``fit``, and with a target whichever serves it better.
@@ -255,7 +325,7 @@ class Codec:
                 one, and not for those on several.
             background: What transparent pixels are laid on: any colour name that Pillow knows.
             max_pixels: Refuse pictures larger than this; None for no limit. It bounds their tiles too
-                (``titokcodec.layout.most_tiles``): a very long, thin picture that would need more is refused by
+                (``titokcodec.format.layout.most_tiles``): a very long, thin picture that would need more is refused by
                 ``tile``, so that ``decompress`` takes whatever is written within the same limit.
             frame: Which frame or page of a file to take, from 0. None takes the first, with a ``FramesWarning`` if
                 there are more; of a PIL image the current one.
@@ -285,7 +355,11 @@ class Codec:
         return jobs.files(list(one_ahead(self._encode_tiles(batch, jobs.wishes) for batch in tiles)))
 
     def decompress(
-        self, source: FileSource, *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        self,
+        source: FileSource,
+        *,
+        strict: bool = True,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
         max_side: int | None = None,
     ) -> Image.Image:
         """One file to a picture; ``decompress_batch`` says what the options mean."""
@@ -293,17 +367,32 @@ class Codec:
 
     @overload
     def decompress_batch(
-        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
-        max_side: int | None = None, errors: Literal["raise", "skip"] = "raise",
+        self,
+        files: Iterable[FileSource],
+        *,
+        strict: bool = True,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None,
+        errors: Literal["raise", "skip"] = "raise",
     ) -> list[Image.Image]: ...
     @overload
     def decompress_batch(
-        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
-        max_side: int | None = None, errors: Literal["return"],
+        self,
+        files: Iterable[FileSource],
+        *,
+        strict: bool = True,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None,
+        errors: Literal["return"],
     ) -> list[Image.Image | TitokError]: ...
     def decompress_batch(
-        self, files: Iterable[FileSource], *, strict: bool = True, max_pixels: int | None = DEFAULT_MAX_PIXELS,
-        max_side: int | None = None, errors: OnError = "raise",
+        self,
+        files: Iterable[FileSource],
+        *,
+        strict: bool = True,
+        max_pixels: int | None = DEFAULT_MAX_PIXELS,
+        max_side: int | None = None,
+        errors: OnError = "raise",
     ) -> list[Image.Image] | list[Image.Image | TitokError]:
         """Files to pictures of the sizes that went in, RGB or L.
 
@@ -311,7 +400,7 @@ class Codec:
             files: Whole files: paths, open binary files, or bytes; with ``strict=False`` also beginnings of files.
             strict: Refuse a file that is damaged or cut short. Otherwise draw what has arrived of it.
             max_pixels: Refuse pictures larger than this, and those with more tiles than go with it
-                (``titokcodec.layout.most_tiles``); None for no limit.
+                (``titokcodec.format.layout.most_tiles``); None for no limit.
             max_side: Draw pictures with at most this on their longer side. A fitted picture then never exists in its
                 full size; a tiled one is scaled at the end.
             errors: As in ``compress_batch``.

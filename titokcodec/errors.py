@@ -5,7 +5,7 @@ guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working
 guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...)`` silences one of them or all.
 """
 
-from titokcodec.names import printable
+from titokcodec.io.names import printable
 
 
 class TitokError(ValueError):

@@ -9,16 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
-from titokcodec import bitstream, releases
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
-from titokcodec.canonical import Spelling, canonical, judge
 from titokcodec.checks import whole
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
+from titokcodec.format import bitstream
+from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
+from titokcodec.format.canonical import Spelling, canonical, judge
+from titokcodec.weights import releases
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from titokcodec.weights import Weights
+    from titokcodec.weights.tokenizers import Weights
 
 FileSource: TypeAlias = "BytesLike | str | os.PathLike[str] | IO[bytes]"
 
@@ -94,11 +95,22 @@ def info(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Fil
     except TitokError:
         intact = False
     return FileInfo(
-        width=header.width, height=header.height, grey=header.grey, layout=header.layout,
-        columns=header.tiling.columns, rows=header.tiling.rows, tiles=header.tiles, tokens=header.tokens,
-        nested=header.nested, version=header.version,
-        entropy=ENTROPY_NAMES[header.mode], model=model, fingerprint=fingerprint.hex() if fingerprint else None,
-        bytes=len(data), payload=len(data) - offset, intact=intact,
+        width=header.width,
+        height=header.height,
+        grey=header.grey,
+        layout=header.layout,
+        columns=header.tiling.columns,
+        rows=header.tiling.rows,
+        tiles=header.tiles,
+        tokens=header.tokens,
+        nested=header.nested,
+        version=header.version,
+        entropy=ENTROPY_NAMES[header.mode],
+        model=model,
+        fingerprint=fingerprint.hex() if fingerprint else None,
+        bytes=len(data),
+        payload=len(data) - offset,
+        intact=intact,
     )
 
 
@@ -118,8 +130,10 @@ def data_of(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> 
     except TypeError:
         pass
     if not hasattr(source, "read"):
-        raise TitokError("takes a path, an open binary file, or the bytes of a .titok file, not "
-                         f"{type(source).__name__}: give one of these")
+        raise TitokError(
+            "takes a path, an open binary file, or the bytes of a .titok file, not "
+            f"{type(source).__name__}: give one of these"
+        )
     try:
         return read(source, max_pixels)
     except (OSError, TypeError) as error:  # a text file gives str
@@ -195,7 +209,9 @@ def verify(
 
 
 def truncate(
-    source: FileSource, tokens: int, model: str | os.PathLike | None = None,
+    source: FileSource,
+    tokens: int,
+    model: str | os.PathLike | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
 ) -> bytes:
     """The same picture with fewer tokens a tile: a smaller file of lower quality, in its canonical spelling.
@@ -213,7 +229,7 @@ def truncate(
     Raises:
         TitokError: the file is damaged or cannot be cut, or its tables are not at hand.
     """
-    from titokcodec import entropy
+    from titokcodec.format import entropy
 
     tokens = whole("tokens", tokens)
     data = data_of(source, max_pixels)
@@ -241,7 +257,7 @@ def truncate(
 
 def _judged(header: Header, payload: bytes, fingerprint: bytes, model: str | os.PathLike | None) -> Spelling:
     """How a file is written. Raises ``CorruptFile`` unless some tokens have this payload, and no other in this mode."""
-    from titokcodec import entropy
+    from titokcodec.format import entropy
 
     if header.mode != entropy.PACKED or not _absent(fingerprint, model):
         weights = _weights(header, fingerprint, model)
@@ -260,7 +276,7 @@ def _judged(header: Header, payload: bytes, fingerprint: bytes, model: str | os.
 
 def _tokens(header: Header, payload: BytesLike, weights: Weights) -> np.ndarray:
     """(tiles, K) tokens of a payload that the model can draw."""
-    from titokcodec import entropy
+    from titokcodec.format import entropy
 
     weights.config.check_depth(header.tokens)
     tiles = header.tiles
@@ -274,7 +290,7 @@ def _absent(fingerprint: bytes, model: str | os.PathLike | None) -> bool:
 
 def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
     """The weight file for a header, if it is the right one."""
-    from titokcodec.weights import locate
+    from titokcodec.weights.tokenizers import locate
 
     if model is None and not releases.id_of(fingerprint):
         raise ModelMismatch("the file was made with a custom model: name its weight file, with --model or model=")
@@ -289,7 +305,7 @@ def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None
 @lru_cache(maxsize=2)
 def _read_weights(path: Path, *stamp: int) -> Weights:
     """Opening hashes the whole file: many pictures of one model share that. ``stamp`` tells a changed file."""
-    from titokcodec.weights import read
+    from titokcodec.weights.tokenizers import read
 
     return read(path)
 
@@ -300,5 +316,7 @@ def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:
         which = f"the released model {releases.by_id(header.model_id).name!r}"
     else:
         which = f"the custom model with fingerprint {needed.hex()}"
-    return ModelMismatch(f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
-                         "give that one's weight file (--model FILE, or Codec.from_pretrained(FILE))")
+    return ModelMismatch(
+        f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
+        "give that one's weight file (--model FILE, or Codec.from_pretrained(FILE))"
+    )

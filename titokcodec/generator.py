@@ -12,16 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from titokcodec import releases, weights
-from titokcodec.acceleration import Accelerated
-from titokcodec.devices import choose_device, choose_dtype
 from titokcodec.errors import TitokError, WeightsError
-from titokcodec.generator_files import Card, read, save
-from titokcodec.isolation import isolated
 from titokcodec.models.maskgit import Bert, UViT
+from titokcodec.runtime.acceleration import Accelerated
+from titokcodec.runtime.devices import choose_device, choose_dtype
+from titokcodec.runtime.isolation import isolated
+from titokcodec.runtime.tokens import in_range, shaped, told
+from titokcodec.runtime.transfer import to_device
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
-from titokcodec.tokens import in_range, shaped, told
-from titokcodec.transfer import to_device
+from titokcodec.weights import releases, tokenizers
+from titokcodec.weights.generators import Card, read, save
 
 __all__ = ["PUBLISHED", "Card", "Generator", "save"]
 
@@ -53,7 +53,10 @@ class Generator:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike | None = None, *, device: str | torch.device = "auto",
+        cls,
+        source: str | os.PathLike | None = None,
+        *,
+        device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
     ) -> Generator:
         """Load a generator.
@@ -86,7 +89,7 @@ class Generator:
         """
         self.network = Accelerated(self.model, self.device, kernels)
 
-    def check_fits(self, tokenizer: weights.Weights) -> None:
+    def check_fits(self, tokenizer: tokenizers.Weights) -> None:
         """Raise ``WeightsError`` unless the tokenizer (``codec.weights``) can draw what this generator makes.
 
         Its fingerprint must be the one that the generator was trained for. Where that is not known, numbers of codes
@@ -98,8 +101,10 @@ class Generator:
             raise WeightsError(f"generator {self.name} was trained for tokenizer {mine}, not for {other}: use that one")
         tokens, codes = self.config.tokens, self.config.codes
         if codes != config.codes or not config.min_tokens <= tokens <= config.tokens:
-            raise WeightsError(f"generator {self.name} makes {tokens} tokens of {codes} codes, but tokenizer "
-                               f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another")
+            raise WeightsError(
+                f"generator {self.name} makes {tokens} tokens of {codes} codes, but tokenizer "
+                f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another"
+            )
 
     def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
         """What the network thinks of every position.
@@ -119,9 +124,7 @@ class Generator:
         with isolated(self.device):
             return self.network(tokens.to(self.device), numbers)
 
-    def sample(
-        self, labels: Labels, *, seed: int | None = None, noise: Noise | None = None, **settings: Any
-    ) -> Tensor:
+    def sample(self, labels: Labels, *, seed: int | None = None, noise: Noise | None = None, **settings: Any) -> Tensor:
         """Tokens of new pictures, all of them in one batch.
 
         Args:
@@ -142,8 +145,14 @@ class Generator:
         return self._walk(tokens, [self.config.tokens] * len(tokens), numbers, guided, seed, noise, settings)
 
     def inpaint(
-        self, tokens: Tensor, keep: Tensor, labels: Labels | None = None, *, seed: int | None = None,
-        noise: Noise | None = None, **settings: Any,
+        self,
+        tokens: Tensor,
+        keep: Tensor,
+        labels: Labels | None = None,
+        *,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        **settings: Any,
     ) -> Tensor:
         """Choose some tokens of pictures anew, to go with the others.
 
@@ -168,7 +177,13 @@ class Generator:
         return self._walk(start, hidden, *self._numbers(labels, len(start)), seed, noise, settings)
 
     def _walk(
-        self, tokens: Tensor, hidden: list[int], labels: Tensor, guided: bool, seed: int | None, noise: Noise | None,
+        self,
+        tokens: Tensor,
+        hidden: list[int],
+        labels: Tensor,
+        guided: bool,
+        seed: int | None,
+        noise: Noise | None,
         settings: dict[str, Any],
     ) -> Tensor:
         chosen, noise = Settings(**settings), noise or _uniform(self.device, seed)

@@ -8,15 +8,15 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
-from titokcodec import geometry, images
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import TitokError
-from titokcodec.layout import FIT, Grid, check_tiles, nearest_grid, plan
+from titokcodec.format.layout import FIT, Grid, check_tiles, nearest_grid, plan
+from titokcodec.format.shape import Shape, scaled
 from titokcodec.models.config import TiTokConfig
 from titokcodec.outcomes import Outcomes
 from titokcodec.packing import Packer
+from titokcodec.pictures import geometry, images
 from titokcodec.search import default_steps
-from titokcodec.shape import Shape, scaled
 
 Layout: TypeAlias = Literal["auto", "fit", "tile"]  # what a caller may ask for
 
@@ -46,8 +46,9 @@ class Options:
 
     def load(self, source: images.Source) -> images.Picture:
         """A picture, read as the options say."""
-        return images.load(source, background=self.background, max_pixels=self.max_pixels, frame=self.frame,
-                           white=self.white)  # fmt: skip
+        return images.load(
+            source, background=self.background, max_pixels=self.max_pixels, frame=self.frame, white=self.white
+        )
 
     def size(self, picture: images.Picture) -> tuple[int, int]:
         """Width and height that its file will have."""

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from titokcodec import bitstream, entropy
-from titokcodec.bitstream import BytesLike, Header
-from titokcodec.canonical import canonical
 from titokcodec.errors import CorruptFile
 from titokcodec.files import mismatch
-from titokcodec.releases import fingerprint_for
-from titokcodec.shape import Shape
-from titokcodec.weights import Weights
+from titokcodec.format import bitstream, entropy
+from titokcodec.format.bitstream import BytesLike, Header
+from titokcodec.format.canonical import canonical
+from titokcodec.format.shape import Shape
+from titokcodec.weights.releases import fingerprint_for
+from titokcodec.weights.tokenizers import Weights
 
 
 class Packer:

@@ -27,10 +27,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image, ImageFile
 
-from titokcodec import bitstream, files, releases
+from titokcodec import files
 from titokcodec.errors import IgnoredWarning, ModelMismatch, TitokError, UnsupportedFile
-from titokcodec.layout import TILE
-from titokcodec.shape import scaled
+from titokcodec.format import bitstream
+from titokcodec.format.layout import TILE
+from titokcodec.format.shape import scaled
+from titokcodec.weights import releases
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -39,9 +41,17 @@ FORMAT = "TITOK"
 MIME = "image/x-titok"
 
 _SAVE_OPTIONS = (
-    "tokens", "layout", "max_side", "target_bytes", "target_psnr", "target_lpips", "lpips", "effort", "background",
+    "tokens",
+    "layout",
+    "max_side",
+    "target_bytes",
+    "target_psnr",
+    "target_lpips",
+    "lpips",
+    "effort",
+    "background",
     "white",
-)  # fmt: skip
+)
 
 
 class _Model:
@@ -178,8 +188,12 @@ def _most_to_save(image: Image.Image) -> int | None:
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     given = {name: value for name, value in image.encoderinfo.items() if value is not None}
     if ignored := [name for name in given if name not in _SAVE_OPTIONS]:
-        warnings.warn(f"a .titok file knows no {', '.join(ignored)}: tokens=, target_bytes= and effort= choose between "
-                      "size and quality", IgnoredWarning, stacklevel=3)  # fmt: skip
+        warnings.warn(
+            f"a .titok file knows no {', '.join(ignored)}: tokens=, target_bytes= and effort= choose between "
+            "size and quality",
+            IgnoredWarning,
+            stacklevel=3,
+        )
     options = {name: given[name] for name in _SAVE_OPTIONS if name in given}
     file.write(_codec().compress(image, max_pixels=_most_to_save(image), **options))
 
@@ -187,8 +201,9 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 def _save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     more = image.encoderinfo.pop("append_images", None)
     if getattr(image, "is_animated", False) or more:
-        raise TitokError("a .titok file holds one picture: save every frame to a file of its own, without save_all and "
-                         "append_images")
+        raise TitokError(
+            "a .titok file holds one picture: save every frame to a file of its own, without save_all and append_images"
+        )
     _save(image, file, filename)
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
-from titokcodec.transfer import to_device
+from titokcodec.runtime.transfer import to_device
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """(B, K) tokens with masks and (B,) labels, -1 for no class -> (B, K, N) float32."""
@@ -83,16 +83,32 @@ def is_whole(value: object) -> bool:
 # What the published generators are sampled with (inference configurations of Yu et al. 2024), and their demo.
 PUBLISHED: dict[str, dict[str, object]] = {
     "generator_titok_l32": {
-        "steps": 8, "temperature": 9.5, "guidance_scale": 4.5, "guidance": "linear", "softmax_temperature": True,
+        "steps": 8,
+        "temperature": 9.5,
+        "guidance_scale": 4.5,
+        "guidance": "linear",
+        "softmax_temperature": True,
     },
     "generator_titok_b64": {
-        "steps": 8, "temperature": 11.0, "guidance_scale": 3.0, "guidance": "linear", "softmax_temperature": True,
+        "steps": 8,
+        "temperature": 11.0,
+        "guidance_scale": 3.0,
+        "guidance": "linear",
+        "softmax_temperature": True,
     },
     "generator_titok_s128": {
-        "steps": 64, "temperature": 2.8, "guidance_scale": 6.9, "guidance": "power-cosine", "softmax_temperature": True,
+        "steps": 64,
+        "temperature": 2.8,
+        "guidance_scale": 6.9,
+        "guidance": "power-cosine",
+        "softmax_temperature": True,
     },
     "demo": {
-        "steps": 8, "temperature": 1.0, "guidance_scale": 4.5, "guidance": "constant", "softmax_temperature": False,
+        "steps": 8,
+        "temperature": 1.0,
+        "guidance_scale": 4.5,
+        "guidance": "constant",
+        "softmax_temperature": False,
     },
 }
 
@@ -160,8 +176,14 @@ def _log(x: Tensor) -> Tensor:
 
 
 def walk(
-    logits_of: Logits, tokens: Tensor, labels: Tensor, hidden: Sequence[int], mask_id: int, settings: Settings,
-    noise: Noise, guided: bool = True,
+    logits_of: Logits,
+    tokens: Tensor,
+    labels: Tensor,
+    hidden: Sequence[int],
+    mask_id: int,
+    settings: Settings,
+    noise: Noise,
+    guided: bool = True,
 ) -> Iterator[Tensor]:
     """The tokens after every step, (B, K) int64 with ``mask_id`` where they are not decided; the last are all decided.
 

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from titokcodec.metrics.ssim import similarities
 from titokcodec.models.config import SKETCH, TiTokConfig
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.similarity import similarities
 
 STEPS = 4
 NEWTON_STEPS = 8  # of models with linear paths, whose steps are longer and take one drawing each
@@ -128,6 +128,7 @@ def _nearer(model: TiTok, found: Tensor, own: Tensor, truth: Tensor, lengths: li
     On the mean of all lengths they must be, and at no length may squared error have grown by more than ``TOLERANCE``:
     on flat grounds it pays in similarity to trade a faint grain for a few strong marks.
     """
+
     def judged(tokens: Tensor) -> tuple[Tensor, Tensor]:
         decoded = [model.decode(tokens[:, :length]) for length in lengths]
         errors, distortions = (
@@ -178,9 +179,12 @@ def _length(vectors: Tensor, axes: int | tuple[int, ...]) -> Tensor:
 
 
 def _drawn(
-    draw: Callable[[Tensor], Tensor], measure: Callable[[Tensor, Tensor], Tensor], truth: Tensor, codes: Tensor,
+    draw: Callable[[Tensor], Tensor],
+    measure: Callable[[Tensor, Tensor], Tensor],
+    truth: Tensor,
+    codes: Tensor,
     wanted: bool = True,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+) -> tuple[Tensor, Tensor | None]:
     """Pixels that (B, K, d) codes draw, and, if wanted, where their distance from the truth grows with the codes.
 
     Pixels are not clamped to [0, 1], so that what has gone beyond finds back.

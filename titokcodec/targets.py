@@ -1,8 +1,9 @@
 """Files of a given size or quality: which grid of tiles and how many tokens, by what comes out.
 
-Every grid of :func:`titokcodec.layout.grids` is a way to spend bytes: more tiles with fewer tokens each, or fewer with
-more. Which is better depends on the picture, so it is encoded on a few of them, drawn from prefixes of its tokens, and
-compared with its original. Pictures are taken one by one, so that a file does not depend on what else is compressed.
+Every grid of :func:`titokcodec.format.layout.grids` is a way to spend bytes: more tiles with fewer tokens each, or
+fewer with more. Which is better depends on the picture, so it is encoded on a few of them, drawn from prefixes of its
+tokens, and compared with its original. Pictures are taken one by one, so that a file does not depend on what else is
+compressed.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from titokcodec import bitstream, images
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
+from titokcodec.format import bitstream
+from titokcodec.format.layout import FIT, Grid, grids, most_tiles, nearest_grid
+from titokcodec.format.shape import Shape, scaled
 from titokcodec.jobs import Options, canvas_of
-from titokcodec.layout import FIT, Grid, grids, most_tiles, nearest_grid
-from titokcodec.shape import Shape, scaled
+from titokcodec.pictures import images
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -115,11 +117,21 @@ class Aim:
             return _largest(attempts, self.target.bytes)
         if self.target.psnr is not None:
             attempts.compare_by(_psnr, attempts.pixels)
-            return _smallest(attempts, self.target.psnr, MARGINS["psnr"], f"a PSNR of {self.target.psnr:g} dB",
-                             lambda best: f"{math.floor(100 * best) / 100:.2f} dB")  # fmt: skip
+            return _smallest(
+                attempts,
+                self.target.psnr,
+                MARGINS["psnr"],
+                f"a PSNR of {self.target.psnr:g} dB",
+                lambda best: f"{math.floor(100 * best) / 100:.2f} dB",
+            )
         attempts.compare_by(partial(_likeness, self.target.network), attempts.reduced())
-        return _smallest(attempts, -self.target.lpips, MARGINS["lpips"], f"an LPIPS of {self.target.lpips:g}",
-                         lambda best: f"{math.ceil(-1000 * best) / 1000:.3f}")  # fmt: skip
+        return _smallest(
+            attempts,
+            -self.target.lpips,
+            MARGINS["lpips"],
+            f"an LPIPS of {self.target.lpips:g}",
+            lambda best: f"{math.ceil(-1000 * best) / 1000:.3f}",
+        )
 
 
 class Attempts:
@@ -229,8 +241,10 @@ def _smallest(attempts: Attempts, score: float, margin: float, what: str, shown:
     wanted = score + margin
     start, best = _reaching(attempts, wanted)
     if start is None:
-        raise TitokError(f"no file of this picture has {what}: {shown(best - margin)} is the best that this model can "
-                         "do; ask for less, or use another format")
+        raise TitokError(
+            f"no file of this picture has {what}: {shown(best - margin)} is the best that this model can "
+            "do; ask for less, or use another format"
+        )
     found: tuple[int, Grid, int] | None = None
     failed = 0
     for grid in attempts.grids[start:]:
@@ -328,8 +342,10 @@ def _likeness(network: LPIPS, pixels: np.ndarray) -> Measure:
         return torch.from_numpy(shown.transpose(2, 0, 1)[None] / np.float32(255))
 
     if min(pixels.shape[:2]) < LPIPS_SIDE:
-        raise ImageError(f"a picture of {pixels.shape[1]}x{pixels.shape[0]} has no LPIPS, which takes {LPIPS_SIDE} "
-                         "pixels a side or more: give target_psnr or target_bytes")
+        raise ImageError(
+            f"a picture of {pixels.shape[1]}x{pixels.shape[0]} has no LPIPS, which takes {LPIPS_SIDE} "
+            "pixels a side or more: give target_psnr or target_bytes"
+        )
     with torch.inference_mode():
         directions = network.directions(tensor(pixels))
 
@@ -342,6 +358,8 @@ def _likeness(network: LPIPS, pixels: np.ndarray) -> Measure:
 
 def _squared_error(drawn: np.ndarray, pixels: np.ndarray) -> float:
     """In bands of rows: as floats, a large picture would take eight times its memory."""
-    total = sum(float(np.square(drawn[band].astype(np.float32) - pixels[band]).sum(dtype=np.float64))
-                for band in (slice(top, top + 256) for top in range(0, len(pixels), 256)))  # fmt: skip
+    total = sum(
+        float(np.square(drawn[band].astype(np.float32) - pixels[band]).sum(dtype=np.float64))
+        for band in (slice(top, top + 256) for top in range(0, len(pixels), 256))
+    )
     return total / pixels.size

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training import parallel
-from training.checkpoint import take
-from training.critic import FeatureCritic
-from training.features import Lite0
-from training.hyper import Hyper
+from titokcodec.metrics.lite0 import Lite0
+
+from . import parallel
+from .checkpoint import take
+from .critic import FeatureCritic
+from .hyper import Hyper
 
 SLOPE = 0.1  # of every LeakyReLU
 GRID = 16  # side of the grid of logits, at most
@@ -63,14 +64,14 @@ class Discriminator(nn.Module):
         outputs = [min(width * 2**i, most) for i in range(stages)]
         inputs = [width, *outputs[:-1]]
         self.block_in = nn.Sequential(nn.Conv2d(3, width, 5, padding=2), nn.LeakyReLU(SLOPE))
-        self.stages = nn.Sequential(*(
-            nn.Sequential(nn.Conv2d(i, o, 3, padding=1), Blur(), nn.GroupNorm(32, o), nn.LeakyReLU(SLOPE))
-            for i, o in zip(inputs, outputs, strict=True)
-        ))
-        last = outputs[-1]
-        self.to_logits = nn.Sequential(
-            nn.Conv2d(last, last, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(last, 1, 5, padding=2)
+        self.stages = nn.Sequential(
+            *(
+                nn.Sequential(nn.Conv2d(i, o, 3, padding=1), Blur(), nn.GroupNorm(32, o), nn.LeakyReLU(SLOPE))
+                for i, o in zip(inputs, outputs, strict=True)
+            )
         )
+        last = outputs[-1]
+        self.to_logits = nn.Sequential(nn.Conv2d(last, last, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(last, 1, 5, padding=2))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         x = self.stages(self.block_in(pixels * 2 - 1))

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from titokcodec import pickled
-from titokcodec.atomic import replacing
 from titokcodec.cli.tool import out_of_memory
 from titokcodec.errors import WeightsError
+from titokcodec.io.atomic import replacing
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.weights import torch_files
 
 STATE, OLDER = "state.pt", "state.old.pt"  # in the folder of a run: its last checkpoint, and the one before
 GIVE = "give the state.pt of a training run, or a .safetensors file"
@@ -69,7 +69,7 @@ def load_state(path: Path, device: torch.device, advice: str = GIVE) -> dict:
     if begins != _ZIP:
         raise WeightsError(f"{path} is no checkpoint: {_other(path) or advice}")
     try:
-        state = pickled.load(path, device) if _is_sound(path) else None
+        state = torch_files.load(path, device) if _is_sound(path) else None
     except Exception as error:  # of a dozen types, with pages of advice
         if out_of_memory(error):
             raise
@@ -127,8 +127,12 @@ def take(part: nn.Module | torch.optim.Optimizer, state: dict) -> None:
         wrong = [name for name, mine in part.state_dict().items() if name in state and state[name].dtype != mine.dtype]
     else:
         parameters = [p for group in part.param_groups for p in group["params"]]
-        wrong = [(number, name) for number, kept in state["state"].items() for name, value in kept.items()
-                 if not value.is_floating_point() or (value.ndim and value.shape != parameters[number].shape)]
+        wrong = [
+            (number, name)
+            for number, kept in state["state"].items()
+            for name, value in kept.items()
+            if not value.is_floating_point() or (value.ndim and value.shape != parameters[number].shape)
+        ]
     if wrong:
         raise ValueError(f"{wrong[0]} is of another type or shape")
     part.load_state_dict(state)

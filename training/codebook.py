@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from titokcodec.models.quantizer import VectorQuantizer
-from training import parallel
+
+from . import parallel
 
 
 class CodebookCare:

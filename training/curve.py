@@ -14,10 +14,11 @@ import math
 from pathlib import Path
 from statistics import fmean
 
+from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
-from training.command import whole
-from training.engine import LOG
-from training.tool import Parser, start
+
+from .command import whole
+from .engine import LOG
 
 
 def read(folder: Path) -> list[dict]:

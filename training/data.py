@@ -27,13 +27,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from titokcodec import images
 from titokcodec.cli.pictures import is_foreign_picture, is_picture
+from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
-from titokcodec.names import shown
-from titokcodec.walk import AGAIN, NOWHERE, walk
-from training import progress
-from training.tool import UsageError
+from titokcodec.io.names import shown
+from titokcodec.io.walk import AGAIN, NOWHERE, walk
+from titokcodec.pictures import images
+
+from . import progress
 
 LONGEST = 2.0  # pictures more elongated than this are cropped to it
 ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
@@ -324,7 +325,11 @@ class Pictures:
     """
 
     def __init__(
-        self, sources: list[Path], side: int = 256, limit: int | None = None, device: str | torch.device = "cpu",
+        self,
+        sources: list[Path],
+        side: int = 256,
+        limit: int | None = None,
+        device: str | torch.device = "cpu",
         largest: int | None = None,
     ) -> None:
         self.side, self.alike = side, not largest or largest <= side
@@ -392,7 +397,6 @@ class Pictures:
         columns = corner[:, 1:] + torch.where(flips[:, None], steps.flip(0), steps)
         index = (self.starts[which, None] + rows * self.sizes[which, 1:])[:, :, None] + columns[:, None, :]
         return self.pixels[index].permute(0, 3, 1, 2).float().div_(255)
-
 
     def middles(self, which: Tensor) -> Boxes:
         """The largest square in the middle of the pictures asked for."""

@@ -12,11 +12,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training import progress
-from training.checkpoint import take
-from training.hyper import Hyper
-from training.muon import Muon
-from training.tool import UsageError
+from titokcodec.cli.script import UsageError
+
+from . import progress
+from .checkpoint import take
+from .hyper import Hyper
+from .muon import Muon
 
 LOG, BOARD = "log.jsonl", "tensorboard"  # in the folder of a run
 

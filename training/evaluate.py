@@ -21,23 +21,32 @@ from torch import Tensor
 from bench.thumbnails import best_thumbnail
 from titokcodec import Codec, TitokError
 from titokcodec.cli.pictures import format_of
+from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.metrics import LPIPS, psnr
+from titokcodec.metrics.inception import Inception
+from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.measures import frechet, inception_score, use_of_codes
+from titokcodec.metrics.ssim import ssim
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
-from titokcodec.similarity import ssim
-from training import progress
-from training.command import whole
-from training.data import Pictures
-from training.features import Lite0
-from training.inception import Inception
-from training.metrics import frechet, inception_score, use_of_codes
-from training.sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
-from training.tool import Parser, UsageError, start
+
+from . import progress
+from .command import whole
+from .data import Pictures
+from .sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
 
 __all__ = [
-    "contact_sheet", "eight_bit", "file_sizes", "first_pictures", "measure", "rates", "report_sheet",
-    "save_picture", "score", "tokens_of",
-]  # fmt: skip
+    "contact_sheet",
+    "eight_bit",
+    "file_sizes",
+    "first_pictures",
+    "measure",
+    "rates",
+    "report_sheet",
+    "save_picture",
+    "score",
+    "tokens_of",
+]
 
 Scores = dict[str, float | int | list]
 
@@ -57,9 +66,15 @@ def score(
 
 @torch.no_grad()
 def measure(
-    model: TiTok, pictures: Pictures, counts: tuple[int, ...], lpips: LPIPS | None = None, lite0: Lite0 | None = None,
-    inception: Inception | None = None, batch: int = 16, tokens: Tensor | None = None,
-) -> Scores:  # fmt: skip
+    model: TiTok,
+    pictures: Pictures,
+    counts: tuple[int, ...],
+    lpips: LPIPS | None = None,
+    lite0: Lite0 | None = None,
+    inception: Inception | None = None,
+    batch: int = 16,
+    tokens: Tensor | None = None,
+) -> Scores:
     """Every score over the centre crops of ``pictures``, with pixels rounded to 8 bits as a file would hold them.
 
     Args:
@@ -237,8 +252,14 @@ def main(arguments: list[str] | None = None) -> None:
     counts = rates(codec.model)
     effort = default_steps(codec.weights.config, 1) if options.effort is None else options.effort
     tokens = tokens_of(codec, pictures, effort)
-    about = {"model": codec.weights.name, "fingerprint": codec.weights.fingerprint.hex(), "pictures": len(pictures),
-             "skipped": pictures.skipped, "effort": effort, "dtype": str(codec.dtype).removeprefix("torch.")}
+    about = {
+        "model": codec.weights.name,
+        "fingerprint": codec.weights.fingerprint.hex(),
+        "pictures": len(pictures),
+        "skipped": pictures.skipped,
+        "effort": effort,
+        "dtype": str(codec.dtype).removeprefix("torch."),
+    }
     found = measure(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
     try:
         sizes = file_sizes(codec, tokens, counts)

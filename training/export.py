@@ -31,17 +31,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from titokcodec import weights
+from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.cli.tool import exists, in_the_way
-from titokcodec.devices import choose_device
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.tables import FrequencyTables
-from training import progress
-from training.checkpoint import load_checkpoint, names_proxies, tokenizer_of
-from training.command import whole
-from training.data import Pictures
-from training.tool import Parser, UsageError, start
+from titokcodec.runtime.devices import choose_device
+from titokcodec.weights import tokenizers
+
+from . import progress
+from .checkpoint import load_checkpoint, names_proxies, tokenizer_of
+from .command import whole
+from .data import Pictures
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own
 WORTH = 0.01  # bits a token that a table must save to be stored
@@ -137,15 +138,17 @@ def _decoders(model: TiTok, other: TiTok, option: str) -> Iterator[tuple[str, to
         raise TitokError(f"{option} takes a model of the same architecture")
     for name, value in mine.items():
         if not name.startswith("decoder.") and not torch.equal(value, theirs[name]):
-            raise TitokError(f"{option} takes a model with the same tokens, but {name} differs: give one that "
-                             "was tuned from the same weights, or these")
+            raise TitokError(
+                f"{option} takes a model with the same tokens, but {name} differs: give one that "
+                "was tuned from the same weights, or these"
+            )
     for name, value in mine.items():
         if name.startswith("decoder.") and value.is_floating_point():
             yield name, value, theirs[name]
 
 
 def _averaged(path: Path) -> TiTok:
-    return weights.load_model(path) if path.suffix == ".safetensors" else load_averaged(path)
+    return tokenizers.load_model(path) if path.suffix == ".safetensors" else load_averaged(path)
 
 
 def _share(text: str) -> float:
@@ -164,15 +167,32 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("state", type=Path, help="checkpoint of a training run, or a weight file")
     parser.add_argument("out", type=Path, help="weight file to write")
     parser.add_argument("--name", required=True, help="what the model is to be called")
-    parser.add_argument("--data", type=Path, nargs="+", help="pictures to count codes on; without, no tables, "
-                        "not even those of a weight file that has some")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        help="pictures to count codes on; without, no tables, not even those of a weight file that has some",
+    )
     parser.add_argument("--limit", type=whole(1), help="count on the first pictures only")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where pictures are "
-                        "encoded to count their codes (default: %(default)s)")
-    parser.add_argument("--blend", nargs=2, metavar=("OTHER", "SHARE"), help="take a share, 0 to 1, of the decoder of "
-                        "another checkpoint or weight file with the same tokens")
-    parser.add_argument("--average", nargs="+", metavar="OTHER", type=Path, default=[], help="take the mean of its "
-                        "decoder and those of other checkpoints or weight files with the same tokens")
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where pictures are encoded to count their codes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blend",
+        nargs=2,
+        metavar=("OTHER", "SHARE"),
+        help="take a share, 0 to 1, of the decoder of another checkpoint or weight file with the same tokens",
+    )
+    parser.add_argument(
+        "--average",
+        nargs="+",
+        metavar="OTHER",
+        type=Path,
+        default=[],
+        help="take the mean of its decoder and those of other checkpoints or weight files with the same tokens",
+    )
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
     parser.add_argument("--force", action="store_true", help="replace the weight file if it exists")
     options = parser.parse_args(arguments)
@@ -189,7 +209,7 @@ def main(arguments: list[str] | None = None) -> None:
         pictures = Pictures(options.data, model.config.image_size, options.limit, device)
         tokens = tokenize(model.to(device), pictures)
         tables, measured = choose_tables(tokens, model.config.codes, model.config.codebooks)
-    saved = weights.save(options.out, model, options.name, tables, int8=not options.fp16)
+    saved = tokenizers.save(options.out, model, options.name, tables, int8=not options.fp16)
     about = {"fingerprint": saved.fingerprint.hex(), "bytes": options.out.stat().st_size, "bits": measured}
     print(json.dumps(about, indent=2))
 

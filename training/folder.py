@@ -6,8 +6,9 @@ import shutil
 from pathlib import Path
 
 from titokcodec.errors import TitokError
-from training.checkpoint import OLDER, STATE
-from training.engine import BOARD, LOG
+
+from .checkpoint import OLDER, STATE
+from .engine import BOARD, LOG
 
 SHEET = "val.png"  # what the last score drew
 

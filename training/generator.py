@@ -22,15 +22,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec import generator_files, weights
+from titokcodec.cli.script import UsageError, start
 from titokcodec.errors import TitokError
 from titokcodec.models.maskgit import PRESETS, GeneratorConfig, make
 from titokcodec.sampling import SCHEDULES, mask_fraction
-from training import hyper, parallel, progress, stage, tokens
-from training.data import Pictures, mix, share_of
-from training.labels import Labels, labels_of, read_table
-from training.stage import Outcome, Stage
-from training.tool import UsageError, start
+from titokcodec.weights import generators, tokenizers
+
+from . import hyper, parallel, progress, stage, tokens
+from .data import Pictures, mix, share_of
+from .labels import Labels, labels_of, read_table
+from .stage import Outcome, Stage
 
 DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
 DRAWS = 4  # masks that each held-out picture is scored under
@@ -72,17 +73,30 @@ class GeneratorTraining(Stage):
         add = parser.add_argument
         add("--tokenizer", help="weight file whose tokens are learned (default: the bundled one)")
         either = parser.add_mutually_exclusive_group()
-        either.add_argument("--labels", type=Path, help="table of key and label (tsv, csv, json); a key is the path of "
-                            "a picture below --data or in its shard, without suffix (default: the folder a picture "
-                            "lies in is its class, if there are two or more)")
-        either.add_argument("--no-labels", action="store_true", help="no picture has a class, whatever folders there "
-                            "are")
+        either.add_argument(
+            "--labels",
+            type=Path,
+            help="table of key and label (tsv, csv, json); a key is the path of "
+            "a picture below --data or in its shard, without suffix (default: the folder a picture "
+            "lies in is its class, if there are two or more)",
+        )
+        either.add_argument(
+            "--no-labels", action="store_true", help="no picture has a class, whatever folders there are"
+        )
         add("--tokens", type=int, help="tokens a picture (default: as the preset, or the fewest of a nested tokenizer)")
-        add("--variants", type=int, default=8, help="namings of each picture, of crops and flips; 0: anew for every "
-            "batch (default: %(default)s)")
+        add(
+            "--variants",
+            type=int,
+            default=8,
+            help="namings of each picture, of crops and flips; 0: anew for every batch (default: %(default)s)",
+        )
         add("--schedule", choices=SCHEDULES, default="arccos", help="how many tokens are masked (default: %(default)s)")
-        add("--patience", type=int, default=5, help="scores without a better one after which a run ends "
-            "(default: %(default)s)")
+        add(
+            "--patience",
+            type=int,
+            default=5,
+            help="scores without a better one after which a run ends (default: %(default)s)",
+        )
         parser.set_defaults(val_limit=1024)
         add("--name", default="generator", help="what the generator is to be called (default: %(default)s)")
 
@@ -94,19 +108,23 @@ class GeneratorTraining(Stage):
         # Complain now rather than after minutes of reading and naming.
         share_of(hyper.chosen(options, self.name, self.published()).batch, parallel.count())
         table = read_table(options.labels) if options.labels else {} if options.no_labels else None
-        self.opened = weights.read(options.tokenizer)
-        self.tokenizer = weights.build(self.opened).to(self.device)
+        self.opened = tokenizers.read(options.tokenizer)
+        self.tokenizer = tokenizers.build(self.opened).to(self.device)
         config, has = self.presets[options.preset], self.opened.config
         count = options.tokens or (has.min_tokens if options.preset == "default" else config.tokens)
         if not has.min_tokens <= count <= has.tokens:
-            raise UsageError(f"tokenizer {self.opened.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
-                             "give another --tokenizer or --tokens")
+            raise UsageError(
+                f"tokenizer {self.opened.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
+                "give another --tokenizer or --tokens"
+            )
         self.table, self.pictures = table, Pictures(options.data, has.image_size, options.limit, self.device)
         self.labels = self.labels_of(self.pictures)
         self.classes = self.labels.classes
         if options.labels and not self.classes:
-            raise TitokError(f"{options.labels} has a label for none of the {len(self.pictures)} pictures: their keys "
-                             f"are like {self.pictures.keys[0]}, the table's like {next(iter(table), 'nothing')}")
+            raise TitokError(
+                f"{options.labels} has a label for none of the {len(self.pictures)} pictures: their keys "
+                f"are like {self.pictures.keys[0]}, the table's like {next(iter(table), 'nothing')}"
+            )
         self.best, self.waited = float("inf"), 0
         return replace(config, tokens=count, codes=has.codes, classes=len(self.classes) or config.classes)
 
@@ -155,8 +173,14 @@ class GeneratorTraining(Stage):
     def named(self, pictures: Pictures, variants: int) -> Tensor:
         """(variants, n, K) int32; what the first rank found lies in OUT for the others, and for a resumed run."""
         file = self.options.out / "tokens.pt"
-        of = {"pictures": pictures.digest, "tokenizer": self.opened.fingerprint.hex(), "--tokens": self.config.tokens,
-              "--variants": variants, "--seed": self.options.seed, "precision": str(self.dtype)}  # fmt: skip
+        of = {
+            "pictures": pictures.digest,
+            "tokenizer": self.opened.fingerprint.hex(),
+            "--tokens": self.config.tokens,
+            "--variants": variants,
+            "--seed": self.options.seed,
+            "precision": str(self.dtype),
+        }
         if parallel.rank() == 0:
             found, reason = tokens.kept(file, of)
             if found is None:
@@ -239,9 +263,12 @@ class GeneratorTraining(Stage):
 
     def export(self) -> None:
         """Write the averaged weights as a generator file that fits the tokenizer alone."""
-        generator_files.save(
-            self.options.out / self.results[0], self.ema.model, self.options.name,
-            tokenizer=self.opened.fingerprint, class_names=self.classes or None,
+        generators.save(
+            self.options.out / self.results[0],
+            self.ema.model,
+            self.options.name,
+            tokenizer=self.opened.fingerprint,
+            class_names=self.classes or None,
         )
 
 

@@ -10,7 +10,7 @@ import argparse
 import math
 from dataclasses import dataclass, field, fields, replace
 
-from training.tool import UsageError
+from titokcodec.cli.script import UsageError
 
 
 def _option(text: str) -> object:
@@ -63,41 +63,123 @@ class Hyper:
 
 
 _PUBLISHED = Hyper(
-    batch=256, steps=1_000_000, rate=1e-4, beta1=0.9, beta2=0.99, decay=1e-4, linear_rate=1e-4, muon_rate=0.0,
-    warmup=0.01, warmup_steps=0, flat=0.0, floor=0.1,
-    ema=0.999, clip=1.0, continuous=0.0, pixels=0.0, quantizer=1.0, commitment=0.25, lpips_weight=0.0,
-    lpips_start=0.0, lpips_share=1.0, features=0.0, logits=0.0, grain=0.0, texture=0.0,
-    adversary=0.0, adversary_start=0.0, adversary_rate=1e-4, adversary_width=128, adversary_share=1.0,
+    batch=256,
+    steps=1_000_000,
+    rate=1e-4,
+    beta1=0.9,
+    beta2=0.99,
+    decay=1e-4,
+    linear_rate=1e-4,
+    muon_rate=0.0,
+    warmup=0.01,
+    warmup_steps=0,
+    flat=0.0,
+    floor=0.1,
+    ema=0.999,
+    clip=1.0,
+    continuous=0.0,
+    pixels=0.0,
+    quantizer=1.0,
+    commitment=0.25,
+    lpips_weight=0.0,
+    lpips_start=0.0,
+    lpips_share=1.0,
+    features=0.0,
+    logits=0.0,
+    grain=0.0,
+    texture=0.0,
+    adversary=0.0,
+    adversary_start=0.0,
+    adversary_rate=1e-4,
+    adversary_width=128,
+    adversary_share=1.0,
     lecam=0.001,
-    smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
-    zoom=1.0, stretch=0.0, colour=0.0, augment_until=0.0,
+    smoothing=0.1,
+    unmasked=0.1,
+    label_drop=0.1,
+    dropout=0.1,
+    zoom=1.0,
+    stretch=0.0,
+    colour=0.0,
+    augment_until=0.0,
 )
 
 # Squared error counts ten times, so that it balances the quantizer's terms, which a short run cannot do with small.
 _SHORT = Hyper(
-    batch=64, steps=20_000, rate=1e-3, beta1=0.9, beta2=0.98, decay=0.01, linear_rate=1e-4, muon_rate=0.04, warmup=0.02,
-    warmup_steps=100, flat=0.0, floor=0.01,
-    ema=0.995, clip=1.0, continuous=0.03, pixels=10.0, quantizer=1.0, commitment=0.25, lpips_weight=0.5,
-    lpips_start=0.5, lpips_share=0.25, features=0.25, logits=0.0, grain=0.0, texture=0.0,
-    adversary=0.0, adversary_start=0.7, adversary_rate=2e-4, adversary_width=64, adversary_share=0.5,
+    batch=64,
+    steps=20_000,
+    rate=1e-3,
+    beta1=0.9,
+    beta2=0.98,
+    decay=0.01,
+    linear_rate=1e-4,
+    muon_rate=0.04,
+    warmup=0.02,
+    warmup_steps=100,
+    flat=0.0,
+    floor=0.01,
+    ema=0.995,
+    clip=1.0,
+    continuous=0.03,
+    pixels=10.0,
+    quantizer=1.0,
+    commitment=0.25,
+    lpips_weight=0.5,
+    lpips_start=0.5,
+    lpips_share=0.25,
+    features=0.25,
+    logits=0.0,
+    grain=0.0,
+    texture=0.0,
+    adversary=0.0,
+    adversary_start=0.7,
+    adversary_rate=2e-4,
+    adversary_width=64,
+    adversary_share=0.5,
     lecam=0.001,
-    smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1,
-    zoom=1.7, stretch=0.15, colour=0.05, augment_until=0.85,
+    smoothing=0.1,
+    unmasked=0.1,
+    label_drop=0.1,
+    dropout=0.1,
+    zoom=1.7,
+    stretch=0.15,
+    colour=0.05,
+    augment_until=0.85,
 )
 
 PUBLISHED = {
     "vqgan": replace(_PUBLISHED, pixels=1.0, lpips_weight=0.1, adversary=0.1, adversary_start=0.02),
     "stage1": _PUBLISHED,
     "stage2": replace(
-        _PUBLISHED, steps=500_000, beta2=0.999, pixels=1.0, quantizer=0.0, logits=0.1, adversary=0.01,
+        _PUBLISHED,
+        steps=500_000,
+        beta2=0.999,
+        pixels=1.0,
+        quantizer=0.0,
+        logits=0.1,
+        adversary=0.01,
         adversary_start=0.04,
     ),
     "single": replace(
-        _PUBLISHED, steps=650_000, beta2=0.999, warmup=0.015, pixels=1.0, lpips_weight=1.0, logits=0.1, adversary=0.1,
+        _PUBLISHED,
+        steps=650_000,
+        beta2=0.999,
+        warmup=0.015,
+        pixels=1.0,
+        lpips_weight=1.0,
+        logits=0.1,
+        adversary=0.1,
         adversary_start=0.3,
     ),
     "generator": replace(
-        _PUBLISHED, batch=2048, steps=500_000, rate=2e-4, beta2=0.96, decay=0.03, warmup=0.02, floor=0.05,
+        _PUBLISHED,
+        batch=2048,
+        steps=500_000,
+        rate=2e-4,
+        beta2=0.96,
+        decay=0.03,
+        warmup=0.02,
+        floor=0.05,
     ),
 }
 
@@ -105,7 +187,13 @@ SHORT = {
     "vqgan": replace(_SHORT, muon_rate=0.02, continuous=0.1),
     "stage1": _SHORT,
     "stage2": replace(
-        _SHORT, rate=5e-4, muon_rate=0.01, quantizer=0.0, continuous=0.0, lpips_start=0.0, adversary=0.002,
+        _SHORT,
+        rate=5e-4,
+        muon_rate=0.01,
+        quantizer=0.0,
+        continuous=0.0,
+        lpips_start=0.0,
+        adversary=0.002,
         adversary_start=0.2,
     ),
     "single": replace(_SHORT, flat=0.55),
@@ -119,9 +207,21 @@ _VIEWS = {"zoom", "stretch", "colour", "augment_until"}
 _TOKENS = {"smoothing", "unmasked", "label_drop", "dropout"}
 
 _SHARES = {
-    "warmup", "flat", "floor", "ema", "continuous", "lpips_start", "lpips_share", "adversary_start", "adversary_share",
-    "smoothing", "unmasked", "label_drop", "dropout", "augment_until",
-}  # fmt: skip
+    "warmup",
+    "flat",
+    "floor",
+    "ema",
+    "continuous",
+    "lpips_start",
+    "lpips_share",
+    "adversary_start",
+    "adversary_share",
+    "smoothing",
+    "unmasked",
+    "label_drop",
+    "dropout",
+    "augment_until",
+}
 _NEVER_0 = {"batch", "steps", "clip", "lpips_share", "adversary_share"}
 
 UNUSED = {
@@ -145,8 +245,13 @@ def add_options(parser: argparse.ArgumentParser, stage: str) -> None:
         published, short = getattr(PUBLISHED[stage], item.name), getattr(SHORT[stage], item.name)
         kind = int if item.type == "int" else float
         text = f"{item.metadata['help']} (default: {published} / {short})"
-        group.add_argument(f"--{item.name.replace('_', '-')}", dest=f"hyper_{item.name}", type=kind, help=text,
-                           metavar="N" if kind is int else "X")
+        group.add_argument(
+            f"--{item.name.replace('_', '-')}",
+            dest=f"hyper_{item.name}",
+            type=kind,
+            help=text,
+            metavar="N" if kind is int else "X",
+        )
 
 
 def chosen(options: argparse.Namespace, stage: str, published: bool) -> Hyper:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
-from titokcodec.names import examples, shown
-from training.data import Pictures
+from titokcodec.io.names import examples, shown
+
+from .data import Pictures
 
 KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
 LABELS = {"label", "class", "category"}  # and the other

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.metrics import LPIPS
-from titokcodec.similarity import blurred
-from training.features import Lite0
-from training.hyper import Hyper
-from training.metrics import PERIODS, detail, fine_detail, unevenness
+from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.measures import PERIODS, detail, fine_detail, unevenness
+from titokcodec.metrics.ssim import blurred
+
+from .hyper import Hyper
 
 JITTER = 16  # pixels that a pair is shifted by, at most
 SCALES = (1.0, 0.85, 0.75, 0.6)  # that a pair is shrunk to; few, so that convolutions are planned once for each
@@ -47,9 +48,13 @@ class PixelLoss(nn.Module):
     scales = SCALES
 
     def __init__(
-        self, hyper: Hyper, lpips: Path | None, classifier: Path | None, dtype: torch.dtype = torch.float32,
+        self,
+        hyper: Hyper,
+        lpips: Path | None,
+        classifier: Path | None,
+        dtype: torch.dtype = torch.float32,
         compiled: Callable[[Callable], Callable] = lambda function: function,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.hyper = hyper
         self.lpips = LPIPS(lpips, dtype) if lpips else None

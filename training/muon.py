@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from titokcodec.devices import choose_dtype
+from titokcodec.runtime.devices import choose_dtype
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan's: small singular values rise fastest, and all end between .7 and 1.2
 ITERATIONS = 5

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from titokcodec.devices import choose_device
+from titokcodec.runtime.devices import choose_device
 
 
 def start(device: str) -> torch.device:

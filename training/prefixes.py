@@ -36,9 +36,7 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]
 
 
-def draw_prefixes(
-    draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]
-) -> tuple[Tensor, Tensor | slice]:
+def draw_prefixes(draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | slice]:
     """Draw (B, K, d) codes, the i-th picture from its first ``lengths[i % len(lengths)]`` of them.
 
     Returns:

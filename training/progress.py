@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from training import parallel
+from . import parallel
 
 TERMINAL = 1.0  # seconds between lines on a terminal
 LOG = 30.0  # and in a log, where

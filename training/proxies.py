@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import save as serialize
 from torch import Tensor
 
-from titokcodec import pickled
-from titokcodec.atomic import write_atomic
 from titokcodec.errors import WeightsError
+from titokcodec.io.atomic import write_atomic
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
-from titokcodec.storage import array_of, floats, open_file, shapes_of
+from titokcodec.weights import torch_files
+from titokcodec.weights.storage import array_of, floats, open_file, shapes_of
 
 PICKLED = (".bin", ".pt", ".pth")
 
@@ -83,7 +83,7 @@ def _safetensors(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
 
 def _pickled(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
     """Config and float32 tensors of a PyTorch file, from which nothing but data is unpickled."""
-    state = pickled.load(path)
+    state = torch_files.load(path)
     if not isinstance(state, dict):
         raise WeightsError(f"this holds a {type(state).__name__}: give a file of tensors by name")
     for name, value in state.items():

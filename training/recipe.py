@@ -29,12 +29,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
-from titokcodec.atomic import write_atomic
+from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.cli.tool import reason
 from titokcodec.errors import TitokError
-from training import command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
-from training.checkpoint import STATE
-from training.tool import Parser, UsageError, start
+from titokcodec.io.atomic import write_atomic
+
+from . import command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
+from .checkpoint import STATE
 
 KEPT = 0.1  # share of the time for export and scores
 RESULTS = ("model.safetensors", "scores.json", "sheet.png")  # in OUT, beside the folders of the stages
@@ -42,8 +43,13 @@ TIMES = "recipe.json"
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
 # What the links of chains are; each has a folder of its name.
-STAGES = {"vqgan": vqgan.ProxyTokenizer, "stage1": stage1.Stage1, "stage2": stage2.Stage2, "critic": stage2.Stage2,
-          "single": single.Single}  # fmt: skip
+STAGES = {
+    "vqgan": vqgan.ProxyTokenizer,
+    "stage1": stage1.Stage1,
+    "stage2": stage2.Stage2,
+    "critic": stage2.Stage2,
+    "single": single.Single,
+}
 CHAINS = {  # shares of the training time
     "single": {"single": 1.0},
     "sharpened": {"single": 0.75, "stage2": 0.25},
@@ -69,10 +75,19 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="held-out pictures")
     parser.add_argument("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors)")
     parser.add_argument("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    parser.add_argument("--minutes", type=float, help="nine tenths are for training, reading and compiling not "
-                        "counted, and a tenth is kept for export and scores")
-    parser.add_argument("--deadline", type=deadline, metavar="TIME", help="when everything is to be done: a time of "
-                        "day, HH:MM:SS, or seconds since the epoch; with --minutes, whichever ends first")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="nine tenths are for training, reading and compiling not "
+        "counted, and a tenth is kept for export and scores",
+    )
+    parser.add_argument(
+        "--deadline",
+        type=deadline,
+        metavar="TIME",
+        help="when everything is to be done: a time of "
+        "day, HH:MM:SS, or seconds since the epoch; with --minutes, whichever ends first",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--name", default="titok", help="what the model is to be called (default: %(default)s)")
     parser.add_argument("--chain", choices=CHAINS, default="single", help="stages to run (default: %(default)s)")
@@ -206,8 +221,10 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
         print(f"no time is left for {given.out.name}", flush=True)
     states = [checkpoint(given) for _, given in steps if checkpoint(given).exists()]
     if not states:
-        raise TitokError(f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
-                         f"deadline than {options.deadline}")
+        raise TitokError(
+            f"there is no checkpoint in {options.out} to export, and no time for training: give a later "
+            f"deadline than {options.deadline}"
+        )
     weights, scores, sheet = (options.out / name for name in RESULTS)
     counted = ["--data", *map(str, options.data), "--limit", str(COUNTED), "--device", steps[-1][1].device]
     others = [options.out / name / STATE for name in AVERAGED.get(options.chain, [])]

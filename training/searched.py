@@ -14,9 +14,10 @@ from torch import Tensor
 
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps, search
-from training.data import Held, Repeatable
-from training.progress import Progress
-from training.streaming import Stream
+
+from .data import Held, Repeatable
+from .progress import Progress
+from .streaming import Stream
 
 
 class Searched(Repeatable):
@@ -35,8 +36,13 @@ class Searched(Repeatable):
     """
 
     def __init__(
-        self, source: Held | Stream, model: TiTok, count: int, autocast: AbstractContextManager,
-        until: float | None, *order: int,
+        self,
+        source: Held | Stream,
+        model: TiTok,
+        count: int,
+        autocast: AbstractContextManager,
+        until: float | None,
+        *order: int,
     ) -> None:
         parts = []
         training, steps = model.training, default_steps(model.config, 1)

@@ -20,20 +20,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec import weights
+from titokcodec.cli.script import UsageError, start
 from titokcodec.errors import TitokError
 from titokcodec.models.linear import SIDE
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
-from training import stage
-from training.data import Held, Pictures
-from training.evaluate import first_pictures, rates, score
-from training.prefixes import CYCLE, draw_prefixes, prefix_lengths
-from training.progress import Progress
-from training.stage import Outcome, Stage
-from training.starts import start_in_2d, start_linear
-from training.streaming import Stream
-from training.tool import UsageError, start
+from titokcodec.weights import tokenizers
+
+from . import stage
+from .data import Held, Pictures
+from .evaluate import first_pictures, rates, score
+from .prefixes import CYCLE, draw_prefixes, prefix_lengths
+from .progress import Progress
+from .stage import Outcome, Stage
+from .starts import start_in_2d, start_linear
+from .streaming import Stream
 
 STATISTICS = 1 << 16  # crops that the linear start is computed from, at most, and at most so many of every picture:
 VIEWS = 16
@@ -80,14 +81,18 @@ class Single(Stage):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--init", type=Path, help="start from these weights instead of at random")
-        parser.add_argument("--start", choices=("linear", "2d", "published"), help="how weights begin: in closed form "
-                            "from the pictures, where the preset has linear paths; with positions of the picture's "
-                            "plane; at random (default: the first that the preset allows; published for titok_*)")
+        parser.add_argument(
+            "--start",
+            choices=("linear", "2d", "published"),
+            help="how weights begin: in closed form "
+            "from the pictures, where the preset has linear paths; with positions of the picture's "
+            "plane; at random (default: the first that the preset allows; published for titok_*)",
+        )
 
     def build(self) -> TiTok:
         """A new model, or the one of ``--init``."""
         if self.options.init:
-            model = weights.load_model(self.options.init)
+            model = tokenizers.load_model(self.options.init)
             if model.config != self.config:
                 raise TitokError(f"{self.options.init} is of another architecture than preset {self.options.preset}")
             self.started = self.config.spectrum > 0

@@ -16,23 +16,24 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from titokcodec.cli.script import UsageError
 from titokcodec.cli.tool import reason
-from titokcodec.devices import choose_dtype
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, preset
-from training import command, folder, hyper, parallel, progress
-from training.adversarial import Adversary
-from training.checkpoint import MISFITS, OLDER, STATE, load_state, save_state, take
-from training.codebook import CodebookCare
-from training.data import PLAIN, Held, Pictures, Views, mix
-from training.engine import EMA, Clock, Log, Optimizers, schedule
-from training.evaluate import save_picture
-from training.interrupt import Interrupted, Postponed
-from training.losses import PixelLoss
-from training.progress import Progress, Updates
-from training.streaming import Stream, open_source
-from training.tool import UsageError
+from titokcodec.runtime.devices import choose_dtype
+
+from . import command, folder, hyper, parallel, progress
+from .adversarial import Adversary
+from .checkpoint import MISFITS, OLDER, STATE, load_state, save_state, take
+from .codebook import CodebookCare
+from .data import PLAIN, Held, Pictures, Views, mix
+from .engine import EMA, Clock, Log, Optimizers, schedule
+from .evaluate import save_picture
+from .interrupt import Interrupted, Postponed
+from .losses import PixelLoss
+from .progress import Progress, Updates
+from .streaming import Stream, open_source
 
 SETTLING = 64  # steps before quantization, at least
 SEEN = 64  # training pictures that are scored, at most
@@ -124,8 +125,18 @@ class Stage:
         """Where batches come from, this rank's part of each: (B, 3, side, side) pixels in [0, 1]."""
         options, side = self.options, getattr(self.config, "image_size", self.options.side)
         return open_source(
-            options.data, self.hyper.batch, side, options.seed, parallel.rank(), parallel.count(), self.device,
-            options.stream, options.workers, options.limit, self.views(), options.compile,
+            options.data,
+            self.hyper.batch,
+            side,
+            options.seed,
+            parallel.rank(),
+            parallel.count(),
+            self.device,
+            options.stream,
+            options.workers,
+            options.limit,
+            self.views(),
+            options.compile,
         )
 
     def held_out(self) -> Pictures | None:
@@ -198,9 +209,19 @@ class Stage:
 
     def save(self) -> None:
         """Leave a checkpoint."""
-        save_state(self.file, self.state() | {
-            "stage": self.name, "config": json.dumps(asdict(self.config)), "step": self.step, "started": self.started,
-            "spent": self.clock.spent, "memory": self.memory()}, self.file.with_name(OLDER))
+        save_state(
+            self.file,
+            self.state()
+            | {
+                "stage": self.name,
+                "config": json.dumps(asdict(self.config)),
+                "step": self.step,
+                "started": self.started,
+                "spent": self.clock.spent,
+                "memory": self.memory(),
+            },
+            self.file.with_name(OLDER),
+        )
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
@@ -250,8 +271,13 @@ class Stage:
 
     def state(self) -> dict[str, object]:
         """All that updates change, by name: states of modules and the like, not copies."""
-        parts = {"model": self.model, "ema": self.ema.model, "optimizers": self.optimizers, "care": self.care,
-                 "adversary": self.adversary}
+        parts = {
+            "model": self.model,
+            "ema": self.ema.model,
+            "optimizers": self.optimizers,
+            "care": self.care,
+            "adversary": self.adversary,
+        }
         return {name: part.state_dict() for name, part in parts.items() if part}
 
     def restore(self, state: dict[str, object]) -> None:

@@ -16,16 +16,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.cli.script import start
 from titokcodec.errors import TitokError
 from titokcodec.models.config import PROXY_CODES, TiTokConfig
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
-from training import progress, proxies, stage
-from training.data import Pictures
-from training.prefixes import draw_prefixes, prefix_lengths
-from training.single import Single
-from training.stage import Outcome, Stage
-from training.tool import start
+
+from . import progress, proxies, stage
+from .data import Pictures
+from .prefixes import draw_prefixes, prefix_lengths
+from .single import Single
+from .stage import Outcome, Stage
 
 DOWNSAMPLING = 16  # pixels a side that one proxy code stands for
 
@@ -40,7 +41,9 @@ class ProxyHead(nn.Module):
             raise TitokError(f"stage 1 needs cells of a multiple of {DOWNSAMPLING} pixels, not {config.patch_size}")
         width = config.decoder.width
         self.layers = nn.Sequential(
-            nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES * finer**2, 1),
+            nn.Conv2d(width, 2 * width, 1),
+            nn.Tanh(),
+            nn.Conv2d(2 * width, PROXY_CODES * finer**2, 1),
             nn.PixelShuffle(finer),
         )
 
@@ -75,8 +78,12 @@ class Stage1(Single):
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         super().add_options(parser)
-        parser.add_argument("--proxies", type=Path, required=True, help="the 2D tokenizer: what training.vqgan left, "
-                            "or the published MaskGIT-VQGAN (.safetensors, .bin)")
+        parser.add_argument(
+            "--proxies",
+            type=Path,
+            required=True,
+            help="the 2D tokenizer: what training.vqgan left, or the published MaskGIT-VQGAN (.safetensors, .bin)",
+        )
 
     def build(self) -> TiTok:
         """The model, drawing proxy codes; what stage 2 will draw pixels with is at hand, but not trained here."""

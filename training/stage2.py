@@ -17,20 +17,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from titokcodec import weights
+from titokcodec.cli.script import UsageError, start
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
-from training import parallel, proxies, stage
-from training.adversarial import Adversary
-from training.checkpoint import MISFITS, load_checkpoint, names_proxies, tokenizer_of
-from training.command import whole
-from training.data import Held
-from training.searched import Searched
-from training.single import Single
-from training.stage import Outcome
-from training.streaming import Stream
-from training.tool import UsageError, start
+from titokcodec.weights import tokenizers
+
+from . import parallel, proxies, stage
+from .adversarial import Adversary
+from .checkpoint import MISFITS, load_checkpoint, names_proxies, tokenizer_of
+from .command import whole
+from .data import Held
+from .searched import Searched
+from .single import Single
+from .stage import Outcome
+from .streaming import Stream
 
 HEAD = ("decoder.ffn.", "decoder.conv_out.")  # what turns cells into pixels
 
@@ -44,16 +45,33 @@ class Stage2(Single):
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--init", type=Path, required=True, help="what to tune: a checkpoint (state.pt) of stage 1 "
-                            "or single, or of stage2 itself, whose critic goes on if it is of the same kind; or a "
-                            "weight file")
-        parser.add_argument("--searched", type=whole(0), default=0, metavar="N", help="tune on N random crops (rounded "
-                            "up to whole batches) whose tokens are searched first, as those of files are, instead of "
-                            "on the encoder's; that takes time before --minutes count, until --deadline at most")
-        parser.add_argument("--detail-only", action="store_true", help="of a refiner, train what draws fine detail and "
-                            "leave all else as it is")
-        parser.add_argument("--proxies", type=Path, help="2D tokenizer to take a legacy model's pixel decoder from, "
-                            "unless --init holds a trained one")
+        parser.add_argument(
+            "--init",
+            type=Path,
+            required=True,
+            help="what to tune: a checkpoint (state.pt) of stage 1 "
+            "or single, or of stage2 itself, whose critic goes on if it is of the same kind; or a "
+            "weight file",
+        )
+        parser.add_argument(
+            "--searched",
+            type=whole(0),
+            default=0,
+            metavar="N",
+            help="tune on N random crops (rounded "
+            "up to whole batches) whose tokens are searched first, as those of files are, instead of "
+            "on the encoder's; that takes time before --minutes count, until --deadline at most",
+        )
+        parser.add_argument(
+            "--detail-only",
+            action="store_true",
+            help="of a refiner, train what draws fine detail and leave all else as it is",
+        )
+        parser.add_argument(
+            "--proxies",
+            type=Path,
+            help="2D tokenizer to take a legacy model's pixel decoder from, unless --init holds a trained one",
+        )
 
     def architecture(self) -> TiTokConfig:
         """That of ``--init``."""
@@ -116,7 +134,7 @@ def _load(path: Path) -> tuple[TiTok, dict | None]:
     """The averaged model of a checkpoint and its critic, if it has one, or the model of a weight file. Stage 1's heads
     for proxy codes are left behind."""
     if path.suffix == ".safetensors":
-        return weights.load_model(path), None
+        return tokenizers.load_model(path), None
     state = load_checkpoint(path, torch.device("cpu"))  # where AdamW wants its counts of steps, as in Stage.load
     return tokenizer_of(path, state, without=HEAD if names_proxies(state) else ()), state.get("adversary")
 

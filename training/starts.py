@@ -20,8 +20,9 @@ from torch import Tensor
 from titokcodec.models.linear import LOW, SIDE, Spectrum
 from titokcodec.models.quantizer import nearest_weighted
 from titokcodec.models.tokenizer import TiTok
-from training import progress
-from training.progress import Progress
+
+from . import progress
+from .progress import Progress
 
 MEAN_PIXEL = 0.45  # of photographs
 _PLASTIC = 1.32471795724474602596  # real root of x^3 = x + 1
@@ -71,8 +72,11 @@ def start_in_2d(model: TiTok) -> None:
         torch.nn.init.normal_(model.decoder.decoder_embed.weight, std=1.0)
         return
     # Entries of these codes have unit variance each, and pixels of the sketch deviate by a quarter.
-    for enters, deviation in ((model.encoder.linear_embed, 1), (model.decoder.decoder_embed, 1),
-                              (model.decoder.sketch_embed, 0.25)):
+    for enters, deviation in (
+        (model.encoder.linear_embed, 1),
+        (model.decoder.decoder_embed, 1),
+        (model.decoder.sketch_embed, 0.25),
+    ):
         torch.nn.init.normal_(enters.weight, std=enters.weight.shape[1] ** -0.5 / deviation)
 
 
@@ -166,9 +170,7 @@ def _statistics(coefficients: Tensor, spectrum: Spectrum) -> tuple[Tensor, Tenso
     return mean, (covariance + mirror[:, None] * covariance * mirror) / 2
 
 
-def _allocate(
-    variance: Tensor, tokens: int, width: int, bits: float, floor: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def _allocate(variance: Tensor, tokens: int, width: int, bits: float, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """Which components go into which token, from coarse to fine: reverse water-filling (Cover and Thomas, 10.3.3).
 
     A component of variance v is worth log2(v / level) / 2 bits; the level is such that all of them use up the rate. A

@@ -19,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
-from training import interrupt
-from training.data import (
+
+from . import interrupt
+from .data import (
     PLAIN,
     ROOM,
     Held,
@@ -36,7 +38,6 @@ from training.data import (
     read_picture,
     share_of,
 )
-from training.tool import UsageError
 
 BLOCK = 256  # files of a folder that are one unit of work, at most
 PATIENCE = 300  # seconds without a batch after which the disk, or a worker, is taken for stuck
@@ -175,8 +176,16 @@ class Stream:
     pictures = None
 
     def __init__(
-        self, sources: list[Path], size: int, side: int = 256, seed: int = 0, rank: int = 0, ranks: int = 1,
-        workers: int = 4, device: str | torch.device = "cpu", buffer: int = 1000,
+        self,
+        sources: list[Path],
+        size: int,
+        side: int = 256,
+        seed: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: int = 4,
+        device: str | torch.device = "cpu",
+        buffer: int = 1000,
     ) -> None:
         self.share = share_of(size, ranks)
         if workers < 0:
@@ -216,9 +225,13 @@ class Stream:
             self.rejects.add(*event)
         if parcel.pixels is None:
             self.close()
-            raise TitokError(
-                f"no pictures come from the workers ({problem}): check the disk, give fewer workers or more memory"
-            ) if problem else self.rejects.nothing_in(self.sources)
+            raise (
+                TitokError(
+                    f"no pictures come from the workers ({problem}): check the disk, give fewer workers or more memory"
+                )
+                if problem
+                else self.rejects.nothing_in(self.sources)
+            )
         return parcel.pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
 
     def close(self) -> None:
@@ -228,16 +241,29 @@ class Stream:
     def _loader(self, seed: int) -> DataLoader:
         portions = Portions(self.units, self.share, self.side, seed, self.rank, self.ranks, self.buffer)
         return DataLoader(
-            portions, batch_size=None, num_workers=self.workers, timeout=PATIENCE if self.workers else 0,
-            pin_memory=self.device.type == "cuda", worker_init_fn=interrupt.stand_aside,
+            portions,
+            batch_size=None,
+            num_workers=self.workers,
+            timeout=PATIENCE if self.workers else 0,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=interrupt.stand_aside,
             generator=torch.Generator(),  # or the loader would draw from the one that training draws from
         )
 
 
 def open_source(
-    sources: list[Path], size: int, side: int = 256, seed: int = 0, rank: int = 0, ranks: int = 1,
-    device: str | torch.device = "cpu", stream: bool = False, workers: int = 4, limit: int | None = None,
-    how: Views = PLAIN, compiled: bool = False,
+    sources: list[Path],
+    size: int,
+    side: int = 256,
+    seed: int = 0,
+    rank: int = 0,
+    ranks: int = 1,
+    device: str | torch.device = "cpu",
+    stream: bool = False,
+    workers: int = 4,
+    limit: int | None = None,
+    how: Views = PLAIN,
+    compiled: bool = False,
 ) -> Held | Stream:
     """Where a trainer's batches come from: ``batch(step)`` gives this rank's (size / ranks, 3, side, side) float32 in
     [0, 1], ``batch(step, True)`` augmented ones; ``pictures``, ``skipped`` and ``damaged`` say what was found;

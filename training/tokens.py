@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import WeightsError
-from training.checkpoint import load_state, save_state
-from training.data import Pictures, Repeatable, mix
-from training.progress import Progress
+
+from .checkpoint import load_state, save_state
+from .data import Pictures, Repeatable, mix
+from .progress import Progress
 
 Encode = Callable[[Tensor], Tensor]
 """(B, 3, side, side) pixels in [0, 1] -> (B, K) int64 tokens."""

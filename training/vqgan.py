@@ -14,14 +14,15 @@ import argparse
 import torch
 from torch import Tensor, nn
 
+from titokcodec.cli.script import start
 from titokcodec.metrics import psnr
 from titokcodec.models import vqgan
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
-from training import progress, proxies, stage
-from training.data import Pictures
-from training.stage import Outcome, Stage
-from training.tool import start
+
+from . import progress, proxies, stage
+from .data import Pictures
+from .stage import Outcome, Stage
 
 
 class Pass(nn.Module):

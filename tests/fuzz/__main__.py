@@ -35,8 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the mutations (default 0)")
     parser.add_argument("--engine", choices=["own", "atheris"], help="atheris where it is installed, else own")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="folder for what breaks")
-    parser.add_argument("--grow", action="store_true",
-                        help="add inputs that reach new lines to the corpus (own engine)")
+    parser.add_argument(
+        "--grow", action="store_true", help="add inputs that reach new lines to the corpus (own engine)"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the figures for SECURITY.md (python -m bench.tables)")
     options = parser.parse_args(arguments)
     if options.inputs:
@@ -53,9 +54,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.grow:
             corpus.add(name, outcome.new)
         kept[name] = {
-            "engine": how, "minutes": options.minutes, "inputs": outcome.tried, "slowest": round(outcome.slowest, 4),
+            "engine": how,
+            "minutes": options.minutes,
+            "inputs": outcome.tried,
+            "slowest": round(outcome.slowest, 4),
             "findings": len(outcome.findings),
-        }  # fmt: skip
+        }
     if options.keep:
         keep(kept)
     return 1 if failed else 0
@@ -63,8 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def told(name: str, outcome: Outcome, folder: Path) -> None:
     """Say what came of a target; findings go to ``folder``."""
-    print(f"{name}: {outcome.tried} inputs, the slowest in {outcome.slowest:.3f} s, {len(outcome.findings)} findings, "
-          f"{len(outcome.new)} for the corpus", flush=True)  # fmt: skip
+    print(
+        f"{name}: {outcome.tried} inputs, the slowest in {outcome.slowest:.3f} s, {len(outcome.findings)} findings, "
+        f"{len(outcome.new)} for the corpus",
+        flush=True,
+    )
     for number, (data, why) in enumerate(outcome.findings):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}-{number}.bin"

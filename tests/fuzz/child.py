@@ -145,9 +145,20 @@ def _atheris(
         (seeds / str(number)).write_bytes(data)
     escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in words_of(target))
     dictionary.write_text("".join(f'"{word}"\n' for word in escaped))
-    atheris.Setup([
-        "fuzz", f"-max_total_time={max(1, round(seconds))}", "-timeout=100000", f"-seed={seed + 1}",
-        f"-max_len={mutate.LONGEST}", f"-runs={RUNS}", "-rss_limit_mb=0", "-verbosity=0", f"-artifact_prefix={folder}/",
-        f"-dict={dictionary}", str(seeds),
-    ], check)  # fmt: skip
+    atheris.Setup(
+        [
+            "fuzz",
+            f"-max_total_time={max(1, round(seconds))}",
+            "-timeout=100000",
+            f"-seed={seed + 1}",
+            f"-max_len={mutate.LONGEST}",
+            f"-runs={RUNS}",
+            "-rss_limit_mb=0",
+            "-verbosity=0",
+            f"-artifact_prefix={folder}/",
+            f"-dict={dictionary}",
+            str(seeds),
+        ],
+        check,
+    )
     atheris.Fuzz()

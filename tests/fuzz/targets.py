@@ -16,17 +16,20 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 import titokcodec
-from titokcodec import bitstream, checkpoints, entropy, files, generator_files, images, pillow_plugin, weights
-from titokcodec.bitstream import Header
-from titokcodec.canonical import Spelling
+from titokcodec import files, pillow_plugin
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, TitokError
+from titokcodec.format import bitstream, entropy
+from titokcodec.format.bitstream import Header
+from titokcodec.format.canonical import Spelling
+from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
-from titokcodec.tables import FrequencyTables
+from titokcodec.pictures import images
+from titokcodec.weights import checkpoints, generators, tokenizers
 
 TINY = Path(__file__).parents[1] / "data" / "tiny.safetensors"
 MAX_PIXELS = 1 << 18  # what a picture may claim here, so that an honest one takes milliseconds
@@ -116,8 +119,14 @@ def _vocabularies() -> list[tuple[int, FrequencyTables | None]]:
     steep = FrequencyTables.from_counts(np.array([[10**9] + [0] * 4095]), max_extra_bits=24)
     harsh = FrequencyTables(np.array([[2**24 - 3, 0, 0]] * 5))  # an all but certain code costs next to nothing
     return [
-        (64, tiny().weights.tables), (100, even), (4096, steep), (3, harsh), (2, None), (65536, None), (3, None),
-    ]  # fmt: skip
+        (64, tiny().weights.tables),
+        (100, even),
+        (4096, steep),
+        (3, harsh),
+        (2, None),
+        (65536, None),
+        (3, None),
+    ]
 
 
 @target("entropy", b"\x00", b"\xff\xff\xff\xff", b"\x01\x00\x00\x00")
@@ -163,21 +172,51 @@ def _scratch() -> Path:
 
 @target(
     "weights",
-    b'"dtype"', b'"shape"', b'"data_offsets"', b'"F16"', b'"F32"', b'"I8"', b'"U32"', b'"BF16"', b'"F8_E4M3"',
-    b'"I64"', b"[0,0]", b"[1073741824]", b"18446744073709551615", b"null", b"-1", b"1e999", b"NaN", b"true", b"{", b"}",
-    b'"tokens"', b'"codes"', b'"head"', b'"refiner"', b'"pixels"', b'"proxy"', b'"spectrum"', b'"components"',
-    b"\\n", b"\\u001b", b'"classes"', b'"layers"', b'"tokenizer"', b'"class_names"',
-)  # fmt: skip
+    b'"dtype"',
+    b'"shape"',
+    b'"data_offsets"',
+    b'"F16"',
+    b'"F32"',
+    b'"I8"',
+    b'"U32"',
+    b'"BF16"',
+    b'"F8_E4M3"',
+    b'"I64"',
+    b"[0,0]",
+    b"[1073741824]",
+    b"18446744073709551615",
+    b"null",
+    b"-1",
+    b"1e999",
+    b"NaN",
+    b"true",
+    b"{",
+    b"}",
+    b'"tokens"',
+    b'"codes"',
+    b'"head"',
+    b'"refiner"',
+    b'"pixels"',
+    b'"proxy"',
+    b'"spectrum"',
+    b'"components"',
+    b"\\n",
+    b"\\u001b",
+    b'"classes"',
+    b'"layers"',
+    b'"tokenizer"',
+    b'"class_names"',
+)
 def weight_file(data: bytes) -> None:
     """A file for the reader of tokenizers and that of generators, see :func:`_weight_file`."""
     path = _scratch() / "fuzzed.safetensors"
     path.write_bytes(_weight_file(data[:1], data[1:]))
     with one_line():
-        opened = weights.read(path)
-        model = weights.build(opened)
+        opened = tokenizers.read(path)
+        model = tokenizers.build(opened)
         assert model.config == opened.config and TiTokConfig.from_json(opened.config.to_json()) == opened.config
     with one_line():
-        card, _ = generator_files.read(path)
+        card, _ = generators.read(path)
         assert GeneratorConfig.from_json(card.config.to_json()) == card.config
 
 
@@ -200,7 +239,7 @@ def _generator() -> Path:
     """A small generator's file."""
     path = _scratch() / "generator.safetensors"
     config = GeneratorConfig("bert", 8, codes=64, classes=4, width=32, layers=1, heads=1, mlp=32)
-    generator_files.save(path, make(config), "small")
+    generators.save(path, make(config), "small")
     return path
 
 
@@ -213,12 +252,42 @@ def _published() -> dict[str, tuple[int, ...]]:
 
 
 @target(
-    "configs", b"model:", b"vq_model:", b"dataset:", b"preprocessing:", b"crop_size: 256", b"use_l2_norm: true",
-    b"\n  ", b"- ", b"&a ", b"*a", b"<<: *a", b"!!python/object", b"!!binary ", b"!!set", b"!!timestamp 2001-01-01",
-    b"|\n", b"? ", b"{", b"[", b"]", b"}", b", ",
-    b'"', b"'", b"0x", b"1e999", b".inf", b"1:2:3:4", b"---\n", b"\xef\xbb\xbf", b"\x00",
-    b"codebook_size: ", b"quantize_mode: vae", b"9999999999999999",
-)  # fmt: skip
+    "configs",
+    b"model:",
+    b"vq_model:",
+    b"dataset:",
+    b"preprocessing:",
+    b"crop_size: 256",
+    b"use_l2_norm: true",
+    b"\n  ",
+    b"- ",
+    b"&a ",
+    b"*a",
+    b"<<: *a",
+    b"!!python/object",
+    b"!!binary ",
+    b"!!set",
+    b"!!timestamp 2001-01-01",
+    b"|\n",
+    b"? ",
+    b"{",
+    b"[",
+    b"]",
+    b"}",
+    b", ",
+    b'"',
+    b"'",
+    b"0x",
+    b"1e999",
+    b".inf",
+    b"1:2:3:4",
+    b"---\n",
+    b"\xef\xbb\xbf",
+    b"\x00",
+    b"codebook_size: ",
+    b"quantize_mode: vae",
+    b"9999999999999999",
+)
 def published_config(data: bytes) -> None:
     """A published config, as YAML or (if the first byte is odd) as JSON, beside a small tokenizer."""
     path = _scratch() / ("config.json" if data[:1] and data[0] & 1 else "config.yaml")
@@ -264,10 +333,32 @@ def _opened(data: bytes) -> Image.Image:
 
 
 @target(
-    "pictures", b"\x89PNG\r\n\x1a\n", b"IHDR", b"IDAT", b"eXIf", b"iCCP", b"tRNS", b"PLTE", b"GIF89a", b"II*\x00",
-    b"MM\x00*", b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xe1", b"Exif\x00\x00", b"\xff\xda", b"RIFF", b"WEBPVP8L", b"BM",
-    b"P6\n", b"P7\n", b"qoif", b"\x00\x00\x01\x00", b"8BPS", b"\xff\xff\xff\xff", b"\x00\x00\x00\x00",
-)  # fmt: skip
+    "pictures",
+    b"\x89PNG\r\n\x1a\n",
+    b"IHDR",
+    b"IDAT",
+    b"eXIf",
+    b"iCCP",
+    b"tRNS",
+    b"PLTE",
+    b"GIF89a",
+    b"II*\x00",
+    b"MM\x00*",
+    b"\xff\xd8\xff\xe0",
+    b"\xff\xd8\xff\xe1",
+    b"Exif\x00\x00",
+    b"\xff\xda",
+    b"RIFF",
+    b"WEBPVP8L",
+    b"BM",
+    b"P6\n",
+    b"P7\n",
+    b"qoif",
+    b"\x00\x00\x01\x00",
+    b"8BPS",
+    b"\xff\xff\xff\xff",
+    b"\x00\x00\x00\x00",
+)
 def picture(data: bytes) -> None:
     """A picture that is to be compressed, up to the pixels that the network would see."""
     with one_line():

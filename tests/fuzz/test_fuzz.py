@@ -11,8 +11,8 @@ import pytest
 from tests.fuzz import child, corpus, mutate
 from tests.fuzz.__main__ import keep, main
 from tests.fuzz.run import run
-from titokcodec import bitstream
 from titokcodec.errors import TitokError
+from titokcodec.format import bitstream
 
 NAMES = sorted(path.stem for path in corpus.FOLDER.glob("*.txt"))
 
@@ -100,10 +100,15 @@ def test_the_security_page_states_the_limits_that_are_set():
 # ---- the driver --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("target", "said"), [
-    (raises, "KeyError"), (hangs, "exit code -27"), (dies, "exit code -6"),
-    pytest.param(hoards, "MemoryError", marks=pytest.mark.skipif(sys.platform != "linux", reason="no limit there")),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (raises, "KeyError"),
+        (hangs, "exit code -27"),
+        (dies, "exit code -6"),
+        pytest.param(hoards, "MemoryError", marks=pytest.mark.skipif(sys.platform != "linux", reason="no limit there")),
+    ],
+)
 def test_what_goes_wrong_is_found(target, said):
     limit = 0.5 if target is hangs else child.SECONDS
     outcome = run(f"{__name__}:{target.__name__}", [b"abc", b"abcd"], 0.1, limit=limit)
@@ -125,6 +130,7 @@ def test_a_target_that_is_not_there_is_not_a_finding(capfd):
 
 def test_new_lines_lead_on():
     """From nothing but the signature, to a header that parses: many bytes, each of which must be there."""
+
     class Enough(Exception):
         pass
 

@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from titokcodec.cli.generation import generate
 
 _HOMES = {
-    "compress": "commands", "decompress": "commands", "info": "commands", "truncate": "commands",
-    "convert": "conversion", "generate": "generation",
+    "compress": "commands",
+    "decompress": "commands",
+    "info": "commands",
+    "truncate": "commands",
+    "convert": "conversion",
+    "generate": "generation",
 }
 
 __all__ = ["compress", "convert", "decompress", "generate", "info", "truncate"]

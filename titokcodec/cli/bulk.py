@@ -12,7 +12,7 @@ from titokcodec.cli.jobs import Job
 from titokcodec.cli.report import Report, warnings_told
 from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, stdin, write_target
 from titokcodec.errors import TitokError
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -148,7 +148,7 @@ class Compress:
     many: bool = False  # they go into a folder
 
     def read(self, job: Job) -> tuple[Any, int]:
-        from titokcodec import images
+        from titokcodec.pictures import images
 
         self.many = job.makes_folder  # of all jobs of a command, or of none
         reading = {name: self.options[name] for name in ("background", "max_pixels", "frame", "white")}
@@ -177,7 +177,8 @@ class Decompress:
     max_pixels: int | None
 
     def read(self, job: Job) -> tuple[bytes, int]:
-        from titokcodec import bitstream, releases
+        from titokcodec.format import bitstream
+        from titokcodec.weights import releases
 
         self._format(job)  # before the network runs for nothing
         data = read_titok(job, self.max_pixels)

@@ -14,7 +14,7 @@ from titokcodec.cli.jobs import Job, Kind, inputs, plan_jobs, result_of, shard
 from titokcodec.cli.report import Report, describe
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line, write_target
 from titokcodec.errors import TitokError
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.cli.bulk import Task
@@ -24,37 +24,85 @@ if TYPE_CHECKING:
 
 @click.command("titok-compress", cls=Tool)
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("-t", "--tokens", type=options.TOKENS, metavar="N", show_default="as many as the model has",
-              help="Tokens a tile: fewer are a smaller file of lower quality, 60 bytes at 32.")  # fmt: skip
-@click.option("--layout", type=click.Choice(["auto", "fit", "tile"]), default="auto",
-              help="fit: the whole picture on one tile, whatever its size; tile: on a grid of tiles, near its own "
-                   "resolution; auto: fit, or with a target whichever serves it better.")  # fmt: skip
+@click.option(
+    "-t",
+    "--tokens",
+    type=options.TOKENS,
+    metavar="N",
+    show_default="as many as the model has",
+    help="Tokens a tile: fewer are a smaller file of lower quality, 60 bytes at 32.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["auto", "fit", "tile"]),
+    default="auto",
+    help="fit: the whole picture on one tile, whatever its size; tile: on a grid of tiles, near its own "
+    "resolution; auto: fit, or with a target whichever serves it better.",
+)
 @click.option("--max-side", type=click.IntRange(1), metavar="N", help="Scale larger pictures down to this side first.")
-@click.option("--target-bytes", type=click.IntRange(1), metavar="N",
-              help="The best file of at most so many bytes: tiles and tokens are tried and compared with the "
-                   "picture.")  # fmt: skip
-@click.option("--target-psnr", type=click.FloatRange(0, min_open=True), metavar="DB",
-              help="The smallest file with this PSNR.")  # fmt: skip
-@click.option("--target-lpips", type=click.FloatRange(0, min_open=True), metavar="X",
-              help="The smallest file with at most this LPIPS, which --lpips has the weights of.")  # fmt: skip
+@click.option(
+    "--target-bytes",
+    type=click.IntRange(1),
+    metavar="N",
+    help="The best file of at most so many bytes: tiles and tokens are tried and compared with the picture.",
+)
+@click.option(
+    "--target-psnr", type=click.FloatRange(0, min_open=True), metavar="DB", help="The smallest file with this PSNR."
+)
+@click.option(
+    "--target-lpips",
+    type=click.FloatRange(0, min_open=True),
+    metavar="X",
+    help="The smallest file with at most this LPIPS, which --lpips has the weights of.",
+)
 @click.option("--lpips", type=click.Path(), metavar="FILE", help="Weights of LPIPS with SqueezeNet, safetensors.")
-@click.option("--effort", type=click.IntRange(0), metavar="N",
-              show_default="8; 1 with -o FOLDER; 0 for pictures on several tiles",
-              help="Steps of a search for better tokens. On two CPU cores a tile takes .005 s without; 1 makes that "
-                   ".04 s, for .06 dB at 128 tokens; 8 makes it .5 s, for .1 dB and more contrast.")  # fmt: skip
-@click.option("--background", default="white", metavar="COLOUR", callback=options.colour_of,
-              help="What transparent pixels are laid on.")  # fmt: skip
-@click.option("--frame", type=click.IntRange(0), metavar="N", show_default="the first, and says if there are more",
-              help="Which frame or page of a file, counted from 0.")  # fmt: skip
-@click.option("--white", type=click.FloatRange(0, min_open=True), metavar="VALUE",
-              help="Which value is white where a channel has more than 8 bits, such as 4095 for 12 bits.",
-              show_default="65535 for 16 bits; a guess, and said, for floats")  # fmt: skip
+@click.option(
+    "--effort",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="8; 1 with -o FOLDER; 0 for pictures on several tiles",
+    help="Steps of a search for better tokens. On two CPU cores a tile takes .005 s without; 1 makes that "
+    ".04 s, for .06 dB at 128 tokens; 8 makes it .5 s, for .1 dB and more contrast.",
+)
+@click.option(
+    "--background",
+    default="white",
+    metavar="COLOUR",
+    callback=options.colour_of,
+    help="What transparent pixels are laid on.",
+)
+@click.option(
+    "--frame",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="the first, and says if there are more",
+    help="Which frame or page of a file, counted from 0.",
+)
+@click.option(
+    "--white",
+    type=click.FloatRange(0, min_open=True),
+    metavar="VALUE",
+    help="Which value is white where a channel has more than 8 bits, such as 4095 for 12 bits.",
+    show_default="65535 for 16 bits; a guess, and said, for floats",
+)
 @options.network
 @options.bulk
-def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_side: int | None,
-             target_bytes: int | None, target_psnr: float | None, target_lpips: float | None, lpips: str | None,
-             effort: int | None, background: str, frame: int | None, white: float | None, max_pixels: int | None,
-             **common: Any) -> None:  # fmt: skip
+def compress(
+    arguments: tuple[str, ...],
+    tokens: int | None,
+    layout: str,
+    max_side: int | None,
+    target_bytes: int | None,
+    target_psnr: float | None,
+    target_lpips: float | None,
+    lpips: str | None,
+    effort: int | None,
+    background: str,
+    frame: int | None,
+    white: float | None,
+    max_pixels: int | None,
+    **common: Any,
+) -> None:
     """Make .titok files of pictures: of any size, at most 210 bytes each, unless tiles or a target are asked for.
 
     Takes JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF, JPEG 2000, PPM, ICO, QOI and TGA, and tells them by their content. A
@@ -81,28 +129,56 @@ def compress(arguments: tuple[str, ...], tokens: int | None, layout: str, max_si
             raise click.UsageError(f"{name} is {value:g}: give a number from 0 to 1000.")
     from titokcodec.cli.bulk import Compress
 
-    task = Compress({
-        "tokens": tokens, "layout": layout, "max_side": max_side, "target_bytes": target_bytes,
-        "target_psnr": target_psnr, "target_lpips": target_lpips, "lpips": lpips, "effort": effort,
-        "background": background, "frame": frame, "white": white, "max_pixels": max_pixels,
-    })  # fmt: skip
+    task = Compress(
+        {
+            "tokens": tokens,
+            "layout": layout,
+            "max_side": max_side,
+            "target_bytes": target_bytes,
+            "target_psnr": target_psnr,
+            "target_lpips": target_lpips,
+            "lpips": lpips,
+            "effort": effort,
+            "background": background,
+            "frame": frame,
+            "white": white,
+            "max_pixels": max_pixels,
+        }
+    )
     kind = Kind("pictures", pictures.is_picture, ".titok", pictures.check_titok, pictures.is_foreign_picture)
     _run("titok-compress", arguments, kind, task, tokens=tokens, lpips=lpips, **common)
 
 
 @click.command("titok-decompress", cls=Tool)
 @click.argument("arguments", nargs=-1, required=True, metavar="INPUT... [OUTPUT]")
-@click.option("--format", "format_name", metavar="FORMAT", callback=options.format_of,
-              show_default="as OUTPUT's suffix says, else PNG", help="PNG, JPEG, WEBP ...")  # fmt: skip
-@click.option("--partial", is_flag=True, show_default=False,
-              help="Draw what there is of a file that is cut short or damaged.")  # fmt: skip
-@click.option("--verify", is_flag=True, show_default=False,
-              help="Check the files, without the network, and write nothing: the exit code is the answer. A file that "
-                   "is good, and yet not what titok-compress writes, gets a remark.")  # fmt: skip
+@click.option(
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    callback=options.format_of,
+    show_default="as OUTPUT's suffix says, else PNG",
+    help="PNG, JPEG, WEBP ...",
+)
+@click.option(
+    "--partial", is_flag=True, show_default=False, help="Draw what there is of a file that is cut short or damaged."
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    show_default=False,
+    help="Check the files, without the network, and write nothing: the exit code is the answer. A file that "
+    "is good, and yet not what titok-compress writes, gets a remark.",
+)
 @options.network
 @options.bulk
-def decompress(arguments: tuple[str, ...], format_name: str | None, partial: bool, verify: bool,
-               max_pixels: int | None, **common: Any) -> None:  # fmt: skip
+def decompress(
+    arguments: tuple[str, ...],
+    format_name: str | None,
+    partial: bool,
+    verify: bool,
+    max_pixels: int | None,
+    **common: Any,
+) -> None:
     """Make pictures of .titok files.
 
     A single INPUT is written beside itself, as a PNG; - is standard input or output. Folders are searched for .titok
@@ -128,10 +204,22 @@ def decompress(arguments: tuple[str, ...], format_name: str | None, partial: boo
 
 
 def _run(
-    tool: str, arguments: tuple[str, ...], kind: Kind, task: Task, *, output: str | None, force: bool,
-    skip_existing: bool, shard: tuple[int, int] | None, quiet: bool, verbose: bool, as_json: bool,
-    tokens: int | None = None, lpips: str | None = None, **network: Any,
-) -> None:  # fmt: skip
+    tool: str,
+    arguments: tuple[str, ...],
+    kind: Kind,
+    task: Task,
+    *,
+    output: str | None,
+    force: bool,
+    skip_existing: bool,
+    shard: tuple[int, int] | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    tokens: int | None = None,
+    lpips: str | None = None,
+    **network: Any,
+) -> None:
     """Do all that a command was asked for, and exit with the right code if something failed."""
     from titokcodec.cli.bulk import run
 
@@ -168,10 +256,21 @@ def _check_tokens(codec: Codec, tokens: int) -> None:
 
 
 def _verify(
-    arguments: tuple[str, ...], kind: Kind, max_pixels: int | None, partial: bool, *, model: str | None,
-    output: str | None, force: bool, skip_existing: bool, shard: tuple[int, int] | None, quiet: bool, verbose: bool,
-    as_json: bool, **unused: Any,
-) -> None:  # fmt: skip
+    arguments: tuple[str, ...],
+    kind: Kind,
+    max_pixels: int | None,
+    partial: bool,
+    *,
+    model: str | None,
+    output: str | None,
+    force: bool,
+    skip_existing: bool,
+    shard: tuple[int, int] | None,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+    **unused: Any,
+) -> None:
     from titokcodec import files
     from titokcodec.cli.bulk import read_titok
 
@@ -254,10 +353,17 @@ def _about(source: Path | None, max_pixels: int | None) -> FileInfo:
 def _details(about: FileInfo) -> str:
     model = f"{about.model} {about.fingerprint}" if about.fingerprint else about.model
     state = {True: "checksum ok", False: "checksum WRONG", None: "checksum not checked"}[about.intact]
-    return "  ".join((
-        describe(about), f"version {about.version}", "grey" if about.grey else "colour", about.entropy,
-        "nested" if about.nested else "not nested", f"model {model}", state,
-    ))  # fmt: skip
+    return "  ".join(
+        (
+            describe(about),
+            f"version {about.version}",
+            "grey" if about.grey else "colour",
+            about.entropy,
+            "nested" if about.nested else "not nested",
+            f"model {model}",
+            state,
+        )
+    )
 
 
 @click.command("titok-truncate", cls=Tool)
@@ -268,8 +374,9 @@ def _details(about: FileInfo) -> str:
 @options.FORCE
 @options.MAX_PIXELS
 @options.QUIET
-def truncate(source: str, target: str, tokens: int, model: str | None, force: bool, max_pixels: int | None,
-             quiet: bool) -> None:  # fmt: skip
+def truncate(
+    source: str, target: str, tokens: int, model: str | None, force: bool, max_pixels: int | None, quiet: bool
+) -> None:
     """Make a .titok file smaller by dropping its last tokens, without the network.
 
     Works for models with nested tokens, such as the bundled one; - is standard input or output.

@@ -10,30 +10,35 @@ from typing import TYPE_CHECKING
 
 import click
 
-from titokcodec.atomic import is_stream
 from titokcodec.cli import options
 from titokcodec.cli.jobs import result_of
 from titokcodec.cli.process import tell
 from titokcodec.cli.tool import Tool, complain, exists, in_the_way, reason, write_line
 from titokcodec.errors import TitokError
-from titokcodec.names import shown
+from titokcodec.io.atomic import is_stream
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
-    from titokcodec.convert import Conversion
+    from titokcodec.weights.convert import Conversion
 
 
 @click.command("titok-convert", cls=Tool)
 @click.argument("checkpoint", metavar="CHECKPOINT")
 @click.argument("out", metavar="OUT")
-@click.option("--config", metavar="FILE", show_default="as names and shapes say",
-              help="The YAML or JSON that was published with the checkpoint.")  # fmt: skip
+@click.option(
+    "--config",
+    metavar="FILE",
+    show_default="as names and shapes say",
+    help="The YAML or JSON that was published with the checkpoint.",
+)
 @click.option("--fp16/--int8", default=True, help="Half the size of float32, or a quarter and a little less exact.")
 @click.option("--name", metavar="NAME", show_default="as CHECKPOINT", help="What the model is to be called.")
 @options.FORCE
 @options.QUIET
 @click.option("--json", "as_json", is_flag=True, show_default=False, help="A JSON object on standard output.")
-def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str | None, force: bool, quiet: bool,
-            as_json: bool) -> None:  # fmt: skip
+def convert(
+    checkpoint: str, out: str, config: str | None, fp16: bool, name: str | None, force: bool, quiet: bool, as_json: bool
+) -> None:
     """Make a weight file of a published TiTok tokenizer.
 
     CHECKPOINT is a .bin, .pt, .pth or .safetensors file, a folder with model.safetensors and config.json, or
@@ -53,7 +58,7 @@ def convert(checkpoint: str, out: str, config: str | None, fp16: bool, name: str
             raise OSError(exists(target))
         if not target.parent.is_dir():  # known before the work rather than after it
             raise OSError(f"cannot write {shown(target)}: there is no folder {shown(target.parent)}")
-        from titokcodec.convert import convert as work
+        from titokcodec.weights.convert import convert as work
 
         done = work(checkpoint, target, config, name=name, int8=not fp16, overwrite=force)
     except (TitokError, OSError) as error:
@@ -75,7 +80,7 @@ def _check_weights(target: Path) -> None:
 
 
 def _line(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int) -> str:
-    from titokcodec.checkpoints import describe
+    from titokcodec.weights.checkpoints import describe
 
     written = done.weights
     return (
@@ -86,12 +91,19 @@ def _line(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int) ->
 
 
 def _facts(done: Conversion, checkpoint: str, out: str, fp16: bool, size: int, seconds: float) -> dict[str, object]:
-    from titokcodec.checkpoints import describe
+    from titokcodec.weights.checkpoints import describe
 
     written = done.weights
     return {
-        "input": checkpoint, "output": out, "name": written.name, "recognised": describe(written.config),
-        "config": asdict(written.config), "tensors": done.tensors, "parameters": done.parameters,
-        "precision": "fp16" if fp16 else "int8", "bytes": size, "fingerprint": written.fingerprint.hex(),
+        "input": checkpoint,
+        "output": out,
+        "name": written.name,
+        "recognised": describe(written.config),
+        "config": asdict(written.config),
+        "tensors": done.tensors,
+        "parameters": done.parameters,
+        "precision": "fp16" if fp16 else "int8",
+        "bytes": size,
+        "fingerprint": written.fingerprint.hex(),
         "seconds": round(seconds, 4),
-    }  # fmt: skip
+    }

@@ -18,7 +18,7 @@ from titokcodec.cli.report import describe
 from titokcodec.cli.tool import Tool, complain, reason, write_line
 from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
 from titokcodec.errors import ImageError, TitokError
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -48,46 +48,117 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
 
 
 @click.command("titok-generate", cls=Tool)
-@click.option("-c", "--class", "classes", multiple=True, metavar="CLASS", show_default="any",
-              help="Name or number of what to draw. Give it several times, and pictures take turns.")  # fmt: skip
+@click.option(
+    "-c",
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    show_default="any",
+    help="Name or number of what to draw. Give it several times, and pictures take turns.",
+)
 @click.option("-n", "--count", type=click.IntRange(1), metavar="N", show_default="one a class", help="Pictures.")
-@click.option("-o", "--output", metavar="PATH",
-              help="A picture, which shows all of them; a .titok file for a single one; a folder, made if missing, for "
-                   "numbered files; - is standard output.")  # fmt: skip
-@click.option("--format", "format_name", metavar="FORMAT", callback=_format_of,
-              show_default="as the suffix of PATH says, else PNG", help="titok, PNG, JPEG, WEBP ...")  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), metavar="N", show_default="another each time",
-              help="The same one gives the same pictures, and a larger -n more of them.")  # fmt: skip
-@click.option("--from", "source", metavar="FILE",
-              help="Vary this .titok file of a single tile; - is standard input.")  # fmt: skip
-@click.option("--vary", "share", type=float, metavar="SHARE", callback=_share_of, show_default=str(SHARE),
-              help="Which part of its tokens to choose anew: up to 1, all of them.")  # fmt: skip
-@click.option("-g", "--generator", metavar="FILE", show_default="the bundled one",
-              help="Weight file of the generator, its folder, or hub:org/name.")  # fmt: skip
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="A picture, which shows all of them; a .titok file for a single one; a folder, made if missing, for "
+    "numbered files; - is standard output.",
+)
+@click.option(
+    "--format",
+    "format_name",
+    metavar="FORMAT",
+    callback=_format_of,
+    show_default="as the suffix of PATH says, else PNG",
+    help="titok, PNG, JPEG, WEBP ...",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="another each time",
+    help="The same one gives the same pictures, and a larger -n more of them.",
+)
+@click.option("--from", "source", metavar="FILE", help="Vary this .titok file of a single tile; - is standard input.")
+@click.option(
+    "--vary",
+    "share",
+    type=float,
+    metavar="SHARE",
+    callback=_share_of,
+    show_default=str(SHARE),
+    help="Which part of its tokens to choose anew: up to 1, all of them.",
+)
+@click.option(
+    "-g",
+    "--generator",
+    metavar="FILE",
+    show_default="the bundled one",
+    help="Weight file of the generator, its folder, or hub:org/name.",
+)
 @click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
-@click.option("--guidance-scale", type=float, default=4.5, metavar="X", callback=_finite,
-              help="How much to insist on the class.")  # fmt: skip
-@click.option("--guidance", type=click.Choice(["constant", "linear", "power-cosine"]), default="linear",
-              help="How that scale grows from pass to pass.")  # fmt: skip
-@click.option("--schedule", type=click.Choice(["arccos", "linear", "cosine", "root"]), default="arccos",
-              help="How many tokens are left to later passes.")  # fmt: skip
-@click.option("--temperature", type=float, default=1.0, metavar="X", callback=_finite,
-              help="More is more varied; 0 is no chance at all.")  # fmt: skip
-@click.option("--softmax-temperature", is_flag=True, show_default=False,
-              help="Sharpen guesses from pass to pass, as published generators want it.")  # fmt: skip
+@click.option(
+    "--guidance-scale", type=float, default=4.5, metavar="X", callback=_finite, help="How much to insist on the class."
+)
+@click.option(
+    "--guidance",
+    type=click.Choice(["constant", "linear", "power-cosine"]),
+    default="linear",
+    help="How that scale grows from pass to pass.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["arccos", "linear", "cosine", "root"]),
+    default="arccos",
+    help="How many tokens are left to later passes.",
+)
+@click.option(
+    "--temperature",
+    type=float,
+    default=1.0,
+    metavar="X",
+    callback=_finite,
+    help="More is more varied; 0 is no chance at all.",
+)
+@click.option(
+    "--softmax-temperature",
+    is_flag=True,
+    show_default=False,
+    help="Sharpen guesses from pass to pass, as published generators want it.",
+)
 @options.network
 @options.FORCE
 @options.MAX_PIXELS
 @options.QUIET
-@click.option("--json", "as_json", is_flag=True, show_default=False,
-              help="A JSON object a file on standard output (on standard error if that carries the result).")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    show_default=False,
+    help="A JSON object a file on standard output (on standard error if that carries the result).",
+)
 @click.option("--list-classes", is_flag=True, show_default=False, help="Show the generator's classes and exit.")
 def generate(
-    classes: tuple[str, ...], count: int | None, output: str | None, format_name: str | None, seed: int | None,
-    source: str | None, share: float | None, generator: str | None, list_classes: bool, force: bool,
-    max_pixels: int | None, quiet: bool, as_json: bool, model: str | None, device: str, dtype: str, batch_size: int,
+    classes: tuple[str, ...],
+    count: int | None,
+    output: str | None,
+    format_name: str | None,
+    seed: int | None,
+    source: str | None,
+    share: float | None,
+    generator: str | None,
+    list_classes: bool,
+    force: bool,
+    max_pixels: int | None,
+    quiet: bool,
+    as_json: bool,
+    model: str | None,
+    device: str,
+    dtype: str,
+    batch_size: int,
     **settings: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Draw pictures of a class, or variations of a compressed picture.
 
     A generator chooses the tokens and the model draws them, so each picture is a .titok file of its own, whether it
@@ -155,11 +226,19 @@ class Talk:
 
         self.about, size, now = info(files[0]), sum(map(len, files)), time.perf_counter()
         self.bytes += size
-        self._json({
-            "output": str(target or "-"), "pictures": len(files), "classes": labels, "seed": self.wish.seed,
-            "width": self.about.width, "height": self.about.height, "tokens": self.about.tokens, "bytes": size,
-            "seconds": round(now - self.before, 4),
-        })  # fmt: skip
+        self._json(
+            {
+                "output": str(target or "-"),
+                "pictures": len(files),
+                "classes": labels,
+                "seed": self.wish.seed,
+                "width": self.about.width,
+                "height": self.about.height,
+                "tokens": self.about.tokens,
+                "bytes": size,
+                "seconds": round(now - self.before, 4),
+            }
+        )
         self.before = now
 
     def finish(self, place: Place) -> None:
@@ -188,12 +267,13 @@ class Talk:
 
 def _list_classes(generator: str | None, as_json: bool) -> None:
     """A line a class. Raises ``TitokError`` if the generator has no names for them."""
-    from titokcodec.generator_files import read
+    from titokcodec.weights.generators import read
 
     card, _ = read(generator)
     if card.class_names is None:
-        raise TitokError(f"generator {card.name} has no names for its classes: give numbers, 0 to "
-                         f"{card.config.classes - 1}")
+        raise TitokError(
+            f"generator {card.name} has no names for its classes: give numbers, 0 to {card.config.classes - 1}"
+        )
     named = enumerate(card.class_names)
     if as_json:
         lines = [json.dumps({"number": number, "name": name}) for number, name in named]

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import click
 
-from titokcodec import kinds
-from titokcodec.atomic import is_stream
-from titokcodec.names import shown
-from titokcodec.walk import ByName, walk
+from titokcodec.io import kinds
+from titokcodec.io.atomic import is_stream
+from titokcodec.io.names import shown
+from titokcodec.io.walk import ByName, walk
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ def _pair(arguments: tuple[str, ...], kind: Kind) -> Job:
     if len(arguments) == 1:
         return Job(source, source.with_suffix(kind.suffix) if source else None)
     if is_folder_name(arguments[1]):
-        raise click.UsageError(f"{shown(arguments[1])} is a folder: name it with -o to write into it"
-                               f"{_as_typed(arguments[1])}.")  # fmt: skip
+        raise click.UsageError(
+            f"{shown(arguments[1])} is a folder: name it with -o to write into it{_as_typed(arguments[1])}."
+        )
     target = _path(arguments[1])
     if target and kind.wanted(target) and target.is_file():
         # A shell pattern that matched two files looks the same as INPUT OUTPUT, and --force would destroy the second.

@@ -14,7 +14,7 @@ from titokcodec.cli.jobs import Job
 from titokcodec.cli.tool import write_target
 from titokcodec.cli.wishes import TITOK, Place, Wish, class_number
 from titokcodec.errors import LimitExceeded, TitokError
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,9 +40,13 @@ class Original:
 
 
 def run(
-    wish: Wish, place: Place, load: Callable[[], tuple[Generator, Codec]], talk: Talk, force: bool,
+    wish: Wish,
+    place: Place,
+    load: Callable[[], tuple[Generator, Codec]],
+    talk: Talk,
+    force: bool,
     max_pixels: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Make and write all that was asked for. Raises ``TitokError`` or ``OSError``; what is written till then stays."""
     place.check(force)
     original = opened(wish.source, max_pixels)
@@ -87,8 +91,11 @@ def _named(source: str) -> Iterator[None]:
 def _made(generator: Generator, codec: Codec, wish: Wish, original: Original | None) -> Iterator[list[bytes]]:
     """.titok files of all pictures in order; those in a list went through the network together."""
     start = original and _tokens(generator, codec, original, wish.source or "")
-    size = {"width": original.about.width, "height": original.about.height,
-            "grey": original.about.grey} if original else {}  # fmt: skip
+    size = (
+        {"width": original.about.width, "height": original.about.height, "grey": original.about.grey}
+        if original
+        else {}
+    )
     for first in range(0, len(wish.labels), codec.batch_size):
         labels = [class_number(generator, label) for label in wish.labels[first : first + codec.batch_size]]
         chance = [_chance(wish.seed, first + row) for row in range(len(labels))]
@@ -106,8 +113,10 @@ def _tokens(generator: Generator, codec: Codec, original: Original, source: str)
     with _named(source):
         tokens, wanted = codec.read(original.data, max_pixels=None), generator.config.tokens
         if tokens.shape[1] < wanted:
-            raise TitokError(f"has {tokens.shape[1]} tokens, but generator {generator.name} needs {wanted}: compress "
-                             f"the picture with --tokens {wanted}")
+            raise TitokError(
+                f"has {tokens.shape[1]} tokens, but generator {generator.name} needs {wanted}: compress "
+                f"the picture with --tokens {wanted}"
+            )
         return tokens[:, :wanted]
 
 
@@ -173,13 +182,15 @@ def _grid_size(count: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _check_grid(count: int, about: FileInfo | None, max_pixels: int | None) -> None:
-    from titokcodec.layout import TILE
+    from titokcodec.format.layout import TILE
 
     width, height = (about.width, about.height) if about else (TILE, TILE)
     across, down = _grid_size(count, width, height)
     if max_pixels is not None and across * down > max_pixels:
-        raise LimitExceeded(f"a grid of {count} pictures would have {across}x{down} pixels, over the limit of "
-                            f"{max_pixels}: give -o a folder, or raise --max-pixels")
+        raise LimitExceeded(
+            f"a grid of {count} pictures would have {across}x{down} pixels, over the limit of "
+            f"{max_pixels}: give -o a folder, or raise --max-pixels"
+        )
 
 
 def _grid(images: list[Image.Image]) -> Image.Image:

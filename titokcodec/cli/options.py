@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from titokcodec.bitstream import DEFAULT_MAX_PIXELS, MAX_TOKENS
 from titokcodec.cli import habits
+from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, MAX_TOKENS
 
 
 def shard_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -51,13 +51,25 @@ def format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value and value.upper()
 
 
-MODEL = click.option("-m", "--model", metavar="MODEL", callback=habits.model_of, show_default="the bundled one",
-                     help="Weight file, its folder, or hub:org/name.")  # fmt: skip
+MODEL = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    callback=habits.model_of,
+    show_default="the bundled one",
+    help="Weight file, its folder, or hub:org/name.",
+)
 TOKENS = click.IntRange(1, MAX_TOKENS)  # of any file; the model at hand may have fewer
 FORCE = click.option("-f", "--force", is_flag=True, help="Replace files that exist.", show_default=False)
 QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.", show_default=False)
-MAX_PIXELS = click.option("--max-pixels", type=click.IntRange(0), default=DEFAULT_MAX_PIXELS, metavar="N",
-                          callback=pixels_of, help="Refuse larger pictures; 0 is no limit.")  # fmt: skip
+MAX_PIXELS = click.option(
+    "--max-pixels",
+    type=click.IntRange(0),
+    default=DEFAULT_MAX_PIXELS,
+    metavar="N",
+    callback=pixels_of,
+    help="Refuse larger pictures; 0 is no limit.",
+)
 _NETWORK = (
     MODEL,
     click.option("-d", "--device", default="auto", callback=habits.device_of, help="auto, cpu, cuda, cuda:1, mps ..."),
@@ -65,19 +77,33 @@ _NETWORK = (
     click.option("-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."),
 )
 _BULK = (
-    click.option("-o", "--output", metavar="PATH",
-                 help="Folder for the results, made if missing; for one INPUT also a file name with a suffix."),
+    click.option(
+        "-o",
+        "--output",
+        metavar="PATH",
+        help="Folder for the results, made if missing; for one INPUT also a file name with a suffix.",
+    ),
     FORCE,
     click.option("--skip-existing", is_flag=True, help="Leave results that exist as they are.", show_default=False),
     MAX_PIXELS,
-    click.option("--shard", metavar="I/N", callback=shard_of,
-                 help="Do only every N-th input, from the I-th on (from 0): to share the work among machines."),
+    click.option(
+        "--shard",
+        metavar="I/N",
+        callback=shard_of,
+        help="Do only every N-th input, from the I-th on (from 0): to share the work among machines.",
+    ),
     QUIET,
-    click.option("-v", "--verbose", is_flag=True, help="Also the model, and a line a file however many.",
-                 show_default=False),
-    click.option("--json", "as_json", is_flag=True, show_default=False,
-                 help="A JSON object a file on standard output (on standard error if that carries the result)."),
-)  # fmt: skip
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Also the model, and a line a file however many.", show_default=False
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        show_default=False,
+        help="A JSON object a file on standard output (on standard error if that carries the result).",
+    ),
+)
 
 
 def _all(decorators: tuple[Callable, ...]) -> Callable[[Any], Any]:

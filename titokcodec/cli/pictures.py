@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from titokcodec.errors import ImageError
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -19,11 +19,39 @@ _OURS = {"TITOK"}  # to the commands a compressed picture, even where the progra
 
 
 # Cameras' own formats, and others that Pillow does not know, or only with a plugin.
-_FOREIGN = frozenset((
-    ".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".exr", ".hdr", ".heic", ".heif", ".hif", ".jxl", ".jxr",
-    ".kdc", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".sr2", ".srf", ".srw", ".svg", ".svgz", ".x3f",
-    ".xcf",
-))  # fmt: skip
+_FOREIGN = frozenset(
+    (
+        ".3fr",
+        ".arw",
+        ".cr2",
+        ".cr3",
+        ".crw",
+        ".dng",
+        ".erf",
+        ".exr",
+        ".hdr",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jxr",
+        ".kdc",
+        ".mrw",
+        ".nef",
+        ".nrw",
+        ".orf",
+        ".pef",
+        ".raf",
+        ".rw2",
+        ".sr2",
+        ".srf",
+        ".srw",
+        ".svg",
+        ".svgz",
+        ".x3f",
+        ".xcf",
+    )
+)
 _NO_PICTURES = frozenset((".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".palm", ".pdf", ".ps"))
 
 
@@ -32,7 +60,7 @@ def _formats() -> tuple[dict[str, str], frozenset[str], frozenset[str]]:
     """Suffix to format; the formats that can be read; those that can be written."""
     from PIL import Image
 
-    from titokcodec.formats import READABLE
+    from titokcodec.pictures.formats import READABLE
 
     extensions = Image.registered_extensions()
     return extensions, frozenset(Image.OPEN).intersection(READABLE), frozenset(Image.SAVE) - _OURS
@@ -83,8 +111,10 @@ def format_of(target: Path) -> str:
 def check_titok(target: Path) -> None:
     """Raise ``click.UsageError`` unless a file is named as a .titok file is."""
     if not is_titok(target):
-        raise click.UsageError(f"{shown(target)} is no name for a .titok file: type "
-                               f"{shown(target.with_suffix('.titok'))}, or -o {shown(target)}/ for a folder.")
+        raise click.UsageError(
+            f"{shown(target)} is no name for a .titok file: type "
+            f"{shown(target.with_suffix('.titok'))}, or -o {shown(target)}/ for a folder."
+        )
 
 
 def check_picture(target: Path) -> None:
@@ -116,8 +146,9 @@ def to_bytes(image: Image.Image, name: str) -> bytes:
         raise ImageError(f"cannot be written as {name}, try PNG ({detail})") from error
     written = _size_of(held, name) or image.size
     if written != image.size:
-        raise ImageError(f"cannot be written as {name} at {image.width}x{image.height}, only at "
-                         f"{written[0]}x{written[1]}: try PNG")
+        raise ImageError(
+            f"cannot be written as {name} at {image.width}x{image.height}, only at {written[0]}x{written[1]}: try PNG"
+        )
     return held.getvalue()
 
 
@@ -128,7 +159,7 @@ def _size_of(file: io.BytesIO, name: str) -> tuple[int, int] | None:
     """
     from PIL import Image
 
-    from titokcodec.pillow_guard import PillowLimit
+    from titokcodec.pictures.pillow_guard import PillowLimit
 
     try:
         with PillowLimit.replaced(None), Image.open(file, formats=[name]) as image:

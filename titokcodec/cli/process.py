@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def prepare() -> None:
 def _leave(*_: Any) -> None:
     """End at once. An exception could be raised anywhere: in an import, which turns it into another one or leaves half
     a library behind, or where Python can but print that it was ignored."""
-    atomic, multiprocessing = map(sys.modules.get, ("titokcodec.atomic", "multiprocessing"))
+    atomic, multiprocessing = map(sys.modules.get, ("titokcodec.io.atomic", "multiprocessing"))
     if hasattr(atomic, "abandon"):
         atomic.abandon()
     if hasattr(multiprocessing, "active_children"):

@@ -14,12 +14,12 @@ from titokcodec.cli.jobs import Job
 from titokcodec.cli.process import tell
 from titokcodec.cli.tool import complain, write_line
 from titokcodec.errors import TitokWarning
-from titokcodec.names import shown
-from titokcodec.walk import summary
+from titokcodec.io.names import shown
+from titokcodec.io.walk import summary
 
 if TYPE_CHECKING:
-    from titokcodec.canonical import Spelling
     from titokcodec.files import FileInfo
+    from titokcodec.format.canonical import Spelling
 
 
 # About where titok stops making sense: on whole pictures of Kodak it is ahead of thumbnails in 400 bytes, and behind
@@ -87,11 +87,21 @@ class Report:
         if self.lines:
             arrow = f"{shown(job.source, 'stdin')} -> {shown(job.target, 'stdout')}"
             self._err(f"{arrow}  {describe(about)}")
-        self._json({
-            **names, "width": about.width, "height": about.height, "layout": about.layout, "columns": about.columns,
-            "rows": about.rows, "tiles": about.tiles, "tokens": about.tokens, "bytes": about.bytes,
-            "bpp": round(about.bits_per_pixel, 6), "seconds": round(seconds, 4),
-        })  # fmt: skip
+        self._json(
+            {
+                **names,
+                "width": about.width,
+                "height": about.height,
+                "layout": about.layout,
+                "columns": about.columns,
+                "rows": about.rows,
+                "tiles": about.tiles,
+                "tokens": about.tokens,
+                "bytes": about.bytes,
+                "bpp": round(about.bits_per_pixel, 6),
+                "seconds": round(seconds, 4),
+            }
+        )
         self._count()
 
     def checked(self, job: Job, about: FileInfo, spelling: Spelling) -> None:
@@ -102,10 +112,15 @@ class Report:
             self._err(f"{name}  {describe(about)}  ok")
         if spelling.canonical is False and not self.quiet:
             self._err(f"{name}  not canonical: {spelling.why}")
-        self._json({
-            "input": str(job.source or "-"), "bytes": about.bytes, "ok": True, "canonical": spelling.canonical,
-            "why": spelling.why,
-        })  # fmt: skip
+        self._json(
+            {
+                "input": str(job.source or "-"),
+                "bytes": about.bytes,
+                "ok": True,
+                "canonical": spelling.canonical,
+                "why": spelling.why,
+            }
+        )
 
     def skip(self, job: Job) -> None:
         """The result is there already."""
@@ -131,12 +146,15 @@ class Report:
             return
         if self.large and self.tool == "titok-compress":
             which = "this file" if self.total == 1 else f"{self.large} of these files"
-            self._err(f"{which}: above {SENSIBLE_BYTES} bytes, an AVIF or WebP thumbnail in as many is nearer to the "
-                      "picture by PSNR and SSIMULACRA2, and titok ahead by LPIPS alone")
+            self._err(
+                f"{which}: above {SENSIBLE_BYTES} bytes, an AVIF or WebP thumbnail in as many is nearer to the "
+                "picture by PSNR and SSIMULACRA2, and titok ahead by LPIPS alone"
+            )
         if self.total < 2:
             return
-        more = "".join(f", {count} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed"))
-                       if count)  # fmt: skip
+        more = "".join(
+            f", {count} {what}" for count, what in ((self.skipped, "skipped"), (self.failed, "failed")) if count
+        )
         seconds = time.perf_counter() - self.started
         self._err(f"{self.done} of {self.total} files{more}, {self.bytes} bytes in .titok files, {seconds:.1f} s")
 

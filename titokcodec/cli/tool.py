@@ -14,11 +14,11 @@ from typing import IO, Any
 import click
 
 from titokcodec import __version__
-from titokcodec.atomic import is_stream, write_atomic
 from titokcodec.cli import habits
 from titokcodec.cli.process import discard, one_line, tell
 from titokcodec.errors import ImageError, TitokError
-from titokcodec.names import shown
+from titokcodec.io.atomic import is_stream, write_atomic
+from titokcodec.io.names import shown
 
 STREAM_LIMIT = 1 << 30  # 12 bytes for each of the pixels that are let in by default; endless pipes fill no more memory
 
@@ -75,8 +75,15 @@ def _version_option(command: click.Command) -> click.Option:
             click.echo(f"{command.name} {__version__}")
             ctx.exit()
 
-    return click.Option(["--version"], is_flag=True, expose_value=False, is_eager=True, callback=show,
-                        help="Show the version and exit.", show_default=False)  # fmt: skip
+    return click.Option(
+        ["--version"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=show,
+        help="Show the version and exit.",
+        show_default=False,
+    )
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ import click
 from titokcodec.cli import pictures
 from titokcodec.cli.jobs import is_folder_name
 from titokcodec.cli.tool import exists, in_the_way
-from titokcodec.names import shown
+from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.generator import Generator

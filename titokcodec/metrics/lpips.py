@@ -16,10 +16,14 @@ LPIPS_SIDE = 17  # pixels of the shortest side that survives all poolings
 
 _FIRES = ((), (3, 4), (6, 7), (9,), (10,), (11,), (12,))  # fire modules before each of the seven taps
 _POOLED = {1, 2, 3}  # taps whose modules follow a max pooling
-_PARTS = ("0", *(f"{fire}.{part}" for fires in _FIRES for fire in fires
-                 for part in ("squeeze", "expand1x1", "expand3x3")))  # fmt: skip
-_NAMES = [*(f"features.{part}.{kind}" for part in _PARTS for kind in ("weight", "bias")),
-          *(f"lin.{tap}" for tap in range(len(_FIRES)))]  # fmt: skip
+_PARTS = (
+    "0",
+    *(f"{fire}.{part}" for fires in _FIRES for fire in fires for part in ("squeeze", "expand1x1", "expand3x3")),
+)
+_NAMES = [
+    *(f"features.{part}.{kind}" for part in _PARTS for kind in ("weight", "bias")),
+    *(f"lin.{tap}" for tap in range(len(_FIRES))),
+]
 
 
 class LPIPS(nn.Module):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from titokcodec import pickled
 from titokcodec.errors import WeightsError
-from titokcodec.storage import array_of, floats, open_file
+from titokcodec.weights import torch_files
+from titokcodec.weights.storage import array_of, floats, open_file
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -22,7 +22,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             with open_file(path, "pt") as file:
                 return {name: array_of(file, name) for name in file.keys()}  # noqa: SIM118
-        found = pickled.load(path)
+        found = torch_files.load(path)
     except (WeightsError, OSError) as error:
         reason = " ".join(str(error).split()).removeprefix(f"{path} is ")
         raise WeightsError(f"{path} cannot be read as weights: {reason}") from None

@@ -219,9 +219,23 @@ PRESETS: dict[str, TiTokConfig] = {
         Tower(256, 4, 4), Tower(256, 6, 4), 128, patch_size=32, pool=2, nested=True, min_tokens=32
     ),
     "default": TiTokConfig(
-        Tower(256, 3, 4), Tower(320, 6, 5), 128, patch_size=32, pool=2, nested=True, min_tokens=32,
-        l2_normalised=False, head="refiner", head_width=96, head_blocks=8, spectrum=896, codebooks=4,
-        components=832, code_width=24, detail_width=64, detail_blocks=2,
+        Tower(256, 3, 4),
+        Tower(320, 6, 5),
+        128,
+        patch_size=32,
+        pool=2,
+        nested=True,
+        min_tokens=32,
+        l2_normalised=False,
+        head="refiner",
+        head_width=96,
+        head_blocks=8,
+        spectrum=896,
+        codebooks=4,
+        components=832,
+        code_width=24,
+        detail_width=64,
+        detail_blocks=2,
     ),
 }
 

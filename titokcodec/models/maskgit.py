@@ -134,10 +134,12 @@ class BertBlock(nn.Module):
     def __init__(self, config: GeneratorConfig) -> None:
         super().__init__()
         width, self.heads = config.width, config.heads
-        self.attention = nn.ModuleDict({
-            "self": nn.ModuleDict({part: nn.Linear(width, width) for part in ("query", "key", "value")}),
-            "output": _dense(width, width),
-        })
+        self.attention = nn.ModuleDict(
+            {
+                "self": nn.ModuleDict({part: nn.Linear(width, width) for part in ("query", "key", "value")}),
+                "output": _dense(width, width),
+            }
+        )
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, config.mlp)})
         self.output = _dense(config.mlp, width)
 
@@ -158,16 +160,20 @@ class Bert(_MaskGIT):
     def __init__(self, config: GeneratorConfig, dropout: float = 0.0) -> None:
         super().__init__(config, dropout)
         width = config.width
-        self.model = nn.ModuleDict({
-            "embeddings": nn.ModuleDict({
-                "word_embeddings": nn.Embedding(config.null_id + 1, width),
-                "position_embeddings": nn.Embedding(config.tokens + 1, width),
-                "token_type_embeddings": nn.Embedding(2, width),
-                "LayerNorm": nn.LayerNorm(width, eps=BERT_EPS),
-            }),
-            "encoder": nn.ModuleDict({"layer": nn.ModuleList(BertBlock(config) for _ in range(config.layers))}),
-            "lm_head": nn.Linear(width, config.codes),
-        })
+        self.model = nn.ModuleDict(
+            {
+                "embeddings": nn.ModuleDict(
+                    {
+                        "word_embeddings": nn.Embedding(config.null_id + 1, width),
+                        "position_embeddings": nn.Embedding(config.tokens + 1, width),
+                        "token_type_embeddings": nn.Embedding(2, width),
+                        "LayerNorm": nn.LayerNorm(width, eps=BERT_EPS),
+                    }
+                ),
+                "encoder": nn.ModuleDict({"layer": nn.ModuleList(BertBlock(config) for _ in range(config.layers))}),
+                "lm_head": nn.Linear(width, config.codes),
+            }
+        )
         self.apply(_start)
 
     def guess(self, ids: Tensor) -> Tensor:

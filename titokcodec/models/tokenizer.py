@@ -1,7 +1,7 @@
 """TiTok: a picture as a short row of integers (Yu et al. 2024, section 3; data flow of the published code).
 
-    pixels (B,3,H,H) -> Encoder -> latents (B,K,d) -> VectorQuantizer -> tokens (B,K)
-    tokens (B,k), k <= K -> codes (B,k,d) -> Decoder -> head -> pixels (B,3,H,H)
+pixels (B,3,H,H) -> Encoder -> latents (B,K,d) -> VectorQuantizer -> tokens (B,K)
+tokens (B,k), k <= K -> codes (B,k,d) -> Decoder -> head -> pixels (B,3,H,H)
 """
 
 from __future__ import annotations
@@ -118,9 +118,7 @@ class Decoder(Transformer):
             self.patch = SKETCH // config.grid
             self.sketch_embed = nn.Linear(3 * self.patch**2, width)
         if config.head == "proxy":
-            self.ffn = nn.Sequential(
-                nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES, 1)
-            )
+            self.ffn = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES, 1))
         elif config.head == "pixels":
             self.ffn = PixelHead(width, config.patch_size)
             self.conv_out = nn.Conv2d(3, 3, 3, padding=1)

@@ -60,8 +60,12 @@ class VQGANConfig:
         for width in self.channels:
             fits = type(width) is int and 0 < width <= LARGEST and width % GROUPS == 0
             _require(fits, f"{width!r} channels are not a multiple of {GROUPS} up to {LARGEST}")
-        limits = (("blocks", 1, MOST_BLOCKS), ("code_width", 1, LARGEST), ("codes", 2, LARGEST_CODEBOOK),
-                  ("patch", 1, LARGEST_PATCH))  # fmt: skip
+        limits = (
+            ("blocks", 1, MOST_BLOCKS),
+            ("code_width", 1, LARGEST),
+            ("codes", 2, LARGEST_CODEBOOK),
+            ("patch", 1, LARGEST_PATCH),
+        )
         for name, least, most in limits:
             value = getattr(self, name)
             _require(type(value) is int and least <= value <= most, f"{name} is {value!r}, not {least} to {most}")

@@ -1,0 +1,322 @@
+"""The ablation of the sampler: its metrics by hand, its charts, and the whole command on tiny models."""
+
+import json
+from itertools import pairwise
+from xml.etree import ElementTree as Xml
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from bench import ablation, tables
+from bench.ablation import IMAGENET, SWEEPS, Seen, agreement, grid, lists_of, panels, plan, shared_out
+from bench.plots import HEIGHT, WIDTH, Panel, apart, round_steps, svg
+from tests.conftest import DATA
+from tests.metrics.test_lite0 import lite0_state
+from tests.models.test_maskgit import build
+from titokcodec import generator as generators
+from titokcodec.errors import TitokError
+from titokcodec.metrics.measures import precision_recall
+from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.sampling import SCHEDULES, Settings
+from titokcodec.weights import tokenizers
+from training.sheet import MARGIN
+
+NAMES = ("cat", "english-springer", "house")
+SVG = "{http://www.w3.org/2000/svg}"
+
+# ---- precision and recall ---------------------------------------------------------------------------------------
+
+
+def on_a_line(*places):
+    return torch.tensor(places, dtype=torch.float32)[:, None]
+
+
+def test_precision_and_recall_by_hand():
+    """With one neighbour, balls around 0 and 1 reach 1 far, that around 10 reaches 9."""
+    real = on_a_line(0, 1, 10)
+    made = on_a_line(-1, -1.1, 19, 19.5, 2)
+    # -1, 19 and 2 are just inside (of 0, of 10, of 1 and 10), the others are not. Made balls: .1, .1, .5, .5, and 2
+    # reaches 3 far, to -1: over 0 and 1, not to 10.
+    assert precision_recall(real, made, 1) == pytest.approx((3 / 5, 2 / 3))
+    assert precision_recall(made, real, 1) == pytest.approx((2 / 3, 3 / 5))
+
+
+def test_precision_and_recall_with_three_neighbours():
+    """A corner of the unit square has two neighbours at 1 and the third at the square root of 2."""
+    square = torch.tensor([[0.0, 0], [0, 1], [1, 0], [1, 1]])
+    made = torch.tensor([[2.4, 0], [2.42, 0], [0.5, 0.5], [-1, -1]])  # 1.4, 1.42, inside, and just the root of 2
+    assert precision_recall(square, made)[0] == 3 / 4
+    assert precision_recall(square, square) == (1, 1)
+    assert precision_recall(square, square + 9) == (0, 0)
+    assert precision_recall(square, square[:1].repeat(5, 1)) == (1, 1 / 4), "one picture again and again"
+
+
+def test_precision_and_recall_go_part_by_part(monkeypatch):
+    torch.manual_seed(0)
+    real, made = torch.randn(30, 4), 1.3 * torch.randn(40, 4)
+    found = precision_recall(real, made)
+    distances = lambda a, b: ((a[:, None] - b[None]) ** 2).sum(2).sqrt()  # noqa: E731
+    for points, centres, share in ((made, real, found[0]), (real, made, found[1])):
+        radii = distances(centres, centres).sort(1).values[:, 3]
+        assert share == pytest.approx((distances(points, centres) <= radii).any(1).float().mean().item())
+    assert 0.2 < found[0] < 1
+    monkeypatch.setattr("titokcodec.metrics.measures.ROWS", 7)
+    assert precision_recall(real, made) == found
+
+
+@pytest.mark.parametrize("shapes", [((3, 2), (9, 2)), ((9, 2), (3, 2)), ((9, 2), (9, 3)), ((9,), (9,))])
+def test_precision_and_recall_of_too_little(shapes):
+    with pytest.raises(ValueError, match="two sets of more than 3 features expected"):
+        precision_recall(*(torch.zeros(shape) for shape in shapes))
+
+
+# ---- agreement --------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_of_known_classes_and_share_none():
+    assert sum(map(len, IMAGENET.values())) == len({index for found in IMAGENET.values() for index in found})
+    lists = lists_of(tuple(IMAGENET))
+    assert lists.shape == (16, 1000) and lists.sum(0).max() == 1
+    assert lists[list(IMAGENET).index("cat")].nonzero().flatten().tolist() == [281, 282, 283, 284, 285]
+    with pytest.raises(TitokError, match="known for unicorn: list them"):
+        lists_of(("cat", "unicorn"))
+
+
+def seen_of(chances, labels):
+    """Pictures of which Lite0 says so much for some of four classes."""
+    return Seen(torch.zeros(len(labels), 2), torch.tensor(chances, dtype=torch.float64), torch.tensor(labels))
+
+
+LISTS = torch.tensor([[True, True, False, False], [False, False, True, False]])  # the fourth is nobody's
+
+
+def test_agreement_by_hand():
+    # Summed: (.9, .1), (.6, .4), (.2, .2). Means: of class 0 (.9, .1), of class 1 (.4, .3); of both (.65, .2).
+    # Divided: (1.4, .5), (.9, 2), (.3, 1): all as they should be, which undivided sums would not see.
+    seen = seen_of([[0.5, 0.4, 0.1, 0], [0.3, 0.3, 0.4, 0], [0.1, 0.1, 0.2, 0.6]], [0, 1, 1])
+    assert agreement(seen, LISTS) == {
+        "top1_agreement": pytest.approx((1 + 1 / 2) / 2),
+        "class_agreement": pytest.approx(1),
+        "top1_by_chance": pytest.approx((1 / 2 + (1 / 2 + 0) / 2) / 2),
+    }
+
+
+def test_a_set_that_always_looks_the_same_agrees_by_chance():
+    torch.manual_seed(0)
+    labels = torch.arange(4000) % 2
+    chances = torch.tensor([0.1, 0.1, 0.7, 0.1]) + 0.01 * torch.rand(4000, 4)
+    found = agreement(Seen(torch.zeros(4000, 2), chances.double(), labels), LISTS)
+    assert found["top1_agreement"] == found["top1_by_chance"] == pytest.approx(1 / 2)
+    assert found["class_agreement"] == pytest.approx(1 / 2, abs=0.03)
+
+
+# ---- settings and sets ------------------------------------------------------------------------------------------
+
+
+def test_each_setting_comes_once_and_differs_in_one_thing():
+    base = Settings()
+    found = plan(base)
+    assert found[0] == ("default", base) and len(found) == len(set(found)) == 12
+    for factor, settings in found[1:]:
+        assert [name for name in SWEEPS if getattr(settings, name) != getattr(base, name)] == [factor]
+    assert {settings.schedule for _, settings in found} == set(SCHEDULES)
+
+
+def test_sets_share_no_picture():
+    labels = torch.tensor([0] * 10 + [-1] * 5 + [1] * 6)
+    yardstick, reference = shared_out(labels, 2, None, 4, seed=0)
+    assert labels[yardstick].tolist() == [0] * 4 + [1] * 3
+    assert labels[reference].tolist() == [0] * 6 + [1] * 3
+    assert len({*yardstick.tolist(), *reference.tolist()}) == 16
+    assert not yardstick.equal(shared_out(labels, 2, None, 4, seed=1)[0])
+    held = torch.arange(21) % 2 == 0
+    yardstick, reference = shared_out(labels, 2, held, 4, seed=0)
+    assert sorted(reference.tolist()) == [0, 2, 4, 6, 8, 16, 18, 20]
+    assert not held[yardstick].any() and labels[yardstick].tolist() == [0] * 4 + [1] * 3
+    for too_few in (torch.tensor([0, 0, 0, 0, 1]), torch.tensor([-1, -1]), torch.tensor([0, 0, 0, 1, 1, 1])):
+        with pytest.raises(TitokError, match="too few labelled pictures"):
+            shared_out(too_few, 2, None, 4, seed=0)
+
+
+def test_grid_has_a_row_a_class(monkeypatch):
+    monkeypatch.setattr(ablation, "BATCH", 4)
+    batches = (torch.full((4, 3, 8, 8), number / 255) for number in range(9))
+    sheet = grid(batches, NAMES, 2)  # six of eight pictures
+    assert sheet.size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
+    shown = [[sheet.getpixel((MARGIN + x * ablation.SIDE, y * ablation.SIDE))[0] for x in (0, 1)] for y in (0, 1, 2)]
+    assert shown == [[0, 0], [0, 1], [0, 1]]
+    assert next(batches).max() == 2 / 255, "no batch is drawn in vain"
+
+
+# ---- charts -----------------------------------------------------------------------------------------------------
+
+
+def texts(root):
+    return [element.text for element in root.iter(f"{SVG}text")]
+
+
+@pytest.mark.parametrize("top", [0.0, 1e-4, 0.03, 0.51, 0.999, 1, 7, 16, 99.5, 1234])
+def test_steps_are_round_and_reach_the_top(top):
+    steps = round_steps(top)
+    assert steps[0] == 0 and steps[-1] >= top and 2 <= len(steps) <= 6
+    assert top == 0 or steps[-2] < top
+    assert all(b - a == pytest.approx(steps[1]) for a, b in pairwise(steps))
+    assert f"{steps[1]:.0e}"[0] in "125"
+
+
+@pytest.mark.parametrize("places", [[5], [10, 10, 10], [90, 2, 88], [99, 98, 97, 50]])
+def test_names_are_moved_apart(places):
+    moved = apart(places, 13, 100)
+    ranked = sorted(moved)
+    assert all(b - a >= 13 for a, b in pairwise(ranked)) and ranked[-1] <= 100
+    assert [places[moved.index(place)] for place in ranked] == sorted(places)
+
+
+def test_a_chart_tells_its_numbers():
+    lines = Panel("a < b & c", "below", (0, 1, 4), ("0", "1", "4"), {"one": (0, 5, 10), "two": (1, 1, 1)}, {"level": 4})
+    bars = Panel("bars", "kinds", (0, 1), ("x", "y"), {"one": (1, 2), "two": (2, 1)}, bars=True)
+    root = Xml.fromstring(svg([[lines, bars], [bars]]))
+    assert root.get("viewBox") == f"0 0 {2 * WIDTH} {2 * HEIGHT}"
+    assert {"a < b & c", "below", "0", "1", "4", "one", "two", "level 4", "kinds", "x", "y"} <= set(texts(root))
+    first, second, third = root.findall(f"{SVG}g")
+    assert third.get("transform") == f"translate(0 {HEIGHT})"
+    points = [tuple(map(float, point.split(","))) for point in first.find(f"{SVG}polyline").get("points").split()]
+    assert points[2][0] - points[1][0] == pytest.approx(3 * (points[1][0] - points[0][0]), abs=0.03)
+    assert points[0][1] - points[1][1] == pytest.approx(points[1][1] - points[2][1], abs=0.03)
+    sides = ("x", "y", "width", "height")
+    boxes = [{name: float(box.get(name)) for name in sides} for box in second.iter(f"{SVG}rect")]
+    assert [round(box["height"] / boxes[0]["height"]) for box in boxes] == [1, 2, 2, 1]
+    assert len({round(box["y"] + box["height"]) for box in boxes}) == 1, "all stand on the axis"
+    left = sorted(boxes, key=lambda box: box["x"])
+    assert all(a["x"] + a["width"] < b["x"] for a, b in pairwise(left))
+
+
+# ---- the whole command ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_path):
+    """A generator of three classes for the tiny tokenizer, a stand-in for Lite0, and labelled crops of photographs."""
+    path = tmp_path_factory.mktemp("ablation")
+    save_file(lite0_state(), path / "lite0.safetensors")
+    model = build(GeneratorConfig("bert", 8, codes=64, classes=3, width=32, layers=1, heads=2, mlp=32))
+    opened = tokenizers.read(tiny_path)
+    generators.save(path / "g.safetensors", model, "tiny g", tokenizer=opened.fingerprint, class_names=NAMES)
+    generators.save(path / "nameless.safetensors", model, "nameless")
+    (path / "crops").mkdir()
+    rows = ["key\tlabel"]
+    for name, photo in zip(NAMES, ("chelsea", "astronaut", "coffee"), strict=True):
+        picture = Image.open(DATA / f"{photo}.jpg").convert("RGB")
+        for number in range(5):
+            picture.crop((20 * number, 0, 20 * number + 200, 200)).resize((64, 64)).save(
+                path / "crops" / f"{name}_{number}.png"
+            )
+            rows.append(f"{name}_{number}\t{name}")
+    (path / "crops" / "unknown.png").write_bytes((path / "crops" / "cat_0.png").read_bytes())
+    (path / "labels.tsv").write_text("\n".join(rows) + "\n")
+    return path
+
+
+def run(place, tiny_path, *more, generator="g.safetensors", out="out"):
+    ablation.main(
+        [
+            "--generator",
+            str(place / generator),
+            "--model",
+            str(tiny_path),
+            "--data",
+            str(place / "crops"),
+            "--labels",
+            str(place / "labels.tsv"),
+            "--lite0",
+            str(place / "lite0.safetensors"),
+            "--out",
+            str(place / out),
+            "--device",
+            "cpu",
+            *more,
+        ]
+    )
+    return json.loads((place / out / "ablation.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def found(place, tiny_path):
+    """Two samples a class."""
+    return run(place, tiny_path, "--samples", "7")
+
+
+def test_protocol(found, place, tiny_path):
+    about = found["protocol"]
+    assert about["tokenizer_fingerprint"] == tokenizers.read(tiny_path).fingerprint.hex()
+    made = generators.Generator.from_pretrained(place / "g.safetensors", device="cpu")
+    assert about["generator_fingerprint"] == made.fingerprint.hex()
+    assert (about["tokens"], about["classes"], about["seed"], about["device"]) == (8, list(NAMES), 0, "cpu")
+    assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (6, 6, 6, 9)
+    assert (about["pictures"], about["labelled"], about["skipped"], about["held_out_by_name"]) == (16, 15, 0, False)
+
+
+def test_every_setting_has_every_metric(found):
+    assert [(row["factor"], row["schedule"], row["steps"], row["guidance_scale"]) for row in found["settings"]] == [
+        (factor, s.schedule, s.steps, s.guidance_scale) for factor, s in plan(Settings())
+    ]
+    for row in [*found["settings"], found["yardsticks"]["real"], found["yardsticks"]["tokenizer"]]:
+        assert row["fd"] > 0
+        assert all(0 <= row[name] <= 1 for name in ("precision", "recall", "top1_agreement", "top1_by_chance"))
+        assert row["class_agreement"] * 6 == pytest.approx(round(row["class_agreement"] * 6), abs=1e-3)
+    assert len({row["fd"] for row in found["settings"]}) > 8, "settings draw different pictures"
+    # Crops of the same photographs, and a network however random.
+    marks = found["yardsticks"]
+    assert marks["real"]["fd"] < min(marks["tokenizer"]["fd"], *(row["fd"] for row in found["settings"]))
+    assert marks["real"]["precision"] > 0.5
+    assert marks["chance"] == {"class_agreement": 0.3333, "top1_agreement": marks["real"]["top1_by_chance"]}
+
+
+def test_another_run_gives_the_same(found, place, tiny_path):
+    assert run(place, tiny_path, "--samples", "6", out="again") == found
+
+
+def test_the_charts_and_the_grid(found, place):
+    root = Xml.parse(place / "out" / "ablation.svg").getroot()
+    shown = texts(root)
+    assert len(root.findall(f"{SVG}g")) == len(ablation.METRICS) * 3 == len(panels(found)) * 3
+    for label in (*ablation.METRICS.values(), *SCHEDULES, "16", "4.5", "steps", "guidance scale", "schedule"):
+        assert label in shown
+    assert shown.count("chance 0.333") == 3
+    assert Image.open(place / "out" / "samples.png").size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
+
+
+def test_the_table(found, monkeypatch, place):
+    monkeypatch.setattr(tables, "RESULTS", place / "out")
+    text = tables.TABLES["ablation"]()
+    assert len(text.splitlines()) == 2 + 12 + 3 + 2
+    assert "| arccos, 8 steps, guidance 4.5 (default) |" in text and "| guidance scale 7 |" in text
+    assert "| schedule root |" in text and "| *chance* | - | - | - | 0.333 |" in text
+    assert "6 pictures of 3 classes" in text and "compare 6 with 9 real ones" in text
+
+
+def test_pictures_that_training_held_out(place, tiny_path, monkeypatch, capsys):
+    monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
+    found = run(place, tiny_path, "--samples", "12", "--held-out", out="held")
+    about = found["protocol"]
+    assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (12, 9, 9, 6)
+    assert "9 of the samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (["--samples", "2"], {}, "2 samples are too few for 3 named classes"),
+        (["--samples", "3"], {}, "and 4 in all"),
+        ([], {"generator": "nameless.safetensors"}, "nameless has no names of classes"),
+        (["--temperature", "-1"], {}, "temperature is -1"),
+        (["--model", str(DATA / "lost.safetensors")], {}, "lost.safetensors"),
+        (["--lite0", str(DATA / "tiny.safetensors")], {}, "lacks stem"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(arguments, options, message, place, tiny_path):
+    with pytest.raises(TitokError, match=message) as caught:
+        run(place, tiny_path, *arguments, **options)
+    assert "\n" not in str(caught.value)

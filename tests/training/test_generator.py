@@ -1,0 +1,398 @@
+"""Training a generator: masks and losses by hand, the set of tokens, and a tiny one that learns what it is shown."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.training.test_stages import ROOT, same
+from tests.training.test_stages import SMALL as TOKENIZER
+from titokcodec import Generator
+from titokcodec.errors import TitokError, WeightsError
+from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.tokenizer import TiTok
+from titokcodec.sampling import SCHEDULES
+from titokcodec.weights import tokenizers
+from training import command, generator, stage, tokens
+from training.data import Pictures
+from training.generator import GeneratorTraining, draw_masks, masked_loss
+
+SMALL = GeneratorConfig("bert", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
+SMALL_UVIT = GeneratorConfig("uvit", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
+COLOURS = ("blue", "green", "red", "yellow")
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
+    monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
+    monkeypatch.setitem(GeneratorTraining.presets, "small_uvit", SMALL_UVIT)
+    monkeypatch.setattr(GeneratorTraining, "name_pixels", name_pixels)
+
+
+def name_pixels(self, pixels):
+    return torch.stack([unlike(picture) for picture in pixels])
+
+
+def unlike(pixels):
+    """(8,) tokens that are others for every picture, as those of an untrained tokenizer are not."""
+    chance = torch.Generator().manual_seed(int(pixels.sum() * 100))
+    return torch.randint(64, (8,), generator=chance)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eight noisy pictures, two of each colour, with a table of labels."""
+    random, folder = np.random.default_rng(0), tmp_path_factory.mktemp("photos")
+    colours = {"red": (200, 40, 40), "green": (40, 180, 60), "blue": (50, 60, 210), "yellow": (220, 210, 50)}
+    rows = ["key\tlabel"]
+    for number in range(8):
+        label = sorted(colours)[number % 4]
+        pixels = np.clip(np.array(colours[label]) + random.normal(0, 60, (4, 4, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.NEAREST).save(folder / f"p{number}.png")
+        rows.append(f"p{number}\t{label}")
+    (folder / "labels.tsv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    torch.manual_seed(3)
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
+    tokenizers.save(path, TiTok(TOKENIZER), "random")
+    return path
+
+
+@pytest.fixture
+def train(photos, tokenizer, tmp_path):
+    def words(*more, steps=150, out="run", preset="small", labels=photos / "labels.tsv"):
+        return [
+            "--data",
+            photos,
+            *(["--labels", labels] if labels else []),
+            "--tokenizer",
+            tokenizer,
+            "--tokens",
+            8,
+            "--out",
+            tmp_path / out,
+            "--device",
+            "cpu",
+            "--no-bf16",
+            "--no-compile",
+            "--preset",
+            preset,
+            "--batch",
+            16,
+            "--steps",
+            steps,
+            "--log-every",
+            1,
+            "--variants",
+            1,
+            "--dropout",
+            0,
+            "--smoothing",
+            0,
+            "--label-drop",
+            0,
+            "--rate",
+            3e-3,
+            *more,
+        ]
+
+    def run(*more, out="run", **named):
+        line = [str(word) for word in words(*more, out=out, **named)]
+        run.stage = GeneratorTraining(command.parse(GeneratorTraining, "", line))
+        stage.run(run.stage)
+        return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
+
+    run.out, run.words = tmp_path, words
+    return run
+
+
+# ---- a step by hand ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("schedule", "mean"), [("linear", 0.5), ("cosine", 0.637), ("arccos", 0.637), ("root", 0.333)])
+def test_as_many_are_masked_as_the_schedule_says(schedule, mean):
+    """The mean of the mask fraction over uniform ratios: 1/2, 2/pi, 2/pi and 1/3."""
+    masked = draw_masks((4000, 64), schedule, torch.Generator().manual_seed(0))
+    assert masked.float().mean().item() == pytest.approx(mean, abs=0.02)
+    assert masked.sum(1).min() == 1  # never none
+    assert masked.float().mean(0).std() < 0.02  # at all positions alike
+    assert schedule in SCHEDULES
+
+
+def test_the_loss_weighs_what_was_masked():
+    logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
+    target = torch.tensor([[0, 0]])
+    each = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(1))]
+    masked = torch.tensor([[True, False]])
+    assert masked_loss(logits, target, masked, 0.0, 0.0).item() == pytest.approx(each[0])
+    assert masked_loss(logits, target, masked, 0.0, 0.1).item() == pytest.approx((each[0] + 0.1 * each[1]) / 1.1)
+    smooth = 0.9 * each[0] + 0.1 * (each[0] + np.log(1 + np.exp(2))) / 2
+    assert masked_loss(logits, target, masked, 0.1, 0.0).item() == pytest.approx(smooth)
+
+
+# ---- the set -----------------------------------------------------------------------------------------------------
+
+
+def test_pictures_are_named_from_their_middle_and_from_crops(photos):
+    pictures = Pictures([photos], 32)
+
+    def encode(pixels):
+        return (pixels[:, :, 0, 0] * 1000).round().long()
+
+    named = tokens.name(encode, pictures, 3, seed=5, batch=3)
+    assert named.shape == (3, 8, 3) and named.dtype == torch.int32
+    assert named[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
+    assert named.equal(tokens.name(encode, pictures, 3, seed=5, batch=3))
+    assert not named.equal(tokens.name(encode, pictures, 3, seed=6, batch=3))
+
+
+def test_ranks_draw_one_batch_between_them():
+    named = tokens.Named(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
+    whole = tokens.Drawn(named, 8, seed=1).batch(4)
+    parts = [tokens.Drawn(named, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
+    for index in (0, 1):
+        assert torch.cat([part[index] for part in parts]).equal(whole[index])
+    assert whole[0][:, 0].remainder(30).div(3, rounding_mode="floor").equal(whole[1])  # a label goes with its tokens
+    assert not whole[0].equal(tokens.Drawn(named, 8, seed=1).batch(5)[0])
+    with pytest.raises(TitokError, match="multiple of 3"):
+        tokens.Drawn(named, 8, 1, 0, 3)
+
+
+def test_one_picture_in_twenty_is_held_out_by_its_key():
+    keys = [f"picture_{number:05}" for number in range(20_000)]
+    held = {key for key in keys if tokens.is_held_out(key)}
+    assert 0.045 < len(held) / len(keys) < 0.055
+    assert {key for key in keys if tokens.is_held_out(f"cat/{key}")} != held
+
+
+@pytest.fixture
+def classes(tmp_path):
+    """A function that makes a folder of two classes, whose pictures have the same names, for a seed."""
+
+    def make(name, seed):
+        random = np.random.default_rng(seed)
+        for place in ("cat/0000.png", "cat/0001.png", "cup/0000.png", "cup/0001.png"):
+            path = tmp_path / name / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+        return tmp_path / name
+
+    return make
+
+
+def test_folders_are_classes_and_told(train, classes, chatty, capsys):
+    folder = classes("a", 0)
+    train("--data", folder, "--val", folder, steps=2, labels=None)
+    assert train.stage.classes == ("cat", "cup") and train.stage.config.classes == 2
+    assert train.stage.rest[2].tolist() == [0, 0, 1, 1]
+    said = capsys.readouterr().err
+    assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in said
+    assert "naming tokens: 4 of 4 crops, " in said and "scoring, draw 4 of 4: 4 of 4 pictures, " in said
+    made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
+    assert made.class_names == ("cat", "cup")
+    train("--data", folder, "--no-labels", steps=1, labels=None, out="none")
+    assert train.stage.classes == () and train.stage.rest[2].tolist() == [-1] * 4
+
+
+def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(train, photos, tmp_path, capsys):
+    (tmp_path / "some.csv").write_text("p0,red\np9,blue\n")
+    train(steps=1, labels=tmp_path / "some.csv")
+    said = capsys.readouterr().err
+    assert "some.csv: 1 of 8 pictures have one of 1 labels; none for p1, p2, p3 and 4 more; no picture for p9" in said
+    (tmp_path / "none.csv").write_text("a,red\n")
+    with pytest.raises(TitokError, match="for none of the 8 pictures: their keys are like p0, the table's like a"):
+        train(steps=1, labels=tmp_path / "none.csv", out="none")
+
+
+def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
+    """Not for others of the same names."""
+    named, original = [], tokens.name
+    monkeypatch.setattr(tokens, "name", lambda *given: (named.append(1), original(*given))[1])
+    first, second = classes("a", 0), classes("b", 1)
+    tokenizer = train.out / "other.safetensors"
+    tokenizers.save(tokenizer, TiTok(TOKENIZER), "other")
+
+    def said(*more, data=first):
+        capsys.readouterr()
+        train("--data", data, *more, "--force", steps=1, labels=None)
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("the tokens")]
+
+    assert said() == said() == [] and len(named) == 1
+    assert said("--log-every", 5, "--rate", 1e-3) == [] and len(named) == 1
+    kept = train.stage.named(train.stage.pictures, 1)
+    file = train.out / "run" / "tokens.pt"
+    assert said(data=second) == [f"the tokens in {file} are of other pictures: they are made anew"]
+    assert not train.stage.named(train.stage.pictures, 1).equal(kept)
+    for words, other in (
+        (("--seed", 3), "pictures and --seed"),
+        (("--seed", 3, "--variants", 2), "--variants"),
+        (("--seed", 3), "--variants"),
+        (("--seed", 3, "--bf16"), "precision"),
+        (("--seed", 3), "precision"),
+        (("--seed", 3, "--tokenizer", tokenizer), "tokenizer"),
+    ):
+        assert said(*words) == [f"the tokens in {file} are of other {other}: they are made anew"]
+    (first / "cat" / "0001.png").write_bytes((first / "cat" / "0000.png").read_bytes())
+    assert said("--seed", 3, "--tokenizer", tokenizer) == [
+        f"the tokens in {file} are of other pictures: they are made anew"
+    ]
+    for damage in (b"", b"PK", b"x" * 1000):
+        file.write_bytes(damage)
+        assert said() == [f"the tokens in {file} are damaged: they are made anew"]
+    torch.save({"of": "[]", "tokens": kept}, file)
+    assert said() == [f"the tokens in {file} are of an older version: they are made anew"]
+
+
+# ---- a tiny run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("preset", ["small", "small_uvit"])
+def test_eight_pictures_are_learned_and_sampled_back(train, photos, preset):
+    rows = train("--val", photos, preset=preset, steps=250)
+    # Two pictures a class: where nothing of them is to be seen, nobody can tell which one it is.
+    assert rows[-1]["val/top1"] > 0.75 > 0.2 > rows[1]["top1"]
+    known = {tuple(row) for row in train.stage.held_out().tokens[0].tolist()}
+    assert len(known) == 8
+    made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu", dtype="fp32")
+    assert made.class_names == COLOURS
+    drawn = made.sample(list(COLOURS) * 8, seed=1, steps=8, guidance_scale=0.0, temperature=1.0)
+    found = [tuple(row) in known for row in drawn.tolist()]
+    assert np.mean(found) > 0.7
+    assert len({tuple(row) for row in drawn.tolist()} & known) >= 5  # not one of them over and over
+    by_class = {label: {tuple(row) for row in drawn[index::4].tolist()} for index, label in enumerate(COLOURS)}
+    named = {
+        label: set(map(tuple, train.stage.held_out().tokens[0][train.stage.held_out().labels == n].tolist()))
+        for n, label in enumerate(COLOURS)
+    }
+    assert np.mean([len(by_class[label] & named[label]) > 0 for label in COLOURS]) >= 0.75
+
+
+def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
+    train(steps=2)
+    made = Generator.from_pretrained(tmp_path / "run" / "generator.safetensors", device="cpu")
+    own = tokenizers.read(tokenizer)
+    made.check_fits(own)
+    tokenizers.save(tmp_path / "other.safetensors", TiTok(own.config), "other")
+    with pytest.raises(WeightsError, match="was trained for tokenizer"):
+        made.check_fits(tokenizers.read(tmp_path / "other.safetensors"))
+
+
+def test_a_run_ends_when_it_gets_no_better_and_the_best_is_kept(train, photos, monkeypatch):
+    scores = iter([3.0, 1.0, 2.0, 2.5, 0.5])
+    kept = []
+    monkeypatch.setattr(GeneratorTraining, "score", lambda self, val: self.keep_best(next(scores)) or {})
+    monkeypatch.setattr(GeneratorTraining, "export", lambda self: kept.append(self.best))
+    train("--val", photos, "--val-minutes", 0, "--patience", 2, steps=50)
+    assert kept == [3.0, 1.0, 0.5]  # the last score is the one at the end of every run
+    assert train.stage.step == 4
+
+
+def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch):
+    more = ("--label-drop", 0.5, "--val", photos)
+    train(*more, steps=30, out="whole")
+    whole, update, left = train.stage, stage.Stage.update, [20]
+
+    def until(self, batch):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return update(self, batch)
+
+    monkeypatch.setattr(stage.Stage, "update", until)
+    with pytest.raises(KeyboardInterrupt):
+        train(*more, "--save-minutes", 0, "--val-minutes", 0, steps=30, out="stopped")
+    best, left[0] = train.stage.best, 1000
+    monkeypatch.setattr(tokens, "name", None)  # nothing is named a second time
+    train(*more, "--resume", steps=30, out="stopped")
+    assert train.stage.step == 30
+    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
+    assert train.stage.best <= best < float("inf")
+
+
+SCRIPT = """
+import sys
+sys.modules["torch.utils.tensorboard"] = None
+import torch
+torch.set_num_threads(1)
+from tests.training.test_generator import SMALL, name_pixels
+from training import generator
+generator.GeneratorTraining.presets["small"] = SMALL
+generator.GeneratorTraining.name_pixels = name_pixels
+generator.main()
+"""
+
+
+def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
+    """With unequal numbers of masked tokens, dropped labels, scores and the file that one rank writes."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    more = ("--label-drop", 0.3, "--val", photos, "--muon-rate", 0)  # which makes the most of a rounding
+    train(*more, steps=20, out="one")
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        tmp_path / "script.py",
+        *train.words(*more, steps=20, out="two"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, line)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.count("generator: 20 steps in ") == 1, "one rank speaks"
+    two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
+    assert two["step"] == 20
+    same(train.stage.model.state_dict(), two["model"], 2e-3)
+    same(train.stage.ema.model.state_dict(), two["ema"], 2e-3)
+    assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
+
+
+def test_pictures_may_be_named_anew_for_every_batch(train):
+    rows = train("--variants", 0, "--batch", 4, steps=8)
+    assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--tokens", 9), "has 2 to 8 tokens, not 9"),
+        (("--stream",), "leave --stream out"),
+        (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
+        (("--rate", "inf"), "--rate is inf"),
+        (("--batch", 0), "--batch is 0"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_a_picture_is_read(train, more, said, monkeypatch):
+    monkeypatch.setattr(generator, "Pictures", None)
+    with pytest.raises(TitokError, match=said):
+        train(*more, steps=1)
+
+
+def test_published_settings_are_those_of_the_paper():
+    from training.hyper import PUBLISHED
+
+    found = PUBLISHED["generator"]
+    assert (found.batch, found.steps, found.rate, found.beta1, found.beta2, found.decay) == (
+        2048,
+        500_000,
+        2e-4,
+        0.9,
+        0.96,
+        0.03,
+    )
+    assert (found.smoothing, found.unmasked, found.label_drop, found.dropout) == (0.1, 0.1, 0.1, 0.1)
+    assert found.warmup * found.steps == 10_000 and found.floor * found.rate == pytest.approx(1e-5)
+
+
+def test_the_default_fits_in_its_box():
+    assert 4e6 < generator.DEFAULT.parameters < 12e6  # a byte each, and a little

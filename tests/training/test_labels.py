@@ -1,0 +1,161 @@
+"""Keys of pictures, and the classes that tables and folders give them."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from titokcodec.errors import TitokError
+from training.data import Pictures
+from training.labels import labels_of, read_table
+
+
+def picture(number=0):
+    target = io.BytesIO()
+    Image.fromarray(np.full((16, 16, 3), number, np.uint8)).save(target, "PNG")
+    return target.getvalue()
+
+
+def folders(root, *names):
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(picture(number))
+    return root
+
+
+def shard(path, *names):
+    with tarfile.open(path, "w") as file:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(picture())
+            file.addfile(member, io.BytesIO(picture()))
+    return path
+
+
+def opened(*sources):
+    return Pictures(list(sources), side=16)
+
+
+@pytest.fixture
+def classes(tmp_path):
+    return folders(tmp_path / "classes", "cat/0000.png", "cat/0001.png", "cup/0000.png", "cup/0001.png")
+
+
+def write(tmp_path, text, name="labels.tsv", encoding="utf-8"):
+    (tmp_path / name).write_text(text, encoding=encoding)
+    return tmp_path / name
+
+
+def found(tmp_path, pictures, text, name="labels.tsv", encoding="utf-8"):
+    return labels_of(pictures, read_table(write(tmp_path, text, name, encoding)))
+
+
+# ---- keys ------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_is_the_path_below_the_folder_that_is_given(classes, tmp_path, monkeypatch):
+    assert opened(classes).keys == ["cat/0000", "cat/0001", "cup/0000", "cup/0001"]
+    assert opened(classes / "cup").keys == ["0000", "0001"]
+    assert opened(classes / "cat" / "0001.png").keys == ["0001"]
+    monkeypatch.chdir(classes)
+    assert opened(".").keys == opened(classes).keys
+    folders(tmp_path / "b.tar", "x.y/photo.v2.png")  # a folder, whatever it is called
+    assert opened(tmp_path / "b.tar").keys == ["x.y/photo.v2"]
+
+
+def test_a_key_in_a_shard_is_webdatasets(tmp_path):
+    pictures = opened(shard(tmp_path / "a.tar", "./cat/0000.seg.png", "x.y/1.png", "2.jpg.png"))
+    assert pictures.keys == ["cat/0000", "x.y/1", "2"]
+    assert opened(shard(tmp_path / "b.tar", ".png.png")).keys == [".png.png"], "not nothing"
+
+
+# ---- classes ---------------------------------------------------------------------------------------------------
+
+
+def test_pictures_of_one_name_in_two_folders_are_told_apart(classes, tmp_path):
+    text = "key\tlabel\ncat/0000\tcat\ncat/0001\tcat\ncup/0000\tcup\ncup/0001\tcup\n"
+    labels = found(tmp_path, opened(classes), text)
+    assert labels.found == ["cat", "cat", "cup", "cup"] and labels.classes == ("cat", "cup")
+    assert labels.numbers(("cup", "cat")).equal(torch.tensor([1, 1, 0, 0]))
+    assert labels.numbers(("cup",)).tolist() == [-1, -1, 0, 0]
+    bare = found(tmp_path, opened(classes), "0000\tcat\n0001\tcup\n")
+    assert bare.found == [None] * 4, "nobody knows which one is meant"
+    assert found(tmp_path, opened(classes / "cup"), "0000\tcat\n").found == ["cat", None]
+
+
+def test_folders_are_classes_where_no_table_is_given(classes, tmp_path):
+    (classes / "loose.png").write_bytes(picture())
+    labels = labels_of(opened(classes), None)
+    assert labels.found == ["cat", "cat", "cup", "cup", None]
+    assert labels_of(opened(classes / "cat"), None).classes == ()
+    assert labels_of(opened(folders(tmp_path / "one", "only/a.png", "only/b.png")), None).classes == ()
+    pictures = opened(shard(tmp_path / "a.tar", "dog/1.png", "fox/deeper/1.png"))
+    assert labels_of(pictures, None).found == ["dog", "fox"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("labels.tsv", "key\tlabel\ncat/0000\ttom\ncup/0001\tmug\ncup/0000\t\n"),
+        ("labels.tsv", "cat/0000\ttom\ncup/0001\tmug\n"),
+        ("labels.csv", "cat/0000.png,tom\r\n\r\n./cup/0001.png, mug\r\n"),
+        ("labels.csv", 'File_Name;size;Class\n"cat/0000.png";3;tom\ncup/0001.png;4;"mug"\n'),
+        ("metadata.csv", "label,file_name\ntom,cat/0000.png\nmug,cup/0001.png\n"),
+        ("labels.json", '{"cat/0000": "tom", "cup/0001.png": "mug", "cup/0000": null}'),
+        ("dataset.json", '{"labels": [["cat/0000.png", "tom"], ["cup/0001.png", "mug"]]}'),
+        ("labels.JSON", '[{"key": "cat/0000", "label": "tom", "more": 3}, {"label": "mug", "key": "cup/0001"}]'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_tables_of_many_kinds(classes, tmp_path, name, text, encoding):
+    labels = found(tmp_path, opened(classes), text, name, encoding)
+    assert labels.found == ["tom", None, None, "mug"]
+    assert labels.classes == ("mug", "tom")
+
+
+def test_numbers_may_be_labels(classes, tmp_path):
+    assert found(tmp_path, opened(classes), '{"cat/0000": 7, "cup/0000": 0}', "l.json").classes == ("0", "7")
+
+
+def test_what_a_table_does_not_match_is_counted_and_named(classes, tmp_path):
+    labels = found(tmp_path, opened(classes), "cat/0000\ttom\ndog/1\tdog\na\tdog\nb\tdog\nc\tdog\n")
+    assert labels.classes == ("tom",), "a class is one of the pictures"
+    assert str(labels) == (
+        "1 of 4 pictures have one of 1 labels; none for cat/0001, cup/0000, cup/0001; "
+        "no picture for dog/1, a, b and 1 more of the table"
+    )
+    whole = found(tmp_path, opened(classes / "cat"), "0000\ttom\n0001\ttom\n")
+    assert str(whole) == "2 of 2 pictures have one of 1 labels"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("l.tsv", "", "neither tab nor comma"),
+        ("l.tsv", "key\nx\n", "neither tab nor comma"),
+        ("l.tsv", "key\tcolour\na\tred\n", "its header, key, colour, does not name both columns"),
+        ("l.csv", "a,b,c\n", "3 columns and no header"),
+        ("l.csv", "key,label\nx\n", "row 2 has 1 columns"),
+        ("l.csv", "key,label\nx,a\nx,b\n", "'x' has two labels, 'a' and 'b'"),
+        ("l.json", "{", "Expecting"),
+        ("l.json", "3", "neither an object nor a list"),
+        ("l.json", '["x"]', "no pair of key and label"),
+        ("l.json", '{"x": [1]}', "the label of 'x' is neither text nor a whole number"),
+        ("l.json", "[" * 100_000, ""),
+    ],
+)
+def test_tables_that_are_none_are_refused_in_one_line(tmp_path, name, text, reason):
+    path = write(tmp_path, text, name)
+    with pytest.raises(TitokError, match=f"{name} is no table of key and label: .*{reason}") as caught:
+        read_table(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_as_text_are_no_tables(tmp_path):
+    (tmp_path / "l.tsv").write_bytes(b"key\tlabel\n\xff\xfe\t1\n")
+    for name, reason in (("l.tsv", "decode"), ("lost.tsv", "No such file")):
+        with pytest.raises(TitokError, match=f"{name} is no table of key and label: .*{reason}"):
+            read_table(tmp_path / name)
