@@ -33,7 +33,7 @@ import torch
 from PIL import Image
 from titokcodec.training.data import Pictures, mix
 from titokcodec.training.labels import labels_of, read_table
-from titokcodec.training.sheet import images, labelled_sheet
+from titokcodec.training.sheet import images
 from titokcodec.training.tokens import is_held_out
 from torch import Tensor
 
@@ -44,6 +44,7 @@ from titokcodec.metrics.measures import NEIGHBOURS, frechet, precision_recall
 from titokcodec.sampling import SCHEDULES, Settings
 
 from .plots import Panel, svg
+from .sheet import labelled_sheet
 
 SWEEPS: dict[str, tuple] = {
     "schedule": tuple(SCHEDULES),

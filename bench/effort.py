@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from titokcodec.training.data import Pictures
-from titokcodec.training.evaluate import measure, rates, tokens_of
+from titokcodec.training.evaluate import measure, token_counts, tokens_of
 
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
@@ -39,7 +39,7 @@ def seconds(codec: Codec, pixels: torch.Tensor, effort: int, rounds: int = 5) ->
 def row(codec: Codec, pictures: Pictures, effort: int, lpips: LPIPS | None) -> dict[str, float]:
     """``psnr/K``, ``lpips/K`` and so on as ``measure`` names them, and ``seconds/B`` by the size of a batch."""
     tokens = tokens_of(codec, pictures, effort)
-    found = measure(codec.model, pictures, rates(codec.model), lpips, tokens=tokens)
+    found = measure(codec.model, pictures, token_counts(codec.model), lpips, tokens=tokens)
     times = {f"seconds/{size}": seconds(codec, pictures.centre_crops(torch.arange(size)), effort) for size in BATCHES}
     return {"effort": effort} | {name: value for name, value in found.items() if "/" in name} | times
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ import torch
 from titokcodec.cli.script import Parser, UsageError
 
 from . import hyper
+from .argtypes import add_resume, deadline, whole
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -38,43 +37,6 @@ def parse_known(stage: type[Stage], arguments: list[str]) -> tuple[argparse.Name
     return _parser(stage, stage.__doc__).parse_known_args(arguments)
 
 
-def moment(text: str) -> float:
-    """Seconds since the epoch as such, or as a time of day, HH:MM or HH:MM:SS: the next such moment here.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    if ":" not in text:
-        if not math.isfinite(seconds := float(text)):
-            raise ValueError(f"{text} is no moment")
-        return seconds
-    now = datetime.now()
-    found = datetime.strptime(text, "%H:%M:%S" if text.count(":") > 1 else "%H:%M")
-    found = datetime.combine(now.date(), found.time())
-    return (found if found > now else found + timedelta(days=1)).timestamp()
-
-
-def deadline(text: str) -> float:
-    """``moment``, for a command line."""
-    try:
-        return moment(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text} is no time: give a time of day, HH:MM or HH:MM:SS, or seconds since the epoch"
-        ) from None
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """Reads whole numbers from ``least`` on, for a command line."""
-
-    def read(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is no whole number from {least} on")
-        return int(text)
-
-    return read
-
-
 def check_critic(given: argparse.Namespace, adversary: float | None = None) -> None:
     """Raise ``UsageError`` if the critic that is asked for lacks its network, or its loss counts for nothing.
 
@@ -85,15 +47,6 @@ def check_critic(given: argparse.Namespace, adversary: float | None = None) -> N
         raise UsageError("--critic features needs Lite0's weights: give them by --lite0")
     if given.critic and adversary == 0 and not given.chained:
         raise UsageError(f"--critic {given.critic} does nothing while --adversary is 0: give that too, or neither")
-
-
-def add_again(parser: argparse.ArgumentParser, resume: str) -> None:
-    """The two ways to start a run where one was before; ``resume`` explains the first."""
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument("--resume", action="store_true", help=resume)
-    either.add_argument(
-        "--force", action="store_true", help="start anew where a run was before, whose files are deleted"
-    )
 
 
 def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
@@ -132,7 +85,7 @@ def _parser(stage: type[Stage], about: str) -> argparse.ArgumentParser:
             default=next(iter(reversed(stage.presets))),
             help="architecture (default: %(default)s)",
         )
-    add_again(parser, "go on from OUT/state.pt if it is there")
+    add_resume(parser, "go on from OUT/state.pt if it is there")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
     add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")

@@ -17,7 +17,7 @@ from statistics import fmean
 from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
-from .command import whole
+from .argtypes import whole
 from .engine import LOG
 
 

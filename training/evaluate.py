@@ -1,10 +1,10 @@
-"""Score a tokenizer on held-out pictures: what it draws from several numbers of tokens, and how it uses its codebook.
+"""Score a tokenizer on held-out pictures: its reconstructions at several numbers of tokens, and use of the codebook.
 
-    python -m training.evaluate weights.safetensors --data DIR|TAR ... [--json OUT] [--sheet OUT]
+    python -m training.evaluate weights.safetensors --data DIR|TAR ... [--json OUT]
         [--lpips FILE] [--lite0 FILE] [--inception FILE]
 
-PSNR and SSIM need nothing; a metric that needs weights which were not given is left out. So are sizes of files if
-these cannot be written, and a line on stderr says why.
+PSNR and SSIM need no weights; a metric whose weights are not given is left out. File sizes are left out if no files can
+be written, with a warning on stderr. ``python -m bench.sheet`` shows the reconstructions.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ import sys
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from bench.thumbnails import best_thumbnail
 from titokcodec import Codec, TitokError
-from titokcodec.cli.pictures import format_of
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.metrics.inception import Inception
@@ -31,22 +28,8 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 
 from . import progress
-from .command import whole
+from .argtypes import whole
 from .data import Pictures
-from .sheet import Row, contact_sheet, drawn_rows, eight_bit, images, labelled_sheet, save_picture
-
-__all__ = [
-    "contact_sheet",
-    "eight_bit",
-    "file_sizes",
-    "first_pictures",
-    "measure",
-    "rates",
-    "report_sheet",
-    "save_picture",
-    "score",
-    "tokens_of",
-]
 
 Scores = dict[str, float | int | list]
 
@@ -123,42 +106,22 @@ def measure(
     return scores | use_of_codes(torch.cat(seen_tokens).cpu(), model.config.codes)
 
 
-def rates(model: TiTok) -> tuple[int, ...]:
+def token_counts(model: TiTok) -> tuple[int, ...]:
     """The token counts that reports show: the usual ones inside what the model takes."""
     config = model.config
     usual = [k for k in (32, 64, 96, 128, 256) if config.min_tokens <= k <= config.tokens]
     return tuple(sorted({*usual, config.min_tokens, config.tokens}))
 
 
-def first_pictures(model: TiTok, pictures: Pictures, count: int = 6) -> Tensor:
-    """The contact sheet of the first pictures at every rate, (3, H', W') in [0, 1]."""
-    return contact_sheet(model, _first(pictures, count), rates(model))
+def effort_of(codec: Codec, asked: int | None) -> int:
+    """Steps of the search for tokens: as many as asked for or, if None, as when compressing one picture."""
+    return default_steps(codec.weights.config, 1) if asked is None else asked
 
 
 def tokens_of(codec: Codec, pictures: Pictures, effort: int, batch: int = 16) -> Tensor:
     """(pictures, K) tokens of the centre crops, as files hold them that are made with this effort."""
     parts = progress.batches("searching tokens" if effort else "encoding", len(pictures), batch)
     return torch.cat([codec.encode(pictures.centre_crops(which), effort=effort) for which in parts])
-
-
-def report_sheet(
-    model: TiTok, pictures: Pictures, tokens: Tensor, sizes: dict[int, list[int]], count: int = 6
-) -> Image.Image:
-    """The first pictures, what is left of them at every rate, and the best WebP thumbnail (by PSNR) in as many bytes.
-
-    As many as the picture's own file has at the highest rate; where no WebP is that small the place is left grey.
-
-    Args:
-        sizes: As ``file_sizes`` gives them; if there are none, there are no thumbnails either.
-    """
-    counts, pixels = rates(model), _first(pictures, count)
-    originals, *drawn = (images(row) for row in (pixels, *drawn_rows(model, tokens[:count], counts)))
-    spans = {k: f"\n{_span(found[:count])}" for k, found in sizes.items()}
-    rows = [("original", originals)]
-    rows += [(f"{k} tokens{spans.get(k, '')}", row) for k, row in zip(counts, drawn, strict=True)]
-    if sizes:
-        rows.append(_rivals(originals, pixels, sizes[counts[-1]][:count]))
-    return labelled_sheet(rows)
 
 
 def file_sizes(codec: Codec, tokens: Tensor, counts: tuple[int, ...]) -> dict[int, list[int]]:
@@ -174,31 +137,6 @@ def summary(sizes: dict[int, list[int]]) -> dict[str, float]:
     """``bytes/K``, the longest file, and ``mean_bytes/K`` for every K."""
     longest = {f"bytes/{count}": max(found) for count, found in sizes.items()}
     return longest | {f"mean_bytes/{count}": sum(found) / len(found) for count, found in sizes.items()}
-
-
-def _first(pictures: Pictures, count: int) -> Tensor:
-    return pictures.centre_crops(torch.arange(min(count, len(pictures))))
-
-
-def _rivals(originals: list[Image.Image], pixels: Tensor, budgets: list[int]) -> Row:
-    """The best WebP thumbnail of each picture in so many bytes."""
-    rivals = [
-        best_thumbnail(picture, budget, "webp", lambda image, truth=truth: _psnr_of(image, truth))
-        for picture, truth, budget in zip(originals, pixels, budgets, strict=True)
-    ]
-    found = [len(rival.data) for rival in rivals if rival]
-    label = f"best WebP\n{_span(found)}" if found else "best WebP"
-    return label, [rival and rival.picture for rival in rivals]
-
-
-def _psnr_of(image: Image.Image, truth: Tensor) -> float:
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(*truth.shape[1:], 3).permute(2, 0, 1)
-    return psnr(pixels[None] / 255, truth[None].cpu()).item()
-
-
-def _span(sizes: list[int]) -> str:
-    low, high = min(sizes), max(sizes)
-    return f"{low} bytes" if low == high else f"{low}-{high} bytes"
 
 
 def _add(sums: dict[str, float], name: str, values: Tensor) -> None:
@@ -230,15 +168,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--effort", type=int, help="steps of the search for tokens (default: as when compressing)")
     parser.add_argument("--limit", type=whole(1), help="score the first pictures only")
     parser.add_argument("--json", type=Path, help="write the scores here as well")
-    parser.add_argument("--sheet", type=Path, help="save six pictures, at every rate and as WebP of equal bytes, here")
     options = parser.parse_args(arguments)
     if options.effort is not None and options.effort < 0:
         raise UsageError(f"effort is {options.effort}: give 0 or more")
-    for path in (options.json, options.sheet):
-        if path and not path.parent.is_dir():
-            raise TitokError(f"there is no folder {path.parent} to write {path.name} to: make it first")
-    if options.sheet:
-        format_of(options.sheet)  # or an error, before the work
+    if options.json and not options.json.parent.is_dir():
+        raise TitokError(f"there is no folder {options.json.parent} to write {options.json.name} to: make it first")
     codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
     lpips, lite0, inception = (
         network(path).to(codec.device) if path else None
@@ -249,8 +183,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"warning: {problem}", file=sys.stderr)
     if len(pictures) < 2 and (lite0 or inception):
         raise TitokError("a Frechet distance needs two pictures or more")
-    counts = rates(codec.model)
-    effort = default_steps(codec.weights.config, 1) if options.effort is None else options.effort
+    counts = token_counts(codec.model)
+    effort = effort_of(codec, options.effort)
     tokens = tokens_of(codec, pictures, effort)
     about = {
         "model": codec.weights.name,
@@ -271,8 +205,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(text)
     if options.json:
         options.json.write_text(text + "\n")
-    if options.sheet:
-        report_sheet(codec.model, pictures, tokens, sizes).save(options.sheet)
 
 
 if __name__ == "__main__":

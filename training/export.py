@@ -40,8 +40,8 @@ from titokcodec.runtime.devices import choose_device
 from titokcodec.weights import tokenizers
 
 from . import progress
+from .argtypes import whole
 from .checkpoint import load_checkpoint, names_proxies, tokenizer_of
-from .command import whole
 from .data import Pictures
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own

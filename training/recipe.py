@@ -29,13 +29,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+import torch
+
+from titokcodec import Codec
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.cli.tool import reason
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import write_atomic
 
-from . import command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
+from . import argtypes, command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
 from .checkpoint import STATE
+from .data import Pictures
+from .sheet import SHOWN, contact_sheet, save_picture
 
 KEPT = 0.1  # share of the time for export and scores
 RESULTS = ("model.safetensors", "scores.json", "sheet.png")  # in OUT, beside the folders of the stages
@@ -92,7 +97,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
     parser.add_argument("--name", default="titok", help="what the model is to be called (default: %(default)s)")
     parser.add_argument("--chain", choices=CHAINS, default="single", help="stages to run (default: %(default)s)")
     parser.add_argument("--proxies", type=Path, help="2D tokenizer for the two-stage chain, instead of training one")
-    command.add_again(parser, "go on with what lies in OUT")
+    argtypes.add_resume(parser, "go on with what lies in OUT")
     options, extra = parser.parse_known_args(arguments)
     if options.minutes is None and options.deadline is None:
         parser.error("give --minutes or --deadline, or both")
@@ -102,7 +107,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
 def deadline(text: str) -> str:
     """The text, seconds included, if it names a moment. Which one is for ``Timetable`` to say: a resumed run knows it
     already."""
-    command.deadline(text)
+    argtypes.deadline(text)
     return f"{text}:00" if text.count(":") == 1 else text
 
 
@@ -164,7 +169,7 @@ class Timetable:
         except ValueError:
             raise TitokError(f"{self.file} is damaged: delete it, and the deadline counts anew") from None
         if self.settled.get("deadline") != text:
-            now, end = time.time(), command.moment(text)
+            now, end = time.time(), argtypes.moment(text)
             self.settled = {"deadline": text, "end": end, "training": end - KEPT * (end - now), "stages": {}}
 
     def left(self) -> float:
@@ -232,10 +237,20 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
     averaged = ["--average", *others] if others else []
     export.main([str(states[-1]), str(weights), "--force", "--name", options.name, *counted, *averaged])
     scored = ["--data", *map(str, options.val), *networks(options)]
-    evaluate.main([str(weights), *scored, "--json", str(scores), "--sheet", str(sheet)])
+    evaluate.main([str(weights), *scored, "--json", str(scores)])
+    draw_sheet(weights, options.val, sheet)
     late = time.time() - Timetable(options.deadline, options.out).settled["end"] if options.deadline else 0
     if late > 1:
         print(f"done {late:.0f} s after the deadline: scores take longer, the more pictures --val has")
+
+
+def draw_sheet(weights: Path, val: list[Path], file: Path) -> None:
+    """Write the contact sheet of a weight file: the first held-out pictures at every number of tokens."""
+    codec = Codec.from_pretrained(weights)
+    pictures = Pictures(val, codec.weights.config.image_size, SHOWN, codec.device)
+    pixels = pictures.centre_crops(torch.arange(len(pictures)))
+    tokens = evaluate.tokens_of(codec, pictures, evaluate.effort_of(codec, None))
+    save_picture(contact_sheet(codec.model, pixels, evaluate.token_counts(codec.model), tokens), file)
 
 
 def main(arguments: list[str] | None = None) -> None:

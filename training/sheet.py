@@ -1,4 +1,4 @@
-"""Contact sheets: pictures side by side, what is left of them below."""
+"""Contact sheets: pictures side by side, their reconstructions below."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
 from titokcodec.models.tokenizer import TiTok
 
-MARGIN = 84  # pixels left of the pictures, for labels
-BLANK = (200, 200, 200)
-
-Row = tuple[str, Sequence[Image.Image | None]]
+SHOWN = 6  # pictures on a sheet
 
 
 def eight_bit(pixels: Tensor) -> np.ndarray:
@@ -33,36 +30,22 @@ def save_picture(pixels: Tensor, path: Path) -> None:
     Image.fromarray(eight_bit(pixels)).save(path)
 
 
+def stacked(rows: Sequence[Tensor]) -> Tensor:
+    """Rows (B, 3, H, W) as one (3, rows * H, B * W) picture: one column a picture, one row each."""
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+
+
 @torch.no_grad()
-def drawn_rows(model: TiTok, tokens: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
-    """What (B, K) tokens draw, (B, 3, H, W) for each number of them."""
+def reconstructions(model: TiTok, tokens: Tensor, counts: tuple[int, ...]) -> list[Tensor]:
+    """(B, K) tokens decoded from their first ``count``, (B, 3, H, W) for each of ``counts``."""
     return [model.decode(tokens[:, :count]) for count in counts]
 
 
 @torch.no_grad()
-def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...]) -> Tensor:
-    """(B, 3, H, W) -> (3, H', W'): one column a picture, the original on top and every rate below."""
-    rows = [pixels, *drawn_rows(model, model.encode(pixels), counts)]
-    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+def contact_sheet(model: TiTok, pixels: Tensor, counts: tuple[int, ...], tokens: Tensor | None = None) -> Tensor:
+    """(B, 3, H, W) -> (3, H', W'): the originals on top, below them their reconstructions at every number of tokens.
 
-
-def labelled_sheet(rows: Sequence[Row]) -> Image.Image:
-    """Rows of pictures of one size under each other, each with its label at the left; None leaves its place grey.
-
-    Returns:
-        RGB, ``MARGIN`` plus the widths of a row's pictures wide.
+    Args:
+        tokens: (B, K) of the pictures; by default the encoder's.
     """
-    side = next(picture.size for _, row in rows for picture in row if picture)
-    width, height = side
-    sheet = Image.new("RGB", (MARGIN + width * max(len(row) for _, row in rows), height * len(rows)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for y, (label, row) in enumerate(rows):
-        draw.multiline_text((4, y * height + 4), label, fill="black")
-        for x, picture in enumerate(row):
-            corner = MARGIN + x * width, y * height
-            if picture:
-                sheet.paste(picture, corner)
-            else:
-                sheet.paste(BLANK, (*corner, corner[0] + width, corner[1] + height))
-                draw.text((corner[0] + 4, corner[1] + 4), "none fits", fill="black")
-    return sheet
+    return stacked([pixels, *reconstructions(model, model.encode(pixels) if tokens is None else tokens, counts)])

@@ -29,9 +29,10 @@ from titokcodec.weights import tokenizers
 
 from . import stage
 from .data import Held, Pictures
-from .evaluate import first_pictures, rates, score
+from .evaluate import score, token_counts
 from .prefixes import CYCLE, draw_prefixes, prefix_lengths
 from .progress import Progress
+from .sheet import SHOWN, contact_sheet
 from .stage import Outcome, Stage
 from .starts import start_in_2d, start_linear
 from .streaming import Stream
@@ -161,10 +162,11 @@ class Single(Stage):
         return replace(made, loss=loss, parts=parts, tokens=found.tokens, latents=found.latents)
 
     def score(self, val: Pictures) -> dict[str, float]:
-        return score(self.ema.model, val, rates(self.ema.model), self.lpips)
+        return score(self.ema.model, val, token_counts(self.ema.model), self.lpips)
 
     def sheet(self, val: Pictures) -> Tensor:
-        return first_pictures(self.ema.model, val)
+        pixels = val.centre_crops(torch.arange(min(SHOWN, len(val))))
+        return contact_sheet(self.ema.model, pixels, token_counts(self.ema.model))
 
 
 def main(arguments: list[str] | None = None) -> TiTok:

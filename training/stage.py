@@ -29,10 +29,10 @@ from .checkpoint import MISFITS, OLDER, STATE, load_state, save_state, take
 from .codebook import CodebookCare
 from .data import PLAIN, Held, Pictures, Views, mix
 from .engine import EMA, Clock, Log, Optimizers, schedule
-from .evaluate import save_picture
 from .interrupt import Interrupted, Postponed
 from .losses import PixelLoss
 from .progress import Progress, Updates
+from .sheet import save_picture
 from .streaming import Stream, open_source
 
 SETTLING = 64  # steps before quantization, at least

@@ -25,8 +25,8 @@ from titokcodec.weights import tokenizers
 
 from . import parallel, proxies, stage
 from .adversarial import Adversary
+from .argtypes import whole
 from .checkpoint import MISFITS, load_checkpoint, names_proxies, tokenizer_of
-from .command import whole
 from .data import Held
 from .searched import Searched
 from .single import Single

@@ -22,6 +22,7 @@ from titokcodec.models.vqgan import VQGAN, VQGANConfig
 
 from . import progress, proxies, stage
 from .data import Pictures
+from .sheet import SHOWN, stacked
 from .stage import Outcome, Stage
 
 
@@ -91,9 +92,9 @@ class ProxyTokenizer(Stage):
 
     @torch.no_grad()
     def sheet(self, val: Pictures) -> Tensor:
-        pixels = val.centre_crops(torch.arange(min(6, len(val))))
+        pixels = val.centre_crops(torch.arange(min(SHOWN, len(val))))
         rows = pixels, self.ema.model.decode(self.ema.model.encode(pixels))
-        return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+        return stacked(rows)
 
     def finish(self) -> None:
         proxies.save(self.options.out / self.results[0], self.ema.model)

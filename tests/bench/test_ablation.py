@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from bench import ablation, tables
 from bench.ablation import IMAGENET, SWEEPS, Seen, agreement, grid, lists_of, panels, plan, shared_out
 from bench.plots import HEIGHT, WIDTH, Panel, apart, round_steps, svg
+from bench.sheet import MARGIN
 from tests.conftest import DATA
 from tests.metrics.test_lite0 import lite0_state
 from tests.models.test_maskgit import build
@@ -21,7 +22,6 @@ from titokcodec.metrics.measures import precision_recall
 from titokcodec.models.maskgit import GeneratorConfig
 from titokcodec.sampling import SCHEDULES, Settings
 from titokcodec.weights import tokenizers
-from training.sheet import MARGIN
 
 NAMES = ("cat", "english-springer", "house")
 SVG = "{http://www.w3.org/2000/svg}"

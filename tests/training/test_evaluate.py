@@ -1,4 +1,4 @@
-"""The evaluation command on the tiny model, its sheet, and the thumbnails that it compares with."""
+"""The evaluation command on the tiny model."""
 
 import json
 import math
@@ -11,11 +11,9 @@ import torch
 from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
-from bench import thumbnails
-from bench.thumbnails import FORMATS, Thumbnails, best_thumbnail
 from tests.conftest import DATA
 from tests.metrics.test_lite0 import inception_state, lite0_state
-from titokcodec.errors import ImageError, TitokError
+from titokcodec.errors import TitokError
 from titokcodec.format import rangecoder, tables
 from titokcodec.metrics import psnr
 from titokcodec.metrics.inception import Inception
@@ -27,7 +25,7 @@ from titokcodec.weights import tokenizers
 from training import evaluate
 from training.data import Pictures
 from training.evaluate import measure, score
-from training.sheet import BLANK, MARGIN, eight_bit, labelled_sheet
+from training.sheet import eight_bit
 
 RATES = (8, 16)
 PLAIN = {f"{metric}/{k}" for metric in ("psnr", "ssim", "bytes", "mean_bytes") for k in RATES} | {
@@ -66,7 +64,7 @@ def networks(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def full(folder, networks, tiny_path, tmp_path_factory):
-    """What one command with everything leaves: its scores and its sheet."""
+    """The scores that one command with all networks leaves."""
     out = tmp_path_factory.mktemp("out")
     evaluate.main(
         [
@@ -81,11 +79,9 @@ def full(folder, networks, tiny_path, tmp_path_factory):
             str(networks / "inception.pth"),
             "--json",
             str(out / "scores.json"),
-            "--sheet",
-            str(out / "sheet.png"),
         ]
     )
-    return json.loads((out / "scores.json").read_text()), Image.open(out / "sheet.png")
+    return json.loads((out / "scores.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +93,7 @@ def seen(folder, codec):
 
 
 def test_command_reports_all_that_it_has_weights_for(full):
-    found, _ = full
+    found = full
     assert found.keys() == PLAIN | {
         f"{metric}/{k}" for metric in ("fd_lite0", "top1_agreement", "rfid", "inception_score") for k in RATES
     }
@@ -122,16 +118,12 @@ def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkey
     monkeypatch.setitem(sys.modules, "constriction", None)  # without it tables code nothing
     monkeypatch.setattr(tables, "coder", tables.coder.__wrapped__)
     monkeypatch.setattr(rangecoder, "coder", tables.coder)
-    json_file, sheet = tmp_path / "scores.json", tmp_path / "sheet.png"
-    evaluate.main(
-        [str(tiny_path), "--data", str(folder), "--device", "cpu", "--json", str(json_file), "--sheet", str(sheet)]
-    )
+    json_file = tmp_path / "scores.json"
+    evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--json", str(json_file)])
     out, err = capsys.readouterr()
     assert json.loads(out) == json.loads(json_file.read_text())
     assert json.loads(out).keys() == {name for name in PLAIN if "bytes" not in name}
     assert len(err.splitlines()) == 1 and err.startswith("warning: no sizes of files: ") and "constriction" in err
-    with Image.open(sheet) as drawn:
-        assert drawn.size == (MARGIN + 3 * 256, (1 + len(RATES)) * 256), "no thumbnails of as many bytes"
 
 
 def test_scoring_says_how_far_it_is(folder, tiny_path, chatty, capsys):
@@ -150,19 +142,19 @@ def test_scoring_says_how_far_it_is(folder, tiny_path, chatty, capsys):
 def test_effort_is_that_of_compressing_unless_another_is_asked_for(full, folder, tiny_path, capsys):
     evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--effort", "0"])
     plain = json.loads(capsys.readouterr().out)
-    assert (full[0]["effort"], plain["effort"]) == (STEPS, 0)
-    assert full[0]["psnr/16"] > plain["psnr/16"]
+    assert (full["effort"], plain["effort"]) == (STEPS, 0)
+    assert full["psnr/16"] > plain["psnr/16"]
 
 
 def test_scores_of_pictures(full, seen):
-    found, (pixels, _, drawn) = full[0], seen
+    found, (pixels, _, drawn) = full, seen
     for k in RATES:
         assert found[f"psnr/{k}"] == pytest.approx(psnr(drawn[k], pixels).mean().item(), abs=1e-3)
         assert found[f"ssim/{k}"] == pytest.approx(ssim(drawn[k], pixels).mean().item(), abs=1e-3)
 
 
 def test_scores_of_sets(full, seen, networks):
-    found, (pixels, _, drawn) = full[0], seen
+    found, (pixels, _, drawn) = full, seen
     lite0, inception = Lite0(networks / "lite0.safetensors"), Inception(networks / "inception.pth")
     for k in RATES:
         assert found[f"fd_lite0/{k}"] == pytest.approx(frechet(lite0.pooled(pixels), lite0.pooled(drawn[k])), rel=1e-2)
@@ -174,7 +166,7 @@ def test_scores_of_sets(full, seen, networks):
 
 
 def test_use_of_the_codebook_at_each_position(full, seen):
-    found, (_, tokens, _) = full[0], seen
+    found, (_, tokens, _) = full, seen
     for name in ("usage", "distinct", "entropy"):
         assert len(found[f"{name}_by_position"]) == 16
     assert found["distinct"] == len(tokens.unique())
@@ -185,19 +177,6 @@ def test_use_of_the_codebook_at_each_position(full, seen):
         assert found["distinct_by_position"][position] == len(counts)
         assert found["usage_by_position"][position] == pytest.approx(len(counts) / 64, abs=1e-4)
         assert found["entropy_by_position"][position] == pytest.approx(bits, abs=1e-4)
-
-
-def test_sheet_has_a_labelled_row_for_each_rate_and_the_rival(full, seen):
-    found, sheet = full
-    assert sheet.size == (MARGIN + 3 * 256, (1 + len(RATES) + 1) * 256)
-    pixels, _, drawn = seen
-    shown = np.asarray(sheet).astype(int)
-    for row, truth in enumerate((pixels, *drawn.values())):
-        expected = torch.cat(list(truth), dim=2).permute(1, 2, 0).mul(255).round().numpy()
-        assert np.abs(shown[row * 256 : (row + 1) * 256, MARGIN:] - expected).max() <= 1
-        assert (shown[row * 256 : (row + 1) * 256, :MARGIN] < 128).any(), "no label"
-    assert found["bytes/16"] < 40, "nothing fits, so the last row is grey"
-    assert (shown[-1, MARGIN:] == BLANK).all()
 
 
 def test_a_model_that_loses_nothing():
@@ -256,53 +235,3 @@ def test_one_picture_is_no_set(folder, networks, tiny_path):
                 str(networks / "lite0.safetensors"),
             ]
         )
-
-
-def test_labelled_sheet_pastes_rows_in_order():
-    red, blue = (Image.new("RGB", (20, 30), colour) for colour in ("red", "blue"))
-    sheet = labelled_sheet([("a", [red, blue]), ("b", [None, red])])
-    assert sheet.size == (MARGIN + 40, 60)
-    corners = [sheet.getpixel((MARGIN + x, y)) for y in (29, 59) for x in (0, 39)]
-    assert corners == [(255, 0, 0), (0, 0, 255), BLANK, (255, 0, 0)]
-
-
-# ---- thumbnails -----------------------------------------------------------------------------------------------
-
-
-def closeness(truth):
-    truth = np.asarray(truth).astype(float)
-    return lambda image: -((np.asarray(image) - truth) ** 2).mean()
-
-
-def fitting(kind, photo, budget):
-    small = photo.resize((96, 96))
-    found = Thumbnails(small, kind).fitting(budget)
-    assert found and all(len(t.data) <= budget and t.picture.size == (96, 96) for t in found)
-    for t in found:
-        if t.quality is not None:
-            scaled = small.resize((t.side, t.side), Image.Resampling.LANCZOS)
-            assert FORMATS[kind].encode(scaled, t.quality) == t.data
-            assert t.quality == FORMATS[kind].best or len(FORMATS[kind].encode(scaled, t.quality + 1)) > budget
-    best = best_thumbnail(small, budget, kind, closeness(small))
-    assert closeness(small)(best.picture) == max(closeness(small)(t.picture) for t in found)
-    assert best_thumbnail(small, 10, kind, closeness(small)) is None
-    return found
-
-
-def test_webp_thumbnails_fit_and_the_best_is_taken(photo):
-    found = fitting("webp", photo, 150)
-    assert {t.side for t in found} >= {8, 16, 24}
-    assert all(t.data[:4] == b"RIFF" for t in found)
-
-
-def test_jxl_thumbnails_fit_and_the_best_is_taken(photo):
-    pytest.importorskip("pillow_jxl")
-    assert thumbnails.installed("jxl")
-    found = fitting("jxl", photo, 108)
-    assert all(t.data[:2] == b"\xff\x0a" for t in found), "a bare codestream, no container"
-    assert {t.quality is None for t in found} == {True, False}
-
-
-def test_a_sheet_that_cannot_be_written_is_said_before_anything_is_scored(tmp_path):
-    with pytest.raises(ImageError, match=r"cannot write a picture as '\.txt'"):
-        evaluate.main(["--data", str(tmp_path / "nowhere"), "--sheet", str(tmp_path / "sheet.txt")])

@@ -53,7 +53,9 @@ def test_recipe_leaves_a_scored_model_that_compresses(chain, last, tiny_preset, 
     scores = json.loads((out / "scores.json").read_text())
     assert (scores["model"], scores["pictures"]) == ("mine", 3)
     assert scores["psnr/16"] > (8 if chain == "single" else 4)
-    assert (out / "sheet.png").exists() and (out / last / "state.pt").exists()
+    assert (out / last / "state.pt").exists()
+    with Image.open(out / "sheet.png") as sheet:
+        assert sheet.size == (3 * 256, 3 * 256), "the originals, and both numbers of tokens"
     codec = titokcodec.Codec.from_pretrained(out / "model.safetensors", device="cpu")
     data = codec.compress(DATA / "coffee.jpg")
     assert codec.decompress(data).size == (600, 400)
@@ -99,6 +101,7 @@ def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path
     monkeypatch.setattr(stage, "run", run)
     for command in (recipe.export, recipe.evaluate):
         monkeypatch.setattr(command, "main", lambda words: None)
+    monkeypatch.setattr(recipe, "draw_sheet", lambda *paths: None)
     line = (
         f"--data {photos} --val {photos} --out {tmp_path} --minutes 9 --steps 2 --preset small --batch 8 "
         "--no-bf16 --compile --chain sharpened --adversary 0 --device cpu"
@@ -137,6 +140,7 @@ def chain(monkeypatch, tmp_path):
     monkeypatch.setattr(stage, "run", train)
     monkeypatch.setattr(recipe.export, "main", lambda words: seen.append(words[0]))
     monkeypatch.setattr(recipe.evaluate, "main", lambda words: seen.append("scores"))
+    monkeypatch.setattr(recipe, "draw_sheet", lambda *paths: None)
 
     def run(line, at=START, **takes):
         seen.clear()
@@ -195,10 +199,10 @@ def test_a_stage_that_was_killed_before_its_first_checkpoint_gets_a_share_of_wha
 
 
 def test_a_deadline_may_be_spelled_with_or_without_seconds(chain, monkeypatch):
-    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000)
+    monkeypatch.setattr(recipe.argtypes, "moment", lambda text: START + 1000)
     with pytest.raises(KeyboardInterrupt):
         chain("--chain sharpened --deadline 12:30", single=LATE)
-    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000 + 24 * 3600)
+    monkeypatch.setattr(recipe.argtypes, "moment", lambda text: START + 1000 + 24 * 3600)
     assert chain("--chain sharpened --deadline 12:30:00 --resume", at=START + 1001)[0] == []
 
 
@@ -219,10 +223,10 @@ def test_another_deadline_counts_anew(chain):
 
 
 def test_a_time_of_day_that_has_passed_is_not_tomorrows_for_a_run_that_has_begun(chain, monkeypatch):
-    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000)
+    monkeypatch.setattr(recipe.argtypes, "moment", lambda text: START + 1000)
     with pytest.raises(KeyboardInterrupt):
         chain("--chain sharpened --deadline 12:30", single=LATE)
-    monkeypatch.setattr(recipe.command, "moment", lambda text: START + 1000 + 24 * 3600)
+    monkeypatch.setattr(recipe.argtypes, "moment", lambda text: START + 1000 + 24 * 3600)
     again = chain("--chain sharpened --deadline 12:30 --resume", at=START + 1001)
     assert again == ([], [chain.state("single"), "scores"])
 

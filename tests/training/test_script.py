@@ -90,3 +90,11 @@ def test_every_command_is_started_there():
     mains = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in SOURCES}
     mains = {name: text for name, text in mains.items() if '__name__ == "__main__"' in text and name not in kept}
     assert len(mains) > 20 and not [name for name, text in mains.items() if not text.endswith("\n    start(main)\n")]
+
+
+def test_training_imports_nothing_from_bench():
+    for path in sorted((ROOT / "training").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            assert not any("bench" in name.split(".") for name in names), path.name

@@ -25,14 +25,15 @@ from titokcodec.errors import TitokError
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import command, engine, hyper, single, stage
+from training import argtypes, command, engine, hyper, single, stage
 from training.checkpoint import load_state, save_state
 from training.codebook import CodebookCare
 from training.data import PLAIN, Held, Pictures, Views, decode, sample
 from training.engine import EMA, Clock, cosine, flat, schedule
-from training.evaluate import contact_sheet, rates, score
+from training.evaluate import score, token_counts
 from training.export import choose_tables, load_averaged
 from training.prefixes import draw_prefixes, prefix_lengths
+from training.sheet import contact_sheet
 from training.starts import spread_points, start_in_2d
 
 CONFIG = TiTokConfig(
@@ -285,7 +286,7 @@ def lpips(tmp_path_factory):
 
 def test_score_and_contact_sheet(tagged_pictures, lpips):
     model = single.TiTok(CONFIG).eval()
-    assert rates(model) == (2, 8)
+    assert token_counts(model) == (2, 8)
     found = score(model, tagged_pictures, (2, 8), lpips, batch=3)
     assert found.keys() == {"psnr/2", "psnr/8", "ssim/2", "ssim/8", "lpips/2", "lpips/8", "usage", "entropy"}
     assert 0 < found["usage"] <= 1 and 0 <= found["entropy"] <= 5
@@ -393,14 +394,14 @@ def test_a_deadline_ends_the_budget_if_nothing_else_does_before(monkeypatch):
 
 
 def test_a_deadline_is_a_time_of_day_or_a_number_of_seconds():
-    assert command.moment("1700000000.5") == 1700000000.5
+    assert argtypes.moment("1700000000.5") == 1700000000.5
     now = datetime.now().timestamp()
     for text in ("00:00:00", "12:30", "23:59:59"):
-        found = command.moment(text)
+        found = argtypes.moment(text)
         assert 0 < found - now <= 25 * 3600 and datetime.fromtimestamp(found).strftime("%H:%M:%S").startswith(text)
     for text in ("soon", "25:00", "1:2:3:4"):
         with pytest.raises(ValueError):
-            command.moment(text)
+            argtypes.moment(text)
 
 
 def test_a_checkpoint_survives_a_failure_while_the_next_is_written(tmp_path, monkeypatch):
