@@ -40,9 +40,9 @@ from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
 from titokcodec.generator import PUBLISHED, Card, Generator
 from titokcodec.models.config import PRESETS, TiTokConfig
-from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import PRESETS as GENERATORS
 from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.sampling import Settings, walk
@@ -198,7 +198,7 @@ def build(size: TiTokSize | DiTSize, device: torch.device, dtype: torch.dtype) -
 
 def with_random_weights(construct: Callable[[], Model], device: torch.device, dtype: torch.dtype) -> Model:
     """The model in its precision from the start: no number of it is ever in memory twice."""
-    model = hollow(construct).to(dtype).to_empty(device=device).requires_grad_(False).eval()
+    model = on_meta(construct).to(dtype).to_empty(device=device).requires_grad_(False).eval()
     for name, value in model.named_parameters():
         if value.ndim > 1:
             nn.init.uniform_(value, -0.02, 0.02)

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save as serialize
-from torch import Tensor
 
 from titokcodec.errors import WeightsError
 from titokcodec.io.atomic import write_atomic
+from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
-from titokcodec.weights import torch_files
-from titokcodec.weights.storage import array_of, floats, open_file, shapes_of
-
-PICKLED = (".bin", ".pt", ".pth")
+from titokcodec.models.vqgan import PRESETS, VQGAN, config_of
+from titokcodec.weights.state_dicts import errors_in, open_state_dict
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> VQGAN:
@@ -32,19 +29,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> VQGAN:
         WeightsError: the file is missing, unreadable or of another kind, or a tensor is missing, unknown, misshapen
             or not of finite floats; the message is one line and names it.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"no weight file at {path}: give a .safetensors or PyTorch file of a MaskGIT-VQGAN")
-    if path.suffix != ".safetensors" and path.suffix not in PICKLED:
-        raise WeightsError(f"{path} is of an unknown kind: give a .safetensors, {' or '.join(PICKLED)} file")
-    try:
-        config, state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    except WeightsError as error:
-        text = " ".join(str(error).split())  # a tensor's name may hold anything
-        raise WeightsError(text if text.startswith(f"{path} ") else f"{path}: {text}") from None
-    with torch.device("meta"):  # every value is about to be set: draw no random numbers
-        model = VQGAN(config)
-    model.load_state_dict(state, assign=True)
+    file = open_state_dict(Path(path))
+    with errors_in(file.path):
+        config = config_of(file.shapes)  # the shapes are judged before any data is read
+        model = on_meta(lambda: VQGAN(config))
+        model.load_state_dict(file.tensors(), assign=True)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -71,23 +60,3 @@ def hand_on(source: VQGAN, model: TiTok) -> None:
         )
     model.pixel_quantize.load_state_dict(source.quantize.state_dict())
     model.pixel_decoder.load_state_dict(source.decoder.state_dict())
-
-
-def _safetensors(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
-    """Config and float32 tensors; the shapes are judged before any data is read."""
-    with open_file(path, "pt") as file:
-        shapes = shapes_of(file)
-        config = config_of(shapes)
-        return config, {name: floats(name, array_of(file, name)).contiguous() for name in shapes}
-
-
-def _pickled(path: Path) -> tuple[VQGANConfig, dict[str, Tensor]]:
-    """Config and float32 tensors of a PyTorch file, from which nothing but data is unpickled."""
-    state = torch_files.load(path)
-    if not isinstance(state, dict):
-        raise WeightsError(f"this holds a {type(state).__name__}: give a file of tensors by name")
-    for name, value in state.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise WeightsError(f"entry {name!r} is a {type(value).__name__}: give a file of named tensors alone")
-    config = config_of({name: tuple(value.shape) for name, value in state.items()})
-    return config, {name: floats(name, value).contiguous() for name, value in state.items()}

@@ -14,8 +14,8 @@ from bench import generation, tables
 from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTBlock, DiTConfig, Step, respaced, waves
 from bench.generation import SIZES, DiTSize, Effort, Ours, Theirs, TiTokSize, build, measure, with_random_weights
 from titokcodec.models.config import Tower, preset
-from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 
 CPU = torch.device("cpu")
@@ -47,11 +47,11 @@ def count(model, learned=False):
 
 
 def test_parameters_are_those_of_the_published_models():
-    model = hollow(lambda: DiT(DiTConfig()))
+    model = on_meta(lambda: DiT(DiTConfig()))
     assert count(model) == 675_129_632  # the checkpoint; 675M in the paper
     assert count(model, learned=True) == 674_834_720  # positions are fixed
     scale = 4 * 4 + 4  # a convolution of its own in front, by the autoencoder's count
-    assert count(hollow(lambda: Decoder(DecoderConfig()))) == 49_490_179 + scale
+    assert count(on_meta(lambda: Decoder(DecoderConfig()))) == 49_490_179 + scale
 
 
 def test_shapes():

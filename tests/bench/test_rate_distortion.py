@@ -431,7 +431,10 @@ def test_metrics_that_need_larger_pictures_are_left_out(photo, tmp_path):
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path, tmp_path):
     with pytest.raises(TitokError, match=r"tiny\.safetensors is not of LPIPS with SqueezeNet: it lacks features\.0\.w"):
         rate_distortion.main(["--images", str(folder), "--out", str(tmp_path), "--lpips", str(tiny_path)])
-    with pytest.raises(TitokError, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
+    with pytest.raises(
+        TitokError,
+        match=r"tiny\.safetensors is of another network: it lacks .* \d+ more",
+    ):
         rate_distortion.main(
             ["--images", str(folder), "--out", str(tmp_path), "--lite0", str(tiny_path), "--methods", "raw"]
         )

@@ -24,8 +24,8 @@ from titokcodec.format.bitstream import Header
 from titokcodec.format.canonical import Spelling
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
-from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
 from titokcodec.pictures import images
@@ -247,7 +247,7 @@ def _generator() -> Path:
 def _published() -> dict[str, tuple[int, ...]]:
     """Names and shapes of a small tokenizer that looks like a published one."""
     towers = Tower(64, 1, 1), Tower(64, 1, 1)
-    model = hollow(lambda: TiTok(TiTokConfig(*towers, tokens=32, l2_normalised=True, head="proxy", legacy=True)))
+    model = on_meta(lambda: TiTok(TiTokConfig(*towers, tokens=32, l2_normalised=True, head="proxy", legacy=True)))
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 

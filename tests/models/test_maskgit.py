@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from titokcodec.errors import WeightsError
-from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import MOST_PARAMETERS, PRESETS, GeneratorConfig, config_of, make
+from titokcodec.models.meta import on_meta
 
 BERT = GeneratorConfig("bert", 5, codes=11, classes=3, width=32, layers=3, heads=4, mlp=40)
 UVIT = GeneratorConfig("uvit", 6, codes=13, classes=4, width=32, layers=4, heads=2, mlp=48)
@@ -80,7 +80,7 @@ def published(name):
 
 @pytest.fixture(scope="module")
 def published_states():
-    return {name: hollow(lambda config=config: make(config)).state_dict() for name, config in PRESETS.items()}
+    return {name: on_meta(lambda config=config: make(config)).state_dict() for name, config in PRESETS.items()}
 
 
 @NAMES

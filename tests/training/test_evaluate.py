@@ -216,7 +216,10 @@ def test_a_model_that_loses_nothing():
 
 
 def test_wrong_weights_end_the_command_in_one_line(folder, tiny_path):
-    with pytest.raises(TitokError, match=r"tiny\.safetensors lacks stem\.weight and \d+ more$"):
+    with pytest.raises(
+        TitokError,
+        match=r"tiny\.safetensors is of another network: it lacks .* \d+ more",
+    ):
         evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--lite0", str(tiny_path)])
 
 

@@ -444,7 +444,10 @@ def spoil(name, value):
         (lambda s: s.pop("quantize.embedding.weight") is None, "lacks quantize.embedding.weight"),
         (spoil("extra.weight", torch.zeros(2)), "unknown tensors extra.weight$"),
         (spoil("decoder.ffn.2.weight", torch.zeros(2)), "of stage 1: it lacks pixel_quantize"),
-        (spoil("decoder.conv_out.weight", torch.zeros(3, 3, 1, 1)), "wrong shape for decoder.conv_out.weight$"),
+        (
+            spoil("decoder.conv_out.weight", torch.zeros(3, 3, 1, 1)),
+            r"wrong shape for decoder.conv_out.weight \(3x3x1x1",
+        ),
         (spoil("decoder.conv_out.bias", torch.tensor([0.0, torch.nan, 0])), "tensor decoder.conv_out.bias does not"),
         (spoil("decoder.conv_out.bias", torch.tensor([0.0, torch.inf, 0])), "tensor decoder.conv_out.bias does not"),
         (spoil("decoder.conv_out.bias", torch.zeros(3, dtype=torch.int64)), "tensor decoder.conv_out.bias does not"),

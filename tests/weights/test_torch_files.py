@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 from tests.conftest import ROOT, TINY
 from titokcodec import cli
 from titokcodec.errors import WeightsError
-from titokcodec.metrics import lite0, networks
+from titokcodec.metrics import lite0
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.maskgit import GeneratorConfig
-from titokcodec.weights import tokenizers, torch_files
+from titokcodec.weights import state_dicts, tokenizers, torch_files
 from titokcodec.weights.convert import convert
 from training import checkpoint, evaluate, proxies
 from training.data import LARGEST, read_files
@@ -58,7 +58,7 @@ def everywhere(path):
         lambda: torch_files.load(path),
         lambda: convert(path, path.with_name("out.safetensors")),
         lambda: proxies.load(path),
-        lambda: networks.read_tensors(path),
+        lambda: state_dicts.open_state_dict(path).tensors(),
         lambda: checkpoint.load_state(path, torch.device("cpu")),
         lambda: checkpoint.load_checkpoint(path, torch.device("cpu")),
     ]
@@ -144,11 +144,11 @@ def test_other_numbers_in_safetensors_are_refused(tmp_path, kind, lite0_like):
 @pytest.fixture(scope="module")
 def lite0_like():
     with torch.device("meta"):
-        hollow = lite0.Lite0.__new__(lite0.Lite0)
+        network = lite0.Lite0.__new__(lite0.Lite0)
         try:
-            hollow.__init__(Path("nowhere.safetensors"))
+            network.__init__(Path("nowhere.safetensors"))
         except WeightsError:
-            return hollow.state_dict()
+            return network.state_dict()
 
 
 def titok():
@@ -246,7 +246,7 @@ import torch
 from titokcodec.weights import torch_files
 from titokcodec.weights.convert import convert
 from titokcodec.errors import WeightsError
-from titokcodec.metrics import networks
+from titokcodec.weights import state_dicts
 from training import checkpoint, proxies
 from training.data import read_files
 torch.set_num_threads(1)
@@ -257,7 +257,7 @@ folder = Path({str(bombs)!r})
 for path in sorted(folder.glob("*.bin")):
     calls = [lambda: convert(path, folder / "o.safetensors")]
     if path.stem.split("-")[0] not in ("memo", "names", "tuples", "lists"):  # a dictionary after all; what takes long
-        calls += [lambda: proxies.load(path), lambda: networks.read_tensors(path),
+        calls += [lambda: proxies.load(path), lambda: state_dicts.open_state_dict(path).tensors(),
                   lambda: checkpoint.load_state(path, torch.device("cpu"))]
     for call in calls:
         try:

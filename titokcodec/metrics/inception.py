@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec.metrics.networks import check_tensors, read_tensors
+from titokcodec.weights.state_dicts import open_state_dict
 
 SIDE = 299  # pixels that the network was trained at
 FEATURES, CLASSES = 2048, 1008
@@ -182,21 +182,18 @@ class _Mixed(nn.Module):
 
 def _folded(path: Path, network: Inception) -> dict[str, Tensor]:
     """The file's tensors under the network's names, each BatchNorm multiplied into the convolution before it."""
-    found = {
-        name: value
-        for name, value in read_tensors(path).items()
-        if not name.startswith("AuxLogits.") and not name.endswith(".num_batches_tracked")
-    }
+    file = open_state_dict(path)
+    unused = {name for name in file.shapes if name.startswith("AuxLogits.") or name.endswith(".num_batches_tracked")}
     convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     shapes: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, FEATURES), "fc.bias": (CLASSES,)}
     for name, conv in convs.items():
         shapes[f"{name}.conv.weight"] = tuple(conv.weight.shape)
         shapes |= {f"{name}.bn.{part}": (conv.out_channels,) for part in _BN}
-    check_tensors(path, found, shapes)
-    state = {name: found[name].float() for name in ("fc.weight", "fc.bias")}
+    file.check(shapes, unused)
+    state = {name: file.tensor(name) for name in ("fc.weight", "fc.bias")}
     for name in convs:
-        scale, shift, mean, variance = (found[f"{name}.bn.{part}"].double() for part in _BN)
+        scale, shift, mean, variance = (file.tensor(f"{name}.bn.{part}").double() for part in _BN)
         gain = scale / (variance + _EPSILON).sqrt()
-        state[f"{name}.weight"] = (found[f"{name}.conv.weight"].double() * gain.view(-1, 1, 1, 1)).float()
+        state[f"{name}.weight"] = (file.tensor(f"{name}.conv.weight").double() * gain.view(-1, 1, 1, 1)).float()
         state[f"{name}.bias"] = (shift - mean * gain).float()
     return state

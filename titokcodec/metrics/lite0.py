@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec.metrics.networks import check_tensors, read_tensors
+from titokcodec.models.shapes import shapes_of
+from titokcodec.weights.state_dicts import open_state_dict
 
 SIDE = 224  # pixels that the network was trained at
 
@@ -57,9 +58,9 @@ class Lite0(nn.Module):
                 self.ends.append(len(self.blocks))
             self.head = Conv(width, _HEAD, 1)
             self.fc = nn.Linear(_HEAD, _CLASSES)
-        tensors = read_tensors(path)
-        check_tensors(path, tensors, {name: tuple(value.shape) for name, value in self.state_dict().items()})
-        self.load_state_dict({name: value.to(dtype) for name, value in tensors.items()}, assign=True)
+        file = open_state_dict(Path(path))
+        file.check(shapes_of(self))
+        self.load_state_dict({name: value.to(dtype) for name, value in file.tensors().items()}, assign=True)
         self.eval().requires_grad_(False)
 
     def stages(self, pixels: Tensor) -> list[Tensor]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
-from titokcodec.metrics.networks import finite, read_tensors
+from titokcodec.weights.state_dicts import open_state_dict
 
 LPIPS_SIDE = 17  # pixels of the shortest side that survives all poolings
 
@@ -40,14 +40,13 @@ class LPIPS(nn.Module):
     def __init__(self, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         path = Path(path)
-        found = read_tensors(path)
-        missing = [name for name in _NAMES if name not in found]
+        file = open_state_dict(path)
+        missing = [name for name in _NAMES if name not in file.shapes]
         if missing:
             raise WeightsError(f"{path} is not of LPIPS with SqueezeNet: it lacks {missing[0]}")
         for name in _NAMES:  # and not the classifier, which some files have as well
-            value = found[name]
             kept = dtype if name.startswith("features") else torch.float32
-            self.register_buffer(name.replace(".", "_"), finite(path, name, value).to(kept), persistent=False)
+            self.register_buffer(name.replace(".", "_"), file.tensor(name).to(kept), persistent=False)
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(3, 1, 1), persistent=False)
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(3, 1, 1), persistent=False)
         self._check(path)

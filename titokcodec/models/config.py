@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields, replace
 
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.models.validation import check_fields, check_types, parse_json, require
 
 HEADS = ("upsampler", "pixels", "proxy", "refiner")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
-LARGEST = 1 << 14  # no size in a config may exceed this: products of four of them still fit 64 bits
-LARGEST_CODEBOOK = 1 << 16  # what the entropy coder takes
 DEEPEST = 256
 SKETCH = 64  # side of what the linear decoder draws
 LOW = 32  # frequencies along one side that a spectrum may keep, see titokcodec.models.linear
@@ -93,39 +91,39 @@ class TiTokConfig:
     def __post_init__(self) -> None:
         if not self.min_tokens:
             object.__setattr__(self, "min_tokens", self.tokens)
-        _check_types(self)
+        check_types(self)
         for name, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
-            _check_types(tower)
-            _require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
-            _require(tower.width % 4 == 0 and tower.layers <= DEEPEST, f"{name} {tower} is out of range")
-        _require(self.head in HEADS, f"head {reprlib.repr(self.head)} is none of {', '.join(HEADS)}")
-        _require(self.codes >= 2, "a codebook needs two codes or more")
-        _require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
-        _require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
-        _require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
-        _require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
-        _require(self.patch_size % self.pool == 0, "the pooling must divide the patch size")
-        _require(self.spectrum <= LARGEST_SPECTRUM, f"spectrum is {self.spectrum}, more than {LARGEST_SPECTRUM}")
-        _require(self.tokens % self.codebooks == 0, f"{self.codebooks} codebooks cannot share {self.tokens} tokens")
-        _require(not (self.spectrum and (self.l2_normalised or self.legacy)), "linear paths want codes of any length")
-        _require(self.codebooks == 1 or self.spectrum > 0, "several codebooks want linear paths")
+            check_types(tower)
+            require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
+            require(tower.width % 4 == 0 and tower.layers <= DEEPEST, f"{name} {tower} is out of range")
+        require(self.head in HEADS, f"head {reprlib.repr(self.head)} is none of {', '.join(HEADS)}")
+        require(self.codes >= 2, "a codebook needs two codes or more")
+        require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
+        require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
+        require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
+        require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
+        require(self.patch_size % self.pool == 0, "the pooling must divide the patch size")
+        require(self.spectrum <= LARGEST_SPECTRUM, f"spectrum is {self.spectrum}, more than {LARGEST_SPECTRUM}")
+        require(self.tokens % self.codebooks == 0, f"{self.codebooks} codebooks cannot share {self.tokens} tokens")
+        require(not (self.spectrum and (self.l2_normalised or self.legacy)), "linear paths want codes of any length")
+        require(self.codebooks == 1 or self.spectrum > 0, "several codebooks want linear paths")
         fits = self.components <= min(self.spectrum, LARGEST_COMPONENTS)
-        _require(fits, f"components are {self.components}, more than the spectrum or {LARGEST_COMPONENTS}")
-        _require((self.head == "refiner") == (self.spectrum > 0), "linear paths and the head 'refiner' go together")
-        _require(self.detail_width != 1 and self.detail_width != 2, "detail_width must be 3 or more, or 0")
-        _require(self.head == "refiner" or not self.detail_width, "only the head 'refiner' has a detail_width")
+        require(fits, f"components are {self.components}, more than the spectrum or {LARGEST_COMPONENTS}")
+        require((self.head == "refiner") == (self.spectrum > 0), "linear paths and the head 'refiner' go together")
+        require(self.detail_width != 1 and self.detail_width != 2, "detail_width must be 3 or more, or 0")
+        require(self.head == "refiner" or not self.detail_width, "only the head 'refiner' has a detail_width")
         most = len(REFINED) if self.detail_width else 1
         without = "" if self.detail_width else ", without a detail_width"
-        _require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}{without}")
+        require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}{without}")
         if self.head == "refiner":
             sides = ", ".join(map(str, REFINED))
-            _require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
-            _require(SKETCH % self.grid == 0, f"a sketch of {SKETCH} pixels wants a grid that divides it")
+            require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
+            require(SKETCH % self.grid == 0, f"a sketch of {SKETCH} pixels wants a grid that divides it")
             fits = SKETCH % self.head_grid == 0 and self.head_grid % self.grid == 0
-            _require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide {SKETCH}")
+            require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide {SKETCH}")
         if self.head == "upsampler":
             fits = self.head_grid % self.grid == 0 and self.image_size % self.head_grid == 0
-            _require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide the image size")
+            require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide the image size")
 
     @property
     def grid(self) -> int:
@@ -157,47 +155,15 @@ class TiTokConfig:
     @classmethod
     def from_json(cls, text: str) -> TiTokConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
-        values = _parse(text)
-        _check_names(values, cls, "it", LATER)  # a default may change, a weight file may not
+        values = parse_json(text)
+        check_fields(values, cls, "it", LATER)  # a default may change, a weight file may not
         for side in ("encoder", "decoder"):
-            _check_names(values[side], Tower, side)
+            check_fields(values[side], Tower, side)
             values[side] = Tower(**values[side])
         return cls(**values)
 
 
 _DEFAULTS = {field.name: field.default for field in fields(TiTokConfig)}
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise WeightsError(f"the model's configuration does not make sense: {problem}")
-
-
-def _parse(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise WeightsError("the model's configuration does not make sense: it is no JSON") from None
-
-
-def _check_names(values: object, kind: type, what: str, optional: Collection[str] = ()) -> None:
-    """Raise unless ``values`` are the fields of a dataclass, by name and all of them."""
-    _require(isinstance(values, dict), f"{what} is no set of values by name")
-    known = {field.name for field in fields(kind)}
-    for problem, names in (("lacks", known - set(values) - set(optional)), ("has unknown", set(values) - known)):
-        _require(not names, f"{what} {problem} {', '.join(sorted(names))[:100]}")
-
-
-def _check_types(config: TiTokConfig | Tower) -> None:
-    """Dataclasses do not check types; a config that came from a file needs it."""
-    for field in fields(config):
-        value, kind = getattr(config, field.name), field.type
-        if kind == "int":
-            least = 0 if field.name in ("head_blocks", "spectrum", "components", "detail_width") else 1
-            most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
-            _require(type(value) is int and least <= value <= most, f"{field.name} is {reprlib.repr(value)}")
-        elif kind == "bool":
-            _require(type(value) is bool, f"{field.name} is {reprlib.repr(value)}")
 
 
 SMALL, BASE, LARGE = Tower(512, 8, 8), Tower(768, 12, 12), Tower(1024, 24, 16)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import torch
@@ -20,8 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
-from titokcodec.models.config import DEEPEST, _check_names, _check_types, _parse, _require
+from titokcodec.models.config import DEEPEST
 from titokcodec.models.layers import attention
+from titokcodec.models.shapes import Shape, Shapes, shape_of
+from titokcodec.models.validation import check_fields, check_types, parse_json, require
 
 ARCHITECTURES = ("bert", "uvit")
 MOST_PARAMETERS = 1 << 30  # 4 GiB in float32, over three times the largest published one; no file may ask for more
@@ -52,15 +53,15 @@ class GeneratorConfig:
     mlp: int = 3072
 
     def __post_init__(self) -> None:
-        _check_types(self)
+        check_types(self)
         named = reprlib.repr(self.architecture)
-        _require(self.architecture in ARCHITECTURES, f"architecture {named} is none of bert, uvit")
-        _require(self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads")
-        _require(self.layers <= DEEPEST, f"layers is {self.layers}")
-        _require(self.architecture == "bert" or self.layers % 2 == 0, "a U-ViT has as many blocks before as after")
-        _require(self.tokens <= 256, f"tokens is {self.tokens}, not 1 to 256")
-        _require(self.codes >= 2, "a codebook needs two codes or more")
-        _require(self.parameters <= MOST_PARAMETERS, f"{self.parameters} parameters are more than {MOST_PARAMETERS}")
+        require(self.architecture in ARCHITECTURES, f"architecture {named} is none of bert, uvit")
+        require(self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads")
+        require(self.layers <= DEEPEST, f"layers is {self.layers}")
+        require(self.architecture == "bert" or self.layers % 2 == 0, "a U-ViT has as many blocks before as after")
+        require(self.tokens <= 256, f"tokens is {self.tokens}, not 1 to 256")
+        require(self.codes >= 2, "a codebook needs two codes or more")
+        require(self.parameters <= MOST_PARAMETERS, f"{self.parameters} parameters are more than {MOST_PARAMETERS}")
 
     @property
     def mask_id(self) -> int:
@@ -89,8 +90,8 @@ class GeneratorConfig:
     @classmethod
     def from_json(cls, text: str) -> GeneratorConfig:
         """Inverse of ``to_json``. Raises ``WeightsError`` for anything but a complete, sensible config."""
-        values = _parse(text)
-        _check_names(values, cls, "it")  # a default may change, a file may not
+        values = parse_json(text)
+        check_fields(values, cls, "it")  # a default may change, a file may not
         return cls(**values)
 
 
@@ -245,7 +246,7 @@ def make(config: GeneratorConfig, dropout: float = 0.0) -> Bert | UViT:
     return (Bert if config.architecture == "bert" else UViT)(config, dropout)
 
 
-def config_of(shapes: Mapping[str, tuple[int, ...]], heads: int | None = None) -> GeneratorConfig:
+def config_of(shapes: Shapes, heads: int | None = None) -> GeneratorConfig:
     """The architecture of a published checkpoint, from the tensors that show its sizes.
 
     Allocates nothing, whatever the shapes claim. That all other tensors fit is for whoever loads them to check.
@@ -253,17 +254,21 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], heads: int | None = None) -
     No shape tells the heads: None takes 16 at the published widths 768 and 1024, one for every 64 channels elsewhere.
     Raises ``WeightsError`` if a tensor that shows a size is missing (it is named) or misshapen, or a size is absurd.
     """
+
+    def shape(name: str, axes: int) -> Shape:
+        return shape_of(shapes, name, axes, "no MaskGIT generator")
+
     if "model.embeddings.word_embeddings.weight" in shapes:
-        vocabulary, width = _shape(shapes, "model.embeddings.word_embeddings.weight", 2)
-        positions, _ = _shape(shapes, "model.embeddings.position_embeddings.weight", 2)
-        codes, _ = _shape(shapes, "model.lm_head.weight", 2)
-        mlp, _ = _shape(shapes, "model.encoder.layer.0.intermediate.dense.weight", 2)
+        vocabulary, width = shape("model.embeddings.word_embeddings.weight", 2)
+        positions, _ = shape("model.embeddings.position_embeddings.weight", 2)
+        codes, _ = shape("model.lm_head.weight", 2)
+        mlp, _ = shape("model.encoder.layer.0.intermediate.dense.weight", 2)
         architecture, layers = "bert", _count(shapes, "model.encoder.layer.")
     elif "embeddings.weight" in shapes:
-        vocabulary, width = _shape(shapes, "embeddings.weight", 2)
-        _, positions, _ = _shape(shapes, "pos_embed", 3)
-        codes, _ = _shape(shapes, "lm_head.weight", 2)
-        mlp, _ = _shape(shapes, "in_blocks.0.mlp.fc1.weight", 2)
+        vocabulary, width = shape("embeddings.weight", 2)
+        _, positions, _ = shape("pos_embed", 3)
+        codes, _ = shape("lm_head.weight", 2)
+        mlp, _ = shape("in_blocks.0.mlp.fc1.weight", 2)
         architecture, layers = "uvit", 2 * _count(shapes, "in_blocks.")
     else:
         raise WeightsError("this is no MaskGIT generator: its tensors are neither BERT's nor U-ViT's")
@@ -272,15 +277,9 @@ def config_of(shapes: Mapping[str, tuple[int, ...]], heads: int | None = None) -
     return GeneratorConfig(architecture, positions - 1, codes, vocabulary - codes - 2, width, layers, heads, mlp)
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str) -> int:
+def _count(shapes: Shapes, prefix: str) -> int:
     """How many different numbers follow the prefix; a gap shows once all names are compared."""
     return len({name[len(prefix) :].split(".", 1)[0] for name in shapes if name.startswith(prefix)})
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int) -> tuple[int, ...]:
-    if len(shapes.get(name, ())) != axes:
-        raise WeightsError(f"this is no MaskGIT generator: it lacks {name} or has another shape for it")
-    return tuple(shapes[name])
 
 
 def _dense(inputs: int, width: int) -> nn.ModuleDict:

@@ -12,7 +12,6 @@ keeps one number of channels, so that every block has its residual.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
-from titokcodec.models.config import LARGEST, LARGEST_CODEBOOK, PROXY_CODES
+from titokcodec.models.config import PROXY_CODES
+from titokcodec.models.meta import on_meta
 from titokcodec.models.quantizer import Quantized, VectorQuantizer
+from titokcodec.models.shapes import Shape, Shapes, differences, shape_of, shapes_of
+from titokcodec.models.validation import LARGEST, LARGEST_CODEBOOK
 
 CODE_WIDTH = 256
 GROUPS = 32  # of every norm: numbers of channels are multiples of it
@@ -285,7 +287,7 @@ class VQGAN(nn.Module):
         return self.draw(found.codes, pixels.shape[-2] // self.config.factor), found
 
 
-def config_of(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:
+def config_of(shapes: Shapes) -> VQGANConfig:
     """The architecture of a checkpoint, from the names and shapes of its tensors alone.
 
     Allocates nothing, whatever the shapes claim.
@@ -293,32 +295,24 @@ def config_of(shapes: Mapping[str, tuple[int, ...]]) -> VQGANConfig:
     Raises:
         WeightsError: a tensor is missing, unknown or misshapen (it is named), or the sizes are absurd.
     """
-    codes, code_width = _shape(shapes, "quantize.embedding.weight", 2)
+
+    def shape(name: str, axes: int) -> Shape:
+        return shape_of(shapes, name, axes, "no MaskGIT-VQGAN")
+
+    codes, code_width = shape("quantize.embedding.weight", 2)
     levels = _count(shapes, "encoder.down", MOST_LEVELS)
     blocks = _count(shapes, "encoder.down.0.block", MOST_BLOCKS)
-    channels = [_shape(shapes, f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
+    channels = [shape(f"encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in range(levels)]
     config = VQGANConfig(tuple(channels), blocks, code_width, codes, _patch(shapes))
-    expected: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (codes, code_width)}
-    with torch.device("meta"):
-        for part, module in (("encoder", Encoder(config)), ("decoder", Decoder(config))):
-            expected |= {f"{part}.{name}": tuple(value.shape) for name, value in module.state_dict().items()}
-    wrong = [name for name in expected.keys() & shapes.keys() if expected[name] != tuple(shapes[name])]
-    problems = [
-        f"it {what} {_some(names)}"
-        for what, names in (
-            ("lacks", expected.keys() - shapes.keys()),
-            ("has unknown tensors", shapes.keys() - expected.keys()),
-            ("has the wrong shape for", wrong),
-        )
-        if names
-    ]
+    expected = shapes_of(on_meta(lambda: VQGAN(config)))
+    problems = differences(expected, shapes)
     _require(not problems, "; ".join(problems))
     size = sum(map(math.prod, expected.values()))
     _require(size <= MOST_PARAMETERS, f"{size} parameters are more than {MOST_PARAMETERS}")
     return config
 
 
-def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str, most: int) -> int:
+def _count(shapes: Shapes, prefix: str, most: int) -> int:
     """How many of ``prefix.0``, ``prefix.1`` ... have a tensor, from one to one more than ``most``."""
     count = 1
     while count <= most and any(name.startswith(f"{prefix}.{count}.") for name in shapes):
@@ -326,20 +320,7 @@ def _count(shapes: Mapping[str, tuple[int, ...]], prefix: str, most: int) -> int
     return count
 
 
-def _patch(shapes: Mapping[str, tuple[int, ...]]) -> int:
+def _patch(shapes: Shapes) -> int:
     """From the first convolution; 1 where that is missing or misshapen, so that it is named as such."""
     _, inputs, *_ = (*shapes.get("encoder.conv_in.weight", ()), 0, 0)
     return max(1, math.isqrt(max(0, inputs) // 3))
-
-
-def _shape(shapes: Mapping[str, tuple[int, ...]], name: str, axes: int) -> tuple[int, ...]:
-    _require(name in shapes, f"it lacks {name}")
-    shape = tuple(shapes[name])
-    _require(len(shape) == axes, f"it has the wrong shape for {name}: {shape}, not {axes} axes")
-    return shape
-
-
-def _some(names: Iterable[str]) -> str:
-    first, *rest = sorted(names)
-    rest, more = rest[:2], len(rest) - 2
-    return ", ".join([first, *rest]) + (f" and {more} more" if more > 0 else "")

@@ -17,10 +17,9 @@ from typing import Any
 
 from titokcodec.errors import WeightsError
 from titokcodec.models.config import BASE, LARGE, SMALL, TiTokConfig, Tower
+from titokcodec.models.shapes import Shape, Shapes, shape_of
 from titokcodec.weights import hub
 from titokcodec.weights.yaml_config import parse_yaml
-
-Shapes = Mapping[str, tuple[int, ...]]
 
 BUFFERS = frozenset({"quantize.embed_prob"})  # of training alone: how often each code was used
 HEAD_WIDTH = 64  # of every published transformer
@@ -209,11 +208,8 @@ def _normalised(found: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     )
 
 
-def _shape(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
-    _require(name in shapes, f"it lacks {name}")
-    shape = tuple(shapes[name])
-    _require(len(shape) == axes, f"it has the wrong shape for {name}: {shape}, not {axes} axes")
-    return shape
+def _shape(shapes: Shapes, name: str, axes: int) -> Shape:
+    return shape_of(shapes, name, axes, "no published TiTok")
 
 
 def _require(condition: bool, problem: str, what: str = "no published TiTok") -> None:

@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from titokcodec.errors import WeightsError
 from titokcodec.format.bitstream import FINGERPRINT_BYTES
 from titokcodec.io.names import printable
-from titokcodec.models.hollow import hollow
 from titokcodec.models.maskgit import PRESETS, Bert, GeneratorConfig, UViT, config_of, make
-from titokcodec.weights import checkpoints, hub, releases, tokenizers
-from titokcodec.weights.convert import numbers, open_checkpoint
+from titokcodec.models.meta import on_meta
+from titokcodec.models.shapes import Shapes, shapes_of
+from titokcodec.weights import checkpoints, releases, tokenizers
+from titokcodec.weights.state_dicts import errors_in, open_state_dict
 from titokcodec.weights.storage import (
     array_of,
-    check_names,
+    check_shapes,
     floats,
     open_file,
-    shapes_of,
+    shapes_in,
     store,
     widened,
     write_safetensors,
@@ -77,13 +77,9 @@ def read(source: str | os.PathLike | None = None) -> tuple[Card, Bert | UViT]:
             or not of finite floats; the message is one line and names it.
     """
     path = _bundled() if source is None else tokenizers.locate(source)
-    try:
+    with errors_in(path):
         own = _ours(path) if path.suffix == ".safetensors" else None
         card, model = own or _published(path, tokenizers.name_of(source, path))
-    except WeightsError as error:
-        reason = " ".join(str(error).split())  # a tensor's name may hold anything
-        named = str(path) in reason or reason.startswith(str(path.with_name(hub.CONFIG)))
-        raise WeightsError(reason if named else f"{path}: {reason}") from None
     return card, model.eval().requires_grad_(False)
 
 
@@ -138,7 +134,7 @@ def _ours(path: Path) -> tuple[Card, Bert | UViT] | None:
         if about is None:
             return None
         card = _described(about)
-        shapes = shapes_of(file)
+        shapes = shapes_in(file)
         model = _fitted(card.config, shapes, path)
         model.load_state_dict({key: widened(file, key, shapes) for key in model.state_dict()}, assign=True)
         fingerprint = tokenizers.fingerprint_of(card.config, ((key, array_of(file, key)) for key in sorted(shapes)))
@@ -147,21 +143,20 @@ def _ours(path: Path) -> tuple[Card, Bert | UViT] | None:
 
 def _published(path: Path, name: str) -> tuple[Card, Bert | UViT]:
     """A published checkpoint of any kind; ``name`` is for one that is of no published size."""
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_state_dict(path)
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if key != POSITION_IDS}
     config = config_of(shapes, _heads(checkpoints.config_beside(path)))
     model = _fitted(config, shapes, path)
-    # Copied, because a mapped file may change under the model.
-    state = {key: torch.from_numpy(numbers(key, checkpoint.tensor(key))).clone() for key in shapes}
+    state = {key: checkpoint.tensor(key) for key in shapes}
     model.load_state_dict(state, assign=True)
     fingerprint = tokenizers.fingerprint_of(config, ((key, state[key].numpy()) for key in sorted(state)))
     return Card(_known(config) or name, config, fingerprint=fingerprint), model
 
 
-def _fitted(config: GeneratorConfig, shapes: dict[str, tuple[int, ...]], path: Path) -> Bert | UViT:
-    """A model without memory, for tensors whose names and shapes fit it. Raises ``WeightsError`` if any does not."""
-    model = hollow(lambda: make(config))
-    check_names({key: tuple(value.shape) for key, value in model.state_dict().items()}, shapes, path)
+def _fitted(config: GeneratorConfig, shapes: Shapes, path: Path) -> Bert | UViT:
+    """A model on the meta device, for tensors whose names and shapes fit it. Raises ``WeightsError`` otherwise."""
+    model = on_meta(lambda: make(config))
+    check_shapes(shapes_of(model), shapes, path)
     return model
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from titokcodec.errors import WeightsError
 from titokcodec.io import kinds
 from titokcodec.io.atomic import replacing
-from titokcodec.io.names import examples
+from titokcodec.models.shapes import Shapes, differences
 
 if TYPE_CHECKING:
     import torch
@@ -119,8 +119,8 @@ def _otherwise(path: Path) -> str:
     return ""
 
 
-def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor; none is read."""
+def shapes_in(file: Any) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor in an open safetensors file; none is read."""
     return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
@@ -167,26 +167,16 @@ def floats(name: str, value: torch.Tensor) -> torch.Tensor:
     return value
 
 
-def check_names(
-    expected: Mapping[str, tuple[int, ...]],
-    stored: Mapping[str, tuple[int, ...]],
-    path: Path,
-    beside: Set[str] = frozenset(),
-) -> None:
-    """Raise ``WeightsError`` unless a file holds what a model expects, in these shapes, and nothing else.
+def check_shapes(expected: Shapes, stored: Shapes, path: Path, ignored: Set[str] = frozenset()) -> None:
+    """Raise ``WeightsError`` unless a weight file holds what a model expects, in these shapes, and nothing else.
 
     Args:
         expected: Name and shape of the model's tensors.
         stored: Of the file's; a scale goes with its matrix.
         path: The file, for the message.
-        beside: What it may hold as well.
+        ignored: Names that it may hold as well.
     """
     scales = {name + SCALE: shape[:1] for name, shape in expected.items() if name + SCALE in stored}
-    wanted = {**expected, **scales}
-    for problem, names in (
-        ("lacks", wanted.keys() - stored.keys()),
-        ("has unknown tensors", stored.keys() - wanted.keys() - beside),
-        ("has the wrong shape for", {name for name in wanted.keys() & stored.keys() if wanted[name] != stored[name]}),
-    ):
-        if names:
-            raise WeightsError(f"{path} does not fit its configuration: it {problem} {examples(sorted(names))}")
+    problems = differences({**expected, **scales}, stored, ignored)
+    if problems:
+        raise WeightsError(f"{path} does not fit its configuration: {'; '.join(problems)}")

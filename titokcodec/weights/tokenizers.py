@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -27,8 +27,9 @@ from titokcodec.format.bitstream import FINGERPRINT_BYTES
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.io.names import printable
 from titokcodec.models.config import TiTokConfig
+from titokcodec.models.shapes import Shapes, shapes_of
 from titokcodec.weights import checkpoints, hub, releases
-from titokcodec.weights.storage import array_of, check_names, open_file, shapes_of, store, widened, write_safetensors
+from titokcodec.weights.storage import array_of, check_shapes, open_file, shapes_in, store, widened, write_safetensors
 
 if TYPE_CHECKING:
     from titokcodec.models.tokenizer import TiTok
@@ -103,7 +104,7 @@ def read(source: str | os.PathLike | None = None) -> Weights:
     with open_file(path) as file:
         about = (file.metadata() or {}).get("titok")
         if about is None:
-            name, config = name_of(source, path), _recognise(shapes_of(file), path)
+            name, config = name_of(source, path), _recognise(shapes_in(file), path)
         else:
             name, config = _described(about, path)
         fingerprint = fingerprint_of(config, ((key, array_of(file, key)) for key in sorted(file.keys())))
@@ -121,7 +122,7 @@ def _described(about: str, path: Path) -> tuple[str, TiTokConfig]:
     return name, TiTokConfig.from_json(config_text)
 
 
-def _recognise(shapes: dict[str, tuple[int, ...]], path: Path) -> TiTokConfig:
+def _recognise(shapes: Shapes, path: Path) -> TiTokConfig:
     try:
         return checkpoints.recognise(shapes, checkpoints.config_beside(path))
     except WeightsError as error:
@@ -146,10 +147,10 @@ def build(weights: Weights) -> TiTok:
     Raises:
         WeightsError: a tensor is missing, unknown or of the wrong shape; it is named.
     """
-    model = _hollow(weights.config)
+    model = _on_meta(weights.config)
     with open_file(weights.path) as file:
-        stored, expected = shapes_of(file), _expected(model)
-        check_names(expected, stored, weights.path, _BESIDE)
+        stored, expected = shapes_in(file), shapes_of(model)
+        check_shapes(expected, stored, weights.path, _BESIDE)
         # Floats are float32, whatever type torch makes them of by default; indices are what the model has them as.
         indices = {name: value.dtype for name, value in model.state_dict().items() if not value.is_floating_point()}
         state = {name: widened(file, name, stored).to(indices.get(name)) for name in expected}
@@ -157,18 +158,18 @@ def build(weights: Weights) -> TiTok:
     return model.eval().requires_grad_(False)
 
 
-def check_fits(config: TiTokConfig, shapes: Mapping[str, tuple[int, ...]], path: Path) -> list[str]:
+def check_fits(config: TiTokConfig, shapes: Shapes, path: Path) -> list[str]:
     """The names of a model's tensors, in order, if these are they. Raises ``WeightsError`` like ``build``."""
-    expected = _expected(_hollow(config))
-    check_names(expected, shapes, path, _BESIDE)
+    expected = shapes_of(_on_meta(config))
+    check_shapes(expected, shapes, path, _BESIDE)
     return list(expected)
 
 
-def _hollow(config: TiTokConfig) -> TiTok:
-    from titokcodec.models.hollow import hollow
+def _on_meta(config: TiTokConfig) -> TiTok:
+    from titokcodec.models.meta import on_meta
     from titokcodec.models.tokenizer import TiTok
 
-    return hollow(lambda: TiTok(config))
+    return on_meta(lambda: TiTok(config))
 
 
 def load_model(source: str | os.PathLike | None = None) -> TiTok:
@@ -216,10 +217,6 @@ def write(
     write_safetensors(path, arrays, {"titok": about}, overwrite)
     del arrays  # before the file is read
     return read(path)
-
-
-def _expected(model: TiTok) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 
 def _stored(tables: FrequencyTables, config: TiTokConfig) -> np.ndarray:

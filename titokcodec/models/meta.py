@@ -1,4 +1,4 @@
-"""Models without memory or random numbers, for tensors that are about to be set."""
+"""Models on the meta device: names and shapes without memory or random numbers, for weights that are loaded next."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.overrides import TorchFunctionMode
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def hollow(make: Callable[[], Model]) -> Model:
-    """What ``make`` builds, on the meta device: names and shapes, and nothing behind them."""
-    with torch.device("meta"), _Unfilled():
+def on_meta(make: Callable[[], Model]) -> Model:
+    """The model that ``make`` builds, on the meta device; ``load_state_dict(..., assign=True)`` fills it."""
+    with torch.device("meta"), _SkipInit():
         return make()
 
 
-class _Unfilled(TorchFunctionMode):
-    """Skips the initialisation: for arithmetic on the meta device torch imports its compiler, a second's work."""
+class _SkipInit(TorchFunctionMode):
+    """Skips initialisation: for arithmetic on the meta device torch imports its compiler, a second's work."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = function.__name__, kwargs or {}
