@@ -39,8 +39,8 @@ from torch import Tensor
 
 from titokcodec import Codec, Generator, TitokError
 from titokcodec.cli.script import Parser, start
+from titokcodec.metrics.distributions import NEIGHBOURS, frechet_distance, precision_recall
 from titokcodec.metrics.lite0 import Lite0
-from titokcodec.metrics.measures import NEIGHBOURS, frechet, precision_recall
 from titokcodec.sampling import SCHEDULES, Settings
 
 from .plots import Panel, svg
@@ -295,7 +295,7 @@ def scores(seen: Seen, compared: Tensor | slice, reference: Tensor, lists: Tenso
     """All metrics of a set; only the pictures ``compared`` are set against the (m, 1280) reference features."""
     features = seen.features[compared]
     precision, recall = precision_recall(reference, features)
-    found = {"fd": frechet(features, reference), "precision": precision, "recall": recall}
+    found = {"fd": frechet_distance(features, reference), "precision": precision, "recall": recall}
     return {name: round(value, 4) for name, value in (found | agreement(seen, lists)).items()}
 
 

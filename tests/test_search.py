@@ -10,7 +10,7 @@ from PIL import Image
 
 import titokcodec.search as searching
 from titokcodec import Codec, TitokError, info, truncate
-from titokcodec.metrics.ssim import ssim
+from titokcodec.metrics import ssim
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, prefix_schedule, rungs, search

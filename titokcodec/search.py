@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from titokcodec.metrics.ssim import similarities
+from titokcodec.metrics.similarity import ssim_terms
 from titokcodec.models.config import SKETCH, TiTokConfig
 from titokcodec.models.tokenizer import TiTok
 
@@ -210,7 +210,7 @@ def _distortion(drawn: Tensor, truth: Tensor) -> Tensor:
 
 def _dissimilarity(drawn: Tensor, truth: Tensor) -> Tensor:
     with torch.autocast(drawn.device.type, enabled=False):  # variances are small differences of large numbers
-        return 1 - similarities(drawn, truth, SSIM_K2)[1].mean(1)
+        return 1 - ssim_terms(drawn, truth, SSIM_K2)[1].mean(1)
 
 
 def squared_error(drawn: Tensor, truth: Tensor) -> Tensor:

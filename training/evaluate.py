@@ -19,11 +19,9 @@ from torch import Tensor
 
 from titokcodec import Codec, TitokError
 from titokcodec.cli.script import Parser, UsageError, start
-from titokcodec.metrics import LPIPS, psnr
+from titokcodec.metrics import LPIPS, codebook_usage, frechet_distance, inception_score, psnr, ssim
 from titokcodec.metrics.inception import Inception
 from titokcodec.metrics.lite0 import Lite0
-from titokcodec.metrics.measures import frechet, inception_score, use_of_codes
-from titokcodec.metrics.ssim import ssim
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 
@@ -68,7 +66,7 @@ def measure(
         ``fd_lite0/K``, the Frechet distance of its features of all pictures, and ``top1_agreement/K``, the share of
         pictures that it takes for the same class as the original. With Inception, ``rfid/K``, the same distance of
         its features, and ``inception_score/K`` over ten parts (fewer if there are fewer pictures). Besides, what
-        ``metrics.use_of_codes`` tells of the tokens.
+        ``titokcodec.metrics.codebook_usage`` reports of the tokens.
     """
     total = len(pictures)
     sums: dict[str, float] = {}
@@ -99,11 +97,11 @@ def measure(
     sets = {name: torch.cat(parts) for name, parts in features.items()}
     for name in (name for name in sets if "/" in name):
         metric, count = name.split("/")
-        scores[name] = frechet(sets[name], sets[metric])
+        scores[name] = frechet_distance(sets[name], sets[metric])
         if metric == "rfid":
             logits = inception.classify(sets[name].to(inception.fc.weight.device))
             scores[f"inception_score/{count}"] = inception_score(logits, min(10, total))[0]
-    return scores | use_of_codes(torch.cat(seen_tokens).cpu(), model.config.codes)
+    return scores | codebook_usage(torch.cat(seen_tokens).cpu(), model.config.codes)
 
 
 def token_counts(model: TiTok) -> tuple[int, ...]:

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.metrics import LPIPS
+from titokcodec.metrics.artifacts import PERIODS, detail_energy, fine_detail, unevenness
 from titokcodec.metrics.lite0 import Lite0
-from titokcodec.metrics.measures import PERIODS, detail, fine_detail, unevenness
-from titokcodec.metrics.ssim import blurred
+from titokcodec.metrics.similarity import gaussian_blur
 
 from .hyper import Hyper
 
@@ -125,7 +125,7 @@ def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] 
             pixels = shrunk(pixels, round(height * scale), round(width * scale))
         if blur:
             padded = F.pad(pixels, (BLUR_WINDOW // 2,) * 4, mode="reflect")
-            pixels = blurred(padded, BLUR_WINDOW, max(blur * strength, 0.1))
+            pixels = gaussian_blur(padded, BLUR_WINDOW, max(blur * strength, 0.1))
         return pixels.contiguous(memory_format=torch.channels_last)
 
     return changed(a), changed(b)
@@ -154,7 +154,7 @@ def excess_grain(drawn: Tensor, truth: Tensor) -> Tensor:
     The mean over tiles of 8 x 8 cells, so that marks in a small part of a picture count, and over all ``PERIODS`` of
     which two cells fit into a picture.
     """
-    energies, shortest = (fine_detail(drawn), fine_detail(truth)), min(truth.shape[-2:])
+    energies, shortest = (detail_energy(drawn), detail_energy(truth)), min(truth.shape[-2:])
     found = []
     for period in PERIODS:
         if 2 * period <= shortest:
@@ -185,7 +185,7 @@ def texture(pixels: Tensor) -> Tensor:
     how colourful it is. Its size with its sign, and its mean size squared: whether it is made of dark or bright dots.
     All of these as shares of the whole energy, nearly 0 where there is hardly any.
     """
-    channels = detail(pixels).unbind(1)
+    channels = fine_detail(pixels).unbind(1)
     planes = [sum(share * channel for share, channel in zip(axis, channels, strict=True)) for axis in AXES]
     grey, *colours = (plane[:, REACH:-REACH, REACH:-REACH] for plane in planes)
     height, width = grey.shape[1:]

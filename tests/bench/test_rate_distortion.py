@@ -29,7 +29,7 @@ from tests.metrics.test_lite0 import lite0_state
 from tests.metrics.test_lpips import lpips_file
 from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
-from titokcodec.metrics.measures import grain
+from titokcodec.metrics import grain
 from titokcodec.metrics.scores import METRICS, Judge, as_tensor
 
 BUDGETS = (100, 400)

@@ -11,9 +11,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from titokcodec.metrics import psnr
-from titokcodec.metrics.measures import frechet, grain, inception_score, ms_ssim, use_of_codes
-from titokcodec.metrics.ssim import ssim
+from titokcodec.metrics import grain, ms_ssim, psnr, ssim
 
 
 def test_the_package_waits_for_torch_until_a_metric_is_asked_for():
@@ -179,77 +177,3 @@ def test_grain_is_measured_in_float32():
     a = torch.rand(1, 3, 32, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert grain(a, 8).item() == pytest.approx(plain_grain(a[0].numpy(), 8), rel=1e-4)
-
-
-# ---- sets -----------------------------------------------------------------------------------------------------
-
-
-def exact(mean, deviations):
-    """2d + 1 points whose mean and covariance are just those: plus and minus along each axis, and one in the middle."""
-    d = len(deviations)
-    steps = np.diag(deviations) * math.sqrt(d)  # 2 d steps^2 / (2d + 1 - 1) = deviation^2
-    return torch.tensor(np.concatenate([steps, -steps, np.zeros((1, d))]) + mean, dtype=torch.float32)
-
-
-def test_frechet_distance_of_axis_aligned_gaussians():
-    one, other = np.array([1.0, 2, 3, 0]), np.array([2.0, 2, 0.5, 1])
-    a, b = exact(0.0, one), exact(np.array([1.0, 0, -2, 0]), other)
-    torch.testing.assert_close(torch.cov(a.T), torch.diag(torch.tensor(one, dtype=torch.float32) ** 2))
-    assert frechet(a, b) == pytest.approx(5 + ((one - other) ** 2).sum(), rel=1e-5)
-    assert frechet(a, b) == pytest.approx(frechet(b, a))
-    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_gaussians_that_do_not_commute():
-    """In the plane tr (AB)^(1/2) = (tr AB + 2 (det AB)^(1/2))^(1/2), by Cayley and Hamilton."""
-    torch.manual_seed(0)
-    a = torch.randn(50, 2, dtype=torch.float64) @ torch.tensor([[2.0, 1], [0, 1]], dtype=torch.float64)
-    b = torch.randn(30, 2, dtype=torch.float64) @ torch.tensor([[1.0, -1], [0, 3]], dtype=torch.float64) + 1
-    ca, cb = np.cov(a.numpy().T), np.cov(b.numpy().T)
-    product = ca @ cb
-    root = math.sqrt(np.trace(product) + 2 * math.sqrt(np.linalg.det(product)))
-    expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(ca) + np.trace(cb) - 2 * root
-    assert frechet(a, b) == pytest.approx(expected, rel=1e-9)
-
-
-def test_frechet_distance_of_fewer_rows_than_columns():
-    """Zeros on the other 300 axes, and any rotation, change nothing: and no root of a noisy zero gets in."""
-    torch.manual_seed(0)
-    a, b = torch.randn(2, 40, 5, dtype=torch.float64)
-    rotation = torch.linalg.qr(torch.randn(305, 305, dtype=torch.float64)).Q
-    wide = [torch.cat([x, x.new_zeros(40, 300)], dim=1) @ rotation for x in (2 * a, b + 0.5)]
-    assert frechet(*wide) == pytest.approx(frechet(2 * a, b + 0.5), rel=1e-9)
-    assert frechet(wide[0][:20], wide[0][:20]) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("shapes", [((1, 3), (5, 3)), ((5, 3), (5, 4)), ((5,), (5,))])
-def test_frechet_distance_of_what_has_no_covariance(shapes):
-    with pytest.raises(ValueError, match="two sets of two features or more expected"):
-        frechet(*(torch.zeros(shape) for shape in shapes))
-
-
-def test_inception_score_by_hand():
-    """Certain of four classes in turn: 4. Of one class always, or of none: 1."""
-    certain = 1000 * torch.eye(4).repeat(5, 1)
-    assert inception_score(certain, splits=5) == pytest.approx((4, 0))
-    assert inception_score(certain[:1].repeat(20, 1)) == pytest.approx((1, 0))
-    assert inception_score(torch.zeros(20, 7)) == pytest.approx((1, 0))
-    # A part that knows (score 2) and a part that does not (1); mean 1.5, deviation 0.5.
-    mixed = torch.cat([1000 * torch.eye(2).repeat(2, 1), torch.zeros(4, 2)])
-    assert inception_score(mixed, splits=2) == pytest.approx((1.5, 0.5))
-    # p = (3/4, 1/4) and (1/4, 3/4) around (1/2, 1/2).
-    half = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).log()
-    assert inception_score(half, splits=1)[0] == pytest.approx(2 * 0.75**0.75 * 0.25**0.25)
-    with pytest.raises(ValueError, match="9 rows cannot be split into 10"):
-        inception_score(torch.zeros(9, 3))
-
-
-def test_use_of_codes_over_all_positions_and_at_each():
-    tokens = torch.tensor([[0, 5, 3], [1, 5, 3], [2, 5, 2], [3, 5, 2]])
-    found = use_of_codes(tokens, 8)
-    assert (found["usage"], found["distinct"]) == (5 / 8, 5)
-    assert found["usage_by_position"] == [4 / 8, 1 / 8, 2 / 8]
-    assert found["distinct_by_position"] == [4, 1, 2]
-    assert found["entropy_by_position"] == pytest.approx([2, 0, 1])
-    shares = [1 / 12, 1 / 12, 3 / 12, 3 / 12, 4 / 12]
-    assert found["entropy"] == pytest.approx(-sum(p * math.log2(p) for p in shares))

@@ -15,11 +15,9 @@ from tests.conftest import DATA
 from tests.metrics.test_lite0 import inception_state, lite0_state
 from titokcodec.errors import TitokError
 from titokcodec.format import rangecoder, tables
-from titokcodec.metrics import psnr
+from titokcodec.metrics import frechet_distance, inception_score, psnr, ssim
 from titokcodec.metrics.inception import Inception
 from titokcodec.metrics.lite0 import Lite0
-from titokcodec.metrics.measures import frechet, inception_score
-from titokcodec.metrics.ssim import ssim
 from titokcodec.search import STEPS
 from titokcodec.weights import tokenizers
 from training import evaluate
@@ -157,11 +155,13 @@ def test_scores_of_sets(full, seen, networks):
     found, (pixels, _, drawn) = full, seen
     lite0, inception = Lite0(networks / "lite0.safetensors"), Inception(networks / "inception.pth")
     for k in RATES:
-        assert found[f"fd_lite0/{k}"] == pytest.approx(frechet(lite0.pooled(pixels), lite0.pooled(drawn[k])), rel=1e-2)
+        assert found[f"fd_lite0/{k}"] == pytest.approx(
+            frechet_distance(lite0.pooled(pixels), lite0.pooled(drawn[k])), rel=1e-2
+        )
         same = lite0.logits(pixels).argmax(1) == lite0.logits(drawn[k]).argmax(1)
         assert found[f"top1_agreement/{k}"] == pytest.approx(same.double().mean().item(), abs=1e-4)
     features = inception.pooled(drawn[8])
-    assert found["rfid/8"] == pytest.approx(frechet(inception.pooled(pixels), features), rel=1e-2)
+    assert found["rfid/8"] == pytest.approx(frechet_distance(inception.pooled(pixels), features), rel=1e-2)
     assert found["inception_score/8"] == pytest.approx(inception_score(inception.classify(features), 3)[0], abs=1e-3)
 
 

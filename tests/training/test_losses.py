@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from tests.metrics.test_lite0 import lite0_state
 from tests.metrics.test_lpips import lpips_file
-from titokcodec.metrics.measures import grain
+from titokcodec.metrics import grain
 from training.hyper import Hyper
 from training.losses import SCALES, PixelLoss, excess_grain, jittered, shrunk, texture, texture_distance
 

@@ -20,17 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from titokcodec.metrics import LPIPS, psnr
+from titokcodec.metrics.artifacts import PERIODS, detail_energy, unevenness
+from titokcodec.metrics.distributions import frechet_distance
 from titokcodec.metrics.lite0 import Lite0
 from titokcodec.metrics.lpips import LPIPS_SIDE
-from titokcodec.metrics.measures import (
-    MS_SSIM_SIDE,
-    PERIODS,
-    fine_detail,
-    frechet,
-    ms_ssim_after,
-    unevenness,
-)
-from titokcodec.metrics.ssim import WINDOW, similarities
+from titokcodec.metrics.similarity import MS_SSIM_SIDE, WINDOW, ms_ssim_after, ssim_terms
 
 
 @dataclass(frozen=True)
@@ -143,12 +137,12 @@ class Comparison:
         pixels, wanted = as_tensor(picture), self.judge.metrics
         found = {"psnr-rgb": psnr(pixels, self.pixels)}
         if {"ssim-rgb", "ms-ssim-rgb"} & {*wanted}:
-            whole, structure = similarities(pixels, self.pixels)
+            whole, structure = ssim_terms(pixels, self.pixels)
             found["ssim-rgb"] = whole.mean(1)
             if "ms-ssim-rgb" in wanted:
                 found["ms-ssim-rgb"] = ms_ssim_after(structure, pixels, self.pixels)
         if grains := [name for name in wanted if name in GRAINS]:
-            energy = fine_detail(pixels)
+            energy = detail_energy(pixels)
             found |= {name: unevenness(energy, GRAINS[name]) for name in grains}
         if "ssimulacra2" in wanted:
             found["ssimulacra2"] = ssimulacra2(self.original, picture)
@@ -166,7 +160,7 @@ def of_sets(originals: Sequence[Look], drawn: Sequence[Look]) -> dict[str, float
     apart = None
     if len(drawn) > 1:
         a, b = (torch.from_numpy(np.stack([look.features for look in looks])) for looks in (originals, drawn))
-        apart = frechet(a, b)
+        apart = frechet_distance(a, b)
     same = [one.label == other.label for one, other in zip(originals, drawn, strict=True)]
     return {"fd-lite0": apart, "top1-agreement": float(np.mean(same))}
 
