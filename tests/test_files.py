@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from titokcodec import files, info, truncate
+from titokcodec import editing, info, truncate
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
 from titokcodec.format import bitstream
@@ -126,10 +126,10 @@ def test_a_file_that_is_not_nested_is_not_cut(packed):
 
 
 def test_verify_checks_what_can_be_checked_without_a_network(tabled, packed, tiny_path):
-    files.verify(packed)
-    files.verify(tabled, model=tiny_path)
+    editing.verify(packed)
+    editing.verify(tabled, model=tiny_path)
     with pytest.raises(CorruptFile):
-        files.verify(packed[:-1])
+        editing.verify(packed[:-1])
 
 
 def test_neither_looking_nor_cutting_loads_torch(tabled, packed, tiny_path):

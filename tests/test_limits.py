@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import titokcodec
 from tests.conftest import TINY
-from titokcodec import LimitExceeded, files
+from titokcodec import LimitExceeded, editing, files
 from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
 from titokcodec.format.layout import TILE, Grid, check_tiles, most_tiles, nearest_grid, spread_grid
 
@@ -32,7 +32,7 @@ def test_a_row_of_single_pixels_is_not_worth_nine_thousand_tiles(codec, tmp_path
         lambda: codec.decompress(data),
         lambda: codec.decompress(data, strict=False),
         lambda: codec.read(data),
-        lambda: files.verify(data, TINY),
+        lambda: editing.verify(data, TINY),
         lambda: titokcodec.truncate(data, 8, TINY),
         lambda: files.read(io.BytesIO(data)),
         lambda: titokcodec.info(tmp_path / "long.titok"),
@@ -143,7 +143,7 @@ def test_a_limit_is_a_whole_number_or_none(codec, limit):
         codec.read,
         codec.decompress,
         lambda data, **more: titokcodec.info(io.BytesIO(data), **more),
-        lambda data, **more: files.verify(data, TINY, **more),
+        lambda data, **more: editing.verify(data, TINY, **more),
     ):
         with pytest.raises(titokcodec.TitokError, match="max_pixels is"):
             action(data, max_pixels=limit)

@@ -32,7 +32,8 @@ TYPE_CHECKING = False  # as typing has it; importing that would take longer than
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
     from titokcodec.defaults import compress, decompress
-    from titokcodec.files import FileInfo, info, truncate, verify
+    from titokcodec.editing import truncate, verify
+    from titokcodec.files import FileInfo, info
     from titokcodec.generator import Generator
     from titokcodec.pillow_plugin import register_pillow
 
@@ -44,8 +45,8 @@ _HOMES = {
     "decompress": "defaults",
     "FileInfo": "files",
     "info": "files",
-    "truncate": "files",
-    "verify": "files",
+    "truncate": "editing",
+    "verify": "editing",
     "Generator": "generator",
     "register_pillow": "pillow_plugin",
 }

@@ -1,25 +1,16 @@
-"""What can be done with a ``.titok`` file without a network: look at it, check it, shorten it. No torch."""
+"""Reading ``.titok`` files, and what their headers say. No network, no tokens: neither numpy nor torch is imported."""
 
 from __future__ import annotations
 
 import io
 import os
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from dataclasses import dataclass
+from typing import IO, TypeAlias
 
-from titokcodec.checks import whole
-from titokcodec.errors import CorruptFile, ModelMismatch, TitokError
+from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.format import bitstream
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
-from titokcodec.format.canonical import Spelling, canonical, judge
+from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, BytesLike
 from titokcodec.weights import releases
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from titokcodec.weights.tokenizers import Weights
 
 FileSource: TypeAlias = "BytesLike | str | os.PathLike[str] | IO[bytes]"
 
@@ -30,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file's header says.
+    """What a file's header says, and its size.
 
     Attributes:
         width, height: Size of the picture in pixels.
@@ -172,151 +163,12 @@ def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> byte
 
 
 def read_at_most(stream: IO[bytes], count: int, head: bytes = b"") -> bytes:
-    """``head`` and what is left in a stream, up to ``count`` bytes of both.
+    """``head`` and the rest of a stream, ``count`` bytes of both together at most.
 
-    Memory is taken as bytes come, not as they are asked for, and never for two copies of them.
+    Memory grows with the bytes that arrive, not with those that are asked for, and there is never a second copy.
     """
-    held = io.BytesIO()  # which hands its memory out as it is; joined pieces would be there twice
+    held = io.BytesIO()  # its getvalue does not copy; joining pieces would
     held.write(head)
     while held.tell() < count and (piece := stream.read(min(count - held.tell(), _CHUNK))):
         held.write(piece)
     return held.getvalue()
-
-
-def verify(
-    source: FileSource, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
-) -> Spelling:
-    """Check all of a file that can be checked without a network: header, checksum, and that tokens have this payload.
-
-    Args:
-        source: A whole file: a path, an open binary file, or the bytes.
-        model: The weight file that it was made with; needed for a model that is not bundled, if the file is
-            entropy-coded with its tables.
-        max_pixels: Refuse pictures larger than this; None for no limit.
-
-    Returns:
-        Whether the file is canonical. One that is not is whole and good, and yet not what this library writes.
-
-    Raises:
-        TitokError: something is wrong with the file, or its tables are not at hand.
-    """
-    data = data_of(source, max_pixels)
-    header, offset = bitstream.parse(data)
-    fingerprint = releases.fingerprint_for(header)
-    bitstream.verify(data, header, offset, fingerprint)
-    bitstream.check_pixels(header, max_pixels)
-    return _judged(header, bytes(memoryview(data)[offset:]), fingerprint, model)
-
-
-def truncate(
-    source: FileSource,
-    tokens: int,
-    model: str | os.PathLike | None = None,
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-) -> bytes:
-    """The same picture with fewer tokens a tile: a smaller file of lower quality, in its canonical spelling.
-
-    A packed file is cut without its model if that is not bundled; whether tables would make it shorter is then not
-    looked at.
-
-    Args:
-        source: A whole file made with a nested model: a path, an open binary file, or the bytes.
-        tokens: Tokens a tile to keep, at most as many as there are.
-        model: The weight file that it was made with; needed for a model that is not bundled, if the file is
-            entropy-coded with its tables.
-        max_pixels: Refuse pictures larger than this; None for no limit.
-
-    Raises:
-        TitokError: the file is damaged or cannot be cut, or its tables are not at hand.
-    """
-    from titokcodec.format import entropy
-
-    tokens = whole("tokens", tokens)
-    data = data_of(source, max_pixels)
-    header, offset = bitstream.parse(data)
-    bitstream.check_pixels(header, max_pixels)
-    fingerprint = releases.fingerprint_for(header)
-    bitstream.verify(data, header, offset, fingerprint)
-    if not 1 <= tokens <= header.tokens:
-        raise TitokError(f"cannot keep {tokens} tokens of {header.tokens}: ask for 1 to {header.tokens}")
-    payload = memoryview(data)[offset:]
-    tiles = header.tiles
-    bits = entropy.code_bits_from_length(len(payload), tiles * header.tokens) if header.mode == entropy.PACKED else None
-    weights = None if bits and _absent(fingerprint, model) else _weights(header, fingerprint, model)
-    nested = weights.config.nested if weights else header.nested
-    if not nested and tokens != header.tokens:
-        raise TitokError(f"this file's model needs all {header.tokens} tokens: compress the picture again instead")
-    if weights:
-        rows = _tokens(header, payload, weights)
-        mode, shorter = entropy.encode(rows[:, :tokens], weights.config.codes, weights.tables)
-    else:
-        mode, shorter = header.mode, entropy.truncate_packed(payload, tiles, header.tokens, tokens, bits)
-    cut = canonical(replace(header, tokens=tokens, mode=mode), fingerprint, nested)
-    return bitstream.pack(cut, shorter, fingerprint)
-
-
-def _judged(header: Header, payload: bytes, fingerprint: bytes, model: str | os.PathLike | None) -> Spelling:
-    """How a file is written. Raises ``CorruptFile`` unless some tokens have this payload, and no other in this mode."""
-    from titokcodec.format import entropy
-
-    if header.mode != entropy.PACKED or not _absent(fingerprint, model):
-        weights = _weights(header, fingerprint, model)
-        rows = _tokens(header, payload, weights)
-        mode, _ = entropy.encode(rows, weights.config.codes, weights.tables)
-        return judge(header, fingerprint, weights.config.nested, mode)
-    tiles = header.tiles
-    count = tiles * header.tokens
-    if all(entropy.packed_size(count, 1 << bits) != len(payload) for bits in range(1, 17)):
-        raise CorruptFile(f"payload has {len(payload)} bytes, which no {count} packed tokens have; get it again")
-    bits = entropy.code_bits_from_length(len(payload), count)
-    if bits and entropy.truncate_packed(payload, tiles, header.tokens, header.tokens, bits) != payload:
-        raise CorruptFile("padding bits behind the last token are not zero; get the file again")
-    return judge(header, fingerprint)
-
-
-def _tokens(header: Header, payload: BytesLike, weights: Weights) -> np.ndarray:
-    """(tiles, K) tokens of a payload that the model can draw."""
-    from titokcodec.format import entropy
-
-    weights.config.check_depth(header.tokens)
-    tiles = header.tiles
-    return entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
-
-
-def _absent(fingerprint: bytes, model: str | os.PathLike | None) -> bool:
-    """Nobody has named a weight file, and the bundled one is another model's."""
-    return model is None and not any(known.file for known in releases.RELEASES if known.fingerprint == fingerprint)
-
-
-def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
-    """The weight file for a header, if it is the right one."""
-    from titokcodec.weights.tokenizers import locate
-
-    if model is None and not releases.id_of(fingerprint):
-        raise ModelMismatch("the file was made with a custom model: name its weight file, with --model or model=")
-    path = locate(model)
-    stat = path.stat()
-    weights = _read_weights(path, stat.st_mtime_ns, stat.st_size)
-    if weights.fingerprint != fingerprint:
-        raise mismatch(header, fingerprint, weights)
-    return weights
-
-
-@lru_cache(maxsize=2)
-def _read_weights(path: Path, *stamp: int) -> Weights:
-    """Opening hashes the whole file: many pictures of one model share that. ``stamp`` tells a changed file."""
-    from titokcodec.weights.tokenizers import read
-
-    return read(path)
-
-
-def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:
-    """The error for a file whose model is not the one at hand."""
-    if header.model_id:
-        which = f"the released model {releases.by_id(header.model_id).name!r}"
-    else:
-        which = f"the custom model with fingerprint {needed.hex()}"
-    return ModelMismatch(
-        f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
-        "give that one's weight file (--model FILE, or Codec.from_pretrained(FILE))"
-    )

@@ -6,13 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from titokcodec.errors import CorruptFile
-from titokcodec.files import mismatch
+from titokcodec.errors import CorruptFile, ModelMismatch
 from titokcodec.format import bitstream, entropy
 from titokcodec.format.bitstream import BytesLike, Header
 from titokcodec.format.canonical import canonical
 from titokcodec.format.shape import Shape
-from titokcodec.weights.releases import fingerprint_for
+from titokcodec.weights.releases import by_id, fingerprint_for
 from titokcodec.weights.tokenizers import Weights
 
 
@@ -88,3 +87,15 @@ class Packer:
         grid = None if shape.layout == "fit" else shape.grid
         asked = Header(shape.width, shape.height, shape.tokens, shape.layout, grey, nested, mode, 0, own, grid)
         return canonical(asked, own)
+
+
+def mismatch(header: Header, needed: bytes, weights: Weights) -> ModelMismatch:
+    """The error for a file whose model is not the one at hand."""
+    if header.model_id:
+        which = f"the released model {by_id(header.model_id).name!r}"
+    else:
+        which = f"the custom model with fingerprint {needed.hex()}"
+    return ModelMismatch(
+        f"the file needs {which}, but this is {weights.name!r} ({weights.fingerprint.hex()}): "
+        "give that one's weight file (--model FILE, or Codec.from_pretrained(FILE))"
+    )

@@ -115,14 +115,16 @@ class TitokImageFile(ImageFile.ImageFile):
         return self.mode, (0, 0, *self.size)
 
     def verify(self) -> None:
-        """Check the file without the network, as ``titokcodec.files.verify`` does; open it again to draw it.
+        """Check the file without the network, as ``titokcodec.verify`` does; open it again to draw it.
 
         Raises:
             OSError: it is damaged, or not this model's.
         """
+        from titokcodec import editing
+
         source = _Model.source
         try:
-            files.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), _most_to_draw())
+            editing.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), _most_to_draw())
         except TitokError as error:
             raise OSError(str(error)) from error
         super().verify()

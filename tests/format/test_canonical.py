@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import DATA, TINY
-from titokcodec import cli, files, truncate
+from titokcodec import cli, editing, truncate
 from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.format import bitstream, entropy
 from titokcodec.format.bitstream import Header
@@ -80,7 +80,7 @@ def alike(codec, own, rows, size):
 def test_of_all_spellings_one_is_canonical_and_written(released, size, likely):
     rows = some_tokens(released, likely)
     own = released.write(torch.from_numpy(rows), *size)
-    found = {data: files.verify(data) for data in alike(released, own, rows, size)}
+    found = {data: editing.verify(data) for data in alike(released, own, rows, size)}
     # Two names of the model, two nested bits; packed too if tables are shorter; tiled too if a tile is the picture.
     assert len(found) == 2 * 2 * (1 + likely) * (1 + (size == (256, 256)))
     assert [data for data, spelling in found.items() if spelling.canonical] == [own]
@@ -94,7 +94,7 @@ def test_tiles_have_fewer_spellings(released):
     rows = some_tokens(released, True, tiles=2)
     own = released.write(torch.from_numpy(rows), 300, 200, grid=(2, 1))
     found = alike(released, own, rows, (300, 200))
-    assert len(found) == 8 and {data for data in found if files.verify(data).canonical} == {own}
+    assert len(found) == 8 and {data for data in found if editing.verify(data).canonical} == {own}
 
 
 def test_a_square_of_one_tile_is_written_fitted_whatever_is_asked_for(released, photo):
@@ -134,7 +134,7 @@ def test_a_cut_of_any_spelling_is_what_is_written_of_fewer_tokens(
     )
     short = truncate(bitstream.pack(header, payload, own), keep)
     assert short == released.write(torch.from_numpy(rows[:, :keep]), *size, grid=grid, grey=grey)
-    assert files.verify(short).canonical is True
+    assert editing.verify(short).canonical is True
 
 
 # ---- what can be told without the model -------------------------------------------------------------------------
@@ -149,19 +149,19 @@ def packed(codec, model_id=0, layout="fit", nested=True):
 
 
 def test_without_its_weights_a_file_is_judged_by_its_header(codec):
-    assert files.verify(packed(codec)).canonical is None
-    assert "weight file" in files.verify(packed(codec)).why
-    tiled = files.verify(packed(codec, layout="tile"))
+    assert editing.verify(packed(codec)).canonical is None
+    assert "weight file" in editing.verify(packed(codec)).why
+    tiled = editing.verify(packed(codec, layout="tile"))
     assert tiled.canonical is False and "fitted, not tiled" in tiled.why
     for data, words in ((packed(codec), "tables"), (packed(codec, nested=False), "nested bit")):
-        spelling = files.verify(data, TINY)
+        spelling = editing.verify(data, TINY)
         assert spelling.canonical is False and words in spelling.why
 
 
 def test_a_cut_without_the_weights_keeps_what_only_they_tell(codec):
     assert truncate(packed(codec, layout="tile"), 9) == truncate(packed(codec), 9)
-    assert "tables" in files.verify(truncate(packed(codec), 9), TINY).why
-    assert files.verify(truncate(packed(codec), 9, TINY), TINY).canonical
+    assert "tables" in editing.verify(truncate(packed(codec), 9), TINY).why
+    assert editing.verify(truncate(packed(codec), 9, TINY), TINY).canonical
     with pytest.raises(TitokError, match="needs all 16 tokens"):
         truncate(packed(codec, nested=False), 9)
     assert truncate(packed(codec, nested=False), 9, TINY) == truncate(packed(codec), 9, TINY)
@@ -186,17 +186,17 @@ def test_a_model_that_is_not_nested_is_not_cut_because_a_file_says_so(tmp_path, 
     own = tokenizers.save(tmp_path / "fixed.safetensors", TiTok(config), "fixed")
     header = Header(256, 256, 16, "fit", False, True, 0, 0, own.fingerprint)
     data = bitstream.pack(header, entropy.encode(some_tokens(codec, True), 64)[1], own.fingerprint)
-    assert files.verify(data, own.path).why == "the nested bit is not its model's"
+    assert editing.verify(data, own.path).why == "the nested bit is not its model's"
     with pytest.raises(TitokError, match="needs all 16 tokens"):
         truncate(data, 9, own.path)
-    assert files.verify(truncate(data, 16, own.path), own.path).canonical
+    assert editing.verify(truncate(data, 16, own.path), own.path).canonical
 
 
 def test_more_tokens_than_the_model_has_do_not_verify(codec):
     fingerprint = codec.weights.fingerprint
     header = Header(256, 256, 17, "fit", False, True, 0, 0, fingerprint)
     data = bitstream.pack(header, bytes(entropy.packed_size(17, 64)), fingerprint)
-    for action in (lambda: files.verify(data, TINY), lambda: truncate(data, 9, TINY), lambda: codec.decompress(data)):
+    for action in (lambda: editing.verify(data, TINY), lambda: truncate(data, 9, TINY), lambda: codec.decompress(data)):
         with pytest.raises(TitokError, match="takes 8 to 16 tokens, not 17"):
             action()
 
@@ -209,7 +209,7 @@ def test_golden_files_are_canonical(path):
     data = path.read_bytes()
     retired = path.stem in {known.name for known in releases.RELEASES if not known.file}
     try:
-        spelling = files.verify(data, None if path.stem.startswith("default") else TINY)
+        spelling = editing.verify(data, None if path.stem.startswith("default") else TINY)
     except ModelMismatch:  # tables of a model that is no longer in the box
         assert retired
     else:

@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save
 
 import titokcodec
-from titokcodec import files, pillow_plugin
+from titokcodec import editing, files, pillow_plugin
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, TitokError
 from titokcodec.format import bitstream, entropy
@@ -86,7 +86,7 @@ def whole_file(data: bytes) -> None:
         spelling = None
         with one_line():
             assert file.startswith(files.read(io.BytesIO(file), MAX_PIXELS))
-            spelling = files.verify(file, TINY, MAX_PIXELS)
+            spelling = editing.verify(file, TINY, MAX_PIXELS)
         if spelling:
             _good(file, spelling)
         with one_line():
@@ -97,11 +97,11 @@ def _good(file: bytes, spelling: Spelling) -> None:
     """What verifies is decoded, and cut to as many tokens it is canonical: nothing may be raised here."""
     packer = Packer(tiny().weights)
     _, rows = packer.read(file, True, MAX_PIXELS)
-    cut = files.truncate(file, rows.shape[1], TINY, MAX_PIXELS)
-    assert files.verify(cut, TINY).canonical and (cut == file) == spelling.canonical
+    cut = editing.truncate(file, rows.shape[1], TINY, MAX_PIXELS)
+    assert editing.verify(cut, TINY).canonical and (cut == file) == spelling.canonical
     for again in (packer.read(cut, True, MAX_PIXELS), packer.read(file, False, MAX_PIXELS)):
         assert np.array_equal(again[1], rows)
-    assert files.verify(files.truncate(file, 1, TINY, MAX_PIXELS), TINY).canonical
+    assert editing.verify(editing.truncate(file, 1, TINY, MAX_PIXELS), TINY).canonical
 
 
 def _both(data: bytes) -> list[bytes]:

@@ -70,12 +70,12 @@ def test_every_target_has_inputs_and_they_are_few():
 def test_kept_inputs_reach_what_they_are_kept_for():
     """Some are good and some are refused: a target that refuses everything would test nothing."""
     from tests.fuzz.targets import mended, tiny
-    from titokcodec import files
+    from titokcodec import editing
 
     good = bad = 0
     for data in corpus.read("bitstream"):
         try:
-            files.verify(mended(data), tiny().weights.path)
+            editing.verify(mended(data), tiny().weights.path)
             good += 1
         except TitokError:
             bad += 1

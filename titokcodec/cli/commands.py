@@ -271,7 +271,7 @@ def _verify(
     as_json: bool,
     **unused: Any,
 ) -> None:
-    from titokcodec import files
+    from titokcodec import editing, files
     from titokcodec.cli.bulk import read_titok
 
     _check_flags(force, skip_existing, quiet, verbose)
@@ -287,7 +287,7 @@ def _verify(
             continue
         try:
             data = read_titok(job, max_pixels)
-            spelling = files.verify(data, model, max_pixels)
+            spelling = editing.verify(data, model, max_pixels)
         except (TitokError, OSError, MemoryError) as error:
             report.fail(job, reason(error, shown(job.source)))
         else:
@@ -385,7 +385,7 @@ def truncate(
     Example:
       titok-truncate photo.titok smaller.titok -t 32
     """
-    from titokcodec import files
+    from titokcodec import editing, files
     from titokcodec.cli.bulk import read_titok
 
     job = Job(None if source == "-" else Path(source), result_of(target, pictures.check_titok))
@@ -393,7 +393,7 @@ def truncate(
     try:
         if in_the_way(job.target) and not force:
             raise OSError(exists(job.target))
-        shorter = files.truncate(read_titok(job, max_pixels), tokens, model, max_pixels)
+        shorter = editing.truncate(read_titok(job, max_pixels), tokens, model, max_pixels)
         write_target(job.target, shorter, force)
         report.wrote(job, files.info(shorter), 0)
     except (TitokError, OSError) as error:

@@ -155,6 +155,20 @@ def code_bits_from_length(length: int, count: int) -> int | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
+def check_packed(payload: bytes, tiles: int, tokens: int) -> None:
+    """Check a mode-0 payload of shape (tiles, ``tokens``) as far as that goes without knowing the size of its codebook.
+
+    Raises:
+        CorruptFile: no size of codebook gives a payload of this length, or the padding bits are not zero.
+    """
+    count = tiles * tokens
+    if all(packed_size(count, 1 << bits) != len(payload) for bits in range(1, 17)):
+        raise CorruptFile(f"payload has {len(payload)} bytes, which no {count} packed tokens have; get it again")
+    bits = code_bits_from_length(len(payload), count)
+    if bits and truncate_packed(payload, tiles, tokens, tokens, bits) != payload:
+        raise CorruptFile("padding bits behind the last token are not zero; get the file again")
+
+
 def truncate_packed(payload: bytes, tiles: int, tokens: int, keep: int, bits: int) -> bytes:
     """Cut a mode-0 payload of shape (tiles, ``tokens``) down to the first ``keep`` tokens of every tile.
 
