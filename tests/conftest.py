@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny model whose weights lie in the repository, and a few pictures."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from PIL import Image
 
 # Tests interrupt processes of their own, which would ignore it if they inherited that: a shell's background jobs do.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes that share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT / "tests" / "data"
