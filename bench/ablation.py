@@ -31,7 +31,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from titokcodec.training.data import Pictures, mix
+from titokcodec.training.batches import mix
+from titokcodec.training.data import Pictures
 from titokcodec.training.labels import labels_of, read_table
 from titokcodec.training.sheet import images
 from titokcodec.training.tokens import is_held_out

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from PIL import Image
-from titokcodec.training.data import Rejects, find, read_files, read_picture
+from titokcodec.training.reading import Rejects, find, read_files, read_picture
 
 from .thumbnails import reduced
 

@@ -18,7 +18,7 @@ from titokcodec.metrics.lite0 import Lite0
 from . import parallel
 from .checkpoint import take
 from .critic import FeatureCritic
-from .hyper import Hyper
+from .hyper import Adversarial
 
 SLOPE = 0.1  # of every LeakyReLU
 GRID = 16  # side of the grid of logits, at most
@@ -82,13 +82,13 @@ class Discriminator(nn.Module):
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Logits of any shape -> what the discriminator minimises: mean relu(1 - real) + mean relu(1 + fake).
 
-    Zero once real pictures score above 1 and drawn ones below -1 (Lim & Ye 2017, "Geometric GAN").
+    Zero once real pictures score above 1 and decoded ones below -1 (Lim & Ye 2017, "Geometric GAN").
     """
     return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
-    """Logits of drawn pictures -> what the generator minimises: their negative mean (Lim & Ye 2017)."""
+    """Logits of decoded pictures -> what the generator minimises: their negative mean (Lim & Ye 2017)."""
     return -fake.float().mean()
 
 
@@ -126,58 +126,68 @@ class LeCam(nn.Module):
 
 
 class Adversary:
-    """A critic in training, and the push that it gives to whoever draws.
+    """A critic in training, and its adversarial loss for the decoder.
 
     Args:
         hyper: Rates and weights.
-        device: Where it lives.
+        decay: Weight decay of the critic.
+        device: Where the critic is.
         autocast: Makes the context that its forward passes run in.
         lite0: The classifier whose features it judges; None: a discriminator of pixels, as published.
+
+    Attributes:
+        weight: Of its loss in the decoder's.
+        start: Share of the run after which it takes part.
     """
 
     def __init__(
-        self, hyper: Hyper, device: torch.device, autocast: Callable[[], AbstractContextManager], lite0: Lite0 | None
+        self,
+        hyper: Adversarial,
+        decay: float,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+        lite0: Lite0 | None,
     ) -> None:
-        critic = FeatureCritic(lite0) if lite0 else Discriminator(hyper.adversary_width)
+        critic = FeatureCritic(lite0) if lite0 else Discriminator(hyper.width)
         self.critic = critic.to(device=device, memory_format=torch.channels_last)
-        self.lecam, self.weight, self.autocast = LeCam().to(device), hyper.lecam, autocast
-        self.peak, self.share = hyper.adversary_rate, hyper.adversary_share
+        self.hyper, self.weight, self.start = hyper, hyper.weight, hyper.start
+        self.lecam, self.autocast = LeCam().to(device), autocast
         self.trained = [p for p in self.critic.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=self.peak, betas=(0.9, 0.999), weight_decay=hyper.decay)
+        self.optimizer = torch.optim.AdamW(self.trained, lr=hyper.rate, betas=(0.9, 0.999), weight_decay=decay)
         self.judge = parallel.wrapped(self.critic)
 
-    def learn(self, truth: Tensor, drawn: Tensor, rate: float) -> dict[str, Tensor]:
+    def learn(self, truth: Tensor, decoded: Tensor, rate: float) -> dict[str, Tensor]:
         """One step of the critic on (B, 3, H, W) pairs, at ``rate`` times its peak learning rate."""
-        some = self._some(drawn)
+        some = self._some(decoded)
         with self.autocast():
-            maps = self.judge(torch.cat([truth[some], drawn[some].detach()]))
+            maps = self.judge(torch.cat([truth[some], decoded[some].detach()]))
         pairs = [(real, fake) for real, fake in (logits.float().chunk(2) for logits in maps)]
         losses = torch.stack([hinge_discriminator(real, fake) for real, fake in pairs])
         lecam = torch.stack([self.lecam(real, fake) for real, fake in pairs])
-        (losses.mean() + self.weight * lecam.mean()).backward()
+        (losses.mean() + self.hyper.lecam * lecam.mean()).backward()
         real, fake = (torch.stack([logits.mean() for logits in side]).mean() for side in zip(*pairs, strict=True))
         self.lecam.update(parallel.mean(real), parallel.mean(fake))
         for group in self.optimizer.param_groups:
-            group["lr"] = self.peak * rate
+            group["lr"] = self.hyper.rate * rate
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"critic": losses.mean().detach(), "margin": (real - fake).detach()}
 
-    def push(self, drawn: Tensor) -> Tensor:
-        """The generator's loss; its gradient reaches ``drawn`` alone."""
+    def generator_loss(self, decoded: Tensor) -> Tensor:
+        """The decoder's loss; its gradient reaches ``decoded`` alone."""
         for parameter in self.trained:
             parameter.requires_grad_(False)
         with self.autocast():
-            maps = self.critic(drawn[self._some(drawn)])
+            maps = self.critic(decoded[self._some(decoded)])
         for parameter in self.trained:
             parameter.requires_grad_(True)
         return torch.stack([hinge_generator(logits) for logits in maps]).mean()
 
-    def _some(self, drawn: Tensor) -> Tensor | slice:
+    def _some(self, decoded: Tensor) -> Tensor | slice:
         """Which pictures of a batch are judged: all, or as many of them at random as ``share`` says."""
-        if self.share >= 1:
+        if self.hyper.share >= 1:
             return slice(None)
-        return torch.randperm(len(drawn), device=drawn.device)[: max(1, round(len(drawn) * self.share))]
+        return torch.randperm(len(decoded), device=decoded.device)[: max(1, round(len(decoded) * self.hyper.share))]
 
     def state_dict(self) -> dict[str, dict]:
         return {name: getattr(self, name).state_dict() for name in ("critic", "lecam", "optimizer")}

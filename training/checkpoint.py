@@ -112,8 +112,8 @@ def tokenizer_of(path: Path, state: dict, without: tuple[str, ...] = ()) -> TiTo
     return model
 
 
-def names_proxies(state: dict) -> bool:
-    """Whether the tokenizer of a checkpoint has a head that draws proxy codes, in place of its own."""
+def predicts_proxies(state: dict) -> bool:
+    """Whether the tokenizer of a checkpoint has a head that predicts proxy codes, in place of its own."""
     return state["stage"] == "stage1" and "decoder.ffn.layers.0.weight" in state["ema"]
 
 

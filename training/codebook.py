@@ -1,4 +1,4 @@
-"""Keeping every code alive: the codebook starts from data, and codes that nobody uses start again from data."""
+"""Codebook restarts: codes are initialised from data, and unused ones are replaced by data during training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from titokcodec.models.quantizer import VectorQuantizer
 from . import parallel
 
 
-class CodebookCare:
-    """Watches a quantizer during training.
+class CodebookRestart:
+    """Initialises the codes of a quantizer and restarts dead ones.
 
     Args:
-        quantizer: The module to look after, changed in place.
+        quantizer: The module, changed in place.
         patience: Steps without use after which a code is replaced by a random latent of the batch.
     """
 
@@ -51,8 +51,8 @@ class CodebookCare:
             flat = latents.flatten(0, -2)
             return flat[torch.randint(len(flat), (count,), device=flat.device)]
         books = torch.arange(count, device=latents.device) // self.quantizer.codes
-        place = torch.randint(self.quantizer.share, (count,), device=latents.device) + books * self.quantizer.share
-        return latents[torch.randint(len(latents), (count,), device=latents.device), place]
+        position = torch.randint(self.quantizer.share, (count,), device=latents.device) + books * self.quantizer.share
+        return latents[torch.randint(len(latents), (count,), device=latents.device), position]
 
     @torch.no_grad()
     def _replace(self, codes: Tensor, latents: Tensor) -> None:

@@ -18,7 +18,7 @@ from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
 from .argtypes import whole
-from .engine import LOG
+from .log import LOG
 
 
 def read(folder: Path) -> list[dict]:

@@ -41,7 +41,7 @@ from titokcodec.weights import tokenizers
 
 from . import progress
 from .argtypes import whole
-from .checkpoint import load_checkpoint, names_proxies, tokenizer_of
+from .checkpoint import load_checkpoint, predicts_proxies, tokenizer_of
 from .data import Pictures
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own
@@ -53,7 +53,7 @@ def load_averaged(path: Path) -> TiTok:
     state = load_checkpoint(path, torch.device("cpu"))
     if state["stage"] == "vqgan":
         raise WeightsError(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
-    if names_proxies(state):
+    if predicts_proxies(state):
         raise WeightsError(f"{path} draws proxy codes, not pixels: run training.stage2 --init {path} first")
     return tokenizer_of(path, state).eval().requires_grad_(False)
 

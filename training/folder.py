@@ -8,7 +8,7 @@ from pathlib import Path
 from titokcodec.errors import TitokError
 
 from .checkpoint import OLDER, STATE
-from .engine import BOARD, LOG
+from .log import BOARD, LOG
 
 SHEET = "val.png"  # what the last score drew
 

@@ -3,7 +3,8 @@ texture. Weights are given by path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from titokcodec.metrics.artifacts import PERIODS, detail_energy, fine_detail, un
 from titokcodec.metrics.lite0 import Lite0
 from titokcodec.metrics.similarity import gaussian_blur
 
-from .hyper import Hyper
+from .hyper import PixelTerms
 
 JITTER = 16  # pixels that a pair is shifted by, at most
 SCALES = (1.0, 0.85, 0.75, 0.6)  # that a pair is shrunk to; few, so that convolutions are planned once for each
@@ -49,7 +50,7 @@ class PixelLoss(nn.Module):
 
     def __init__(
         self,
-        hyper: Hyper,
+        hyper: PixelTerms,
         lpips: Path | None,
         classifier: Path | None,
         dtype: torch.dtype = torch.float32,
@@ -91,6 +92,19 @@ class PixelLoss(nn.Module):
                 parts[name] = distance(drawn[some].clamp(0, 1), truth[some])
                 loss = loss + fade * getattr(hyper, name) * parts[name]
         return loss, parts
+
+    def each_scale(self) -> Iterator[AbstractContextManager]:
+        """A context for each scale that LPIPS may compare pictures at, in which it is the only one."""
+        compared = self.scales if self.lpips and self.hyper.lpips_weight else self.scales[:1]
+        return (self._only(scale) for scale in compared)
+
+    @contextmanager
+    def _only(self, scale: float) -> Iterator[None]:
+        before, self.scales = self.scales, (scale,)
+        try:
+            yield
+        finally:
+            self.scales = before
 
     def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
         """Mean squared distance of the directions of a classifier's features, over its stages and places, 0 to 4.

@@ -1,4 +1,4 @@
-"""Tail drop: a nested model learns every rate at once, by drawing parts of each batch from a prefix of their tokens.
+"""Tail drop: a nested model learns every rate at once, by decoding parts of each batch from prefixes of their tokens.
 
 One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here pictures of a batch have different ones, or one
 batch has one and the next another.
@@ -36,18 +36,20 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     return [config.tokens] * 5 + [config.min_tokens + extra for extra in (*turn, 0)]
 
 
-def draw_prefixes(draw: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | slice]:
-    """Draw (B, K, d) codes, the i-th picture from its first ``lengths[i % len(lengths)]`` of them.
+def decode_prefixes(
+    decode: Callable[[Tensor], Tensor], codes: Tensor, lengths: list[int]
+) -> tuple[Tensor, Tensor | slice]:
+    """Decode (B, K, d) codes, the i-th picture from its first ``lengths[i % len(lengths)]`` of them.
 
     Returns:
-        What ``draw`` made of them, one call for each length, and (B,) the pictures' places in the batch, or a slice of
-        all if there is one length.
+        What ``decode`` made of them, one call for each length, and (B,) the pictures' indices in the batch, or a slice
+        of all if there is one length.
     """
     if len(set(lengths)) == 1:
-        return draw(codes[:, : lengths[0]]), slice(None)
+        return decode(codes[:, : lengths[0]]), slice(None)
     groups = _groups(len(codes), tuple(lengths), codes.device)
-    drawn = torch.cat([draw(codes[which, :length]) for length, which in groups.items()])
-    return drawn, torch.cat(list(groups.values()))
+    decoded = torch.cat([decode(codes[which, :length]) for length, which in groups.items()])
+    return decoded, torch.cat(list(groups.values()))
 
 
 @lru_cache(maxsize=16)

@@ -47,8 +47,8 @@ def save(path: Path, model: VQGAN) -> None:
     write_atomic(path, serialize(state))
 
 
-def hand_on(source: VQGAN, model: TiTok) -> None:
-    """Give a legacy model the codes and the decoder of a 2D tokenizer, which it draws its pixels with.
+def give_decoder(source: VQGAN, model: TiTok) -> None:
+    """Give a legacy model the codes and the decoder of a 2D tokenizer, which it decodes its pixels with.
 
     Raises:
         WeightsError: the 2D tokenizer is not of the published size.

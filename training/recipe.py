@@ -26,6 +26,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -37,10 +38,12 @@ from titokcodec.cli.tool import reason
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import write_atomic
 
-from . import argtypes, command, evaluate, export, folder, progress, single, stage, stage1, stage2, vqgan
+from . import argtypes, evaluate, export, folder, loop, progress, single, stage1, stage2, vqgan
 from .checkpoint import STATE
 from .data import Pictures
+from .options import Options, PixelOptions, parse_known
 from .sheet import SHOWN, contact_sheet, save_picture
+from .stage import Stage
 
 KEPT = 0.1  # share of the time for export and scores
 RESULTS = ("model.safetensors", "scores.json", "sheet.png")  # in OUT, beside the folders of the stages
@@ -70,7 +73,7 @@ FIXED = {
     ("finished", "stage2"): ["--adversary", "0"],
 }
 
-Steps: TypeAlias = list[tuple[type[stage.Stage], argparse.Namespace]]
+Steps: TypeAlias = list[tuple[type[Stage], Options]]
 
 
 def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -130,16 +133,17 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
             line += ["--minutes", str(options.minutes * (1 - KEPT) * share / sum(shares.values()))]
         line += ["--proxies", str(proxies)] if name == "stage1" else []
         line += ["--init", str(before)] if STAGES[name] is stage2.Stage2 else []
-        given, strange = command.parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
+        given, strange = parse_known(STAGES[name], line + extra + FIXED.get((options.chain, name), []))
         unknown = [word for word in unknown if word in strange and word.startswith("--")]
-        given.chained = True
-        command.check_critic(given)
+        if isinstance(given, PixelOptions):
+            given = replace(given, idle_critic=True)  # other stages of the chain may have an adversary
+            given.check_critic()
         steps.append((STAGES[name], given))
-        before = checkpoint(given)
+        before = given.state
     if unknown:
         raise UsageError(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
-    judged = [given for _, given in steps if given.critic]
-    if judged and all(given.hyper_adversary == 0 for given in judged):
+    judged = [given for _, given in steps if isinstance(given, PixelOptions) and given.critic]
+    if judged and all(given.hyper.get("adversary") == 0 for given in judged):
         raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
     return steps
 
@@ -148,11 +152,6 @@ def networks(options: argparse.Namespace) -> list[str]:
     """The words that name the networks for losses and scores."""
     given = [(f"--{name}", str(path)) for name in ("lpips", "lite0") if (path := getattr(options, name))]
     return [word for pair in given for word in pair]
-
-
-def checkpoint(given: argparse.Namespace) -> Path:
-    """Where a stage with these options leaves its checkpoint."""
-    return given.out / STATE
 
 
 class Timetable:
@@ -185,21 +184,21 @@ class Timetable:
         return self.settled["stages"][name]
 
 
-def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[stage.Stage], argparse.Namespace]]:
+def timed(steps: Steps, options: argparse.Namespace) -> Iterator[tuple[type[Stage], Options]]:
     """The stages that are not through yet, as long as there is time for training, each with a deadline of its own.
 
     It is settled only when a stage's turn comes, so that what was lost by then is taken off all that follow.
     """
     table = Timetable(options.deadline, options.out)
-    begun = [number for number, (_, given) in enumerate(steps) if checkpoint(given).exists()]
+    begun = [number for number, (_, given) in enumerate(steps) if given.state.exists()]
     current = begun[-1] if begun else 0
     for number, (kind, given) in enumerate(steps[current:], current):
         if table.left() <= 0:
             print(f"no time is left for {given.out.name}", flush=True)
             return
         shares = [CHAINS[options.chain][later.out.name] for _, later in steps[number:]]
-        given.deadline = table.end(given.out.name, shares[0] / sum(shares), number in begun)
-        yield kind, given
+        end = table.end(given.out.name, shares[0] / sum(shares), number in begun)
+        yield kind, replace(given, deadline=end)
 
 
 def make_room(steps: Steps, options: argparse.Namespace) -> None:
@@ -219,12 +218,12 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
     make_room(steps, options)
     try:
         for kind, given in timed(steps, options) if options.deadline else steps:
-            stage.run(kind(given))
-    except stage.TooLate:
+            loop.train(kind, given)
+    except loop.TooLate:
         if not options.deadline:
             raise
         print(f"no time is left for {given.out.name}", flush=True)
-    states = [checkpoint(given) for _, given in steps if checkpoint(given).exists()]
+    states = [given.state for _, given in steps if given.state.exists()]
     if not states:
         raise TitokError(
             f"there is no checkpoint in {options.out} to export, and no time for training: give a later "

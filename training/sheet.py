@@ -12,6 +12,8 @@ from torch import Tensor
 
 from titokcodec.models.tokenizer import TiTok
 
+from .data import Pictures
+
 SHOWN = 6  # pictures on a sheet
 
 
@@ -28,6 +30,11 @@ def images(pixels: Tensor) -> list[Image.Image]:
 def save_picture(pixels: Tensor, path: Path) -> None:
     """Write a (3, H, W) picture in [0, 1]."""
     Image.fromarray(eight_bit(pixels)).save(path)
+
+
+def first_crops(pictures: Pictures) -> Tensor:
+    """The centres of the first pictures, as many as a sheet shows, (B, 3, side, side) in [0, 1]."""
+    return pictures.centre_crops(torch.arange(min(SHOWN, len(pictures))))
 
 
 def stacked(rows: Sequence[Tensor]) -> Tensor:

@@ -12,166 +12,104 @@ Nested presets learn every rate at once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec.cli.script import UsageError, start
-from titokcodec.errors import TitokError
-from titokcodec.models.linear import SIDE
-from titokcodec.models.quantizer import Quantized
+from titokcodec.cli.script import start
+from titokcodec.models.config import PRESETS, TiTokConfig, preset
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.weights import tokenizers
 
-from . import stage
-from .data import Held, Pictures
+from . import defaults, initial, loop
+from .data import Pictures
 from .evaluate import score, token_counts
-from .prefixes import CYCLE, draw_prefixes, prefix_lengths
-from .progress import Progress
-from .sheet import SHOWN, contact_sheet
-from .stage import Outcome, Stage
-from .starts import start_in_2d, start_linear
-from .streaming import Stream
-
-STATISTICS = 1 << 16  # crops that the linear start is computed from, at most, and at most so many of every picture:
-VIEWS = 16
-
-
-class Pass(nn.Module):
-    """From pixels through tokens to a drawing, in one call. ``quantize`` off hands latents on as they are."""
-
-    def __init__(self, model: TiTok, run: Stage) -> None:
-        super().__init__()
-        self.model = model
-        parts = [model.encoder, model.decoder, *([model.pixel_decoder] if model.config.head == "proxy" else [])]
-        self.calls = tuple(run.compiled(part) for part in parts)  # a tuple, so that nothing is registered twice
-        self.autocast = run.autocast
-
-    def forward(
-        self, pixels: Tensor, lengths: list[int], quantize: bool, tokens: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | slice, Quantized | None]:
-        """Drawn pixels (unclamped), their places in the batch, and the quantizer's findings unless tokens are given."""
-        with self.autocast():
-            if tokens is not None:
-                return *self._drawn(self.model.quantize.lookup(tokens), lengths), None
-            frozen = not self.model.latent_tokens.requires_grad
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
-                latents = self.calls[0](pixels, self.model.latent_tokens)
-                found = self.model.quantize(latents)
-            codes = found.codes if quantize else self.model.quantize.place(latents.float())
-            return *self._drawn(codes, lengths), found
-
-    def _drawn(self, codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | slice]:
-        drawn, places = draw_prefixes(self._draw, codes, lengths)
-        return drawn.float(), places
-
-    def _draw(self, codes: Tensor) -> Tensor:
-        return self.model.paint(self.calls[1](codes), *self.calls[2:])
+from .hyper import AutoencoderHyper
+from .initial import StartOptions
+from .options import PixelOptions
+from .pixel_stage import P, PixelStage
+from .prefixes import CYCLE, prefix_lengths
+from .runtime import Runtime
+from .sheet import contact_sheet, first_crops
+from .stage import Moment, Result
+from .tokenizer_pass import Passed, TokenizerPass
 
 
-class Single(Stage):
+@dataclass(frozen=True, kw_only=True)
+class SingleOptions(PixelOptions, StartOptions):
+    """The options of ``training.single``."""
+
+
+class TokenizerStage(PixelStage[P]):
+    """A stage that trains a tokenizer, or parts of it, to reconstruct pixels."""
+
+    config: TiTokConfig
+    model: TiTok
+
+    def forward_pass(self) -> nn.Module:
+        self.rehearsal = CYCLE if self.config.spectrum else self.rehearsal
+        return TokenizerPass(self.model, self.runtime)
+
+    def latents(self, batch: Tensor) -> Tensor:
+        return self.model.latents(batch)
+
+    def reconstruct(self, pixels: Tensor, moment: Moment, tokens: Tensor | None = None) -> tuple[Result, Passed]:
+        """The pixel loss of what prefixes of the tokens decode to: of the encoder's tokens unless some are given."""
+        passed = self.forward(pixels, prefix_lengths(self.config, moment.step), moment.quantize, tokens)
+        target = pixels[passed.order]
+        loss, parts = self.pixel_loss(passed.decoded, target, moment.progress)
+        return Result(loss, parts, decoded=passed.decoded, target=target), passed
+
+    def score(self, model: TiTok, val: Pictures) -> dict[str, float]:
+        return score(model, val, token_counts(model), self.lpips)
+
+    def sheet(self, model: TiTok, val: Pictures) -> Tensor:
+        return contact_sheet(model, first_crops(val), token_counts(model))
+
+
+class Single(TokenizerStage[SingleOptions]):
     """Encoder, quantizer and decoder together."""
 
     name = "single"
-    supply: Held | Stream | None = None
+    options_type = SingleOptions
+    defaults = defaults.SINGLE
+    presets: ClassVar = PRESETS
+    hyper: AutoencoderHyper
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--init", type=Path, help="start from these weights instead of at random")
-        parser.add_argument(
-            "--start",
-            choices=("linear", "2d", "published"),
-            help="how weights begin: in closed form "
-            "from the pictures, where the preset has linear paths; with positions of the picture's "
-            "plane; at random (default: the first that the preset allows; published for titok_*)",
+        initial.add_start_options(parser)
+
+    def __init__(self, options: SingleOptions, runtime: Runtime) -> None:
+        super().__init__(options, runtime)
+        self.config = preset(options.preset)
+        self.hyper = self.chosen(initial.is_published(options.preset))
+        self.load_networks()
+        self.model, self.quantized, self.start_codebook = initial.initial(
+            self.config, options, lambda: self.source, runtime.device
         )
+        self.quantizer = self.model.quantize
+        if not self.hyper.pixel_loss.lpips_weight:
+            initial.without_detail(self.model)
 
-    def build(self) -> TiTok:
-        """A new model, or the one of ``--init``."""
-        if self.options.init:
-            model = tokenizers.load_model(self.options.init)
-            if model.config != self.config:
-                raise TitokError(f"{self.options.init} is of another architecture than preset {self.options.preset}")
-            self.started = self.config.spectrum > 0
-            return self.lean(model.train().requires_grad_(True))
-        model, start = TiTok(self.config), self.options.start or self.natural_start()
-        if start != "published":
-            start_in_2d(model)
-        if start == "linear" and not self.resumed:
-            if not self.config.components:
-                raise UsageError(f"preset {self.options.preset} has no components to start from: give --start 2d")
-            model.to(self.device)
-            start_linear(model, self.crops())
-            self.started = True  # its codebook stands for pictures already
-        return self.lean(model)
+    @property
+    def continuous(self) -> float:
+        return self.hyper.codebook.continuous
 
-    def natural_start(self) -> str:
-        """The start that suits the architecture."""
-        if self.config.components:
-            return "linear"
-        return "published" if self.options.preset.startswith("titok_") else "2d"
-
-    def lean(self, model: TiTok) -> TiTok:
-        """The model, without fine detail if squared error alone is to teach it: that has nothing to say of detail."""
-        if self.config.head == "refiner" and not self.hyper.lpips_weight:
-            model.decoder.ffn.detailed = False
-            model.decoder.ffn.detail.requires_grad_(False)
-        return model
-
-    def crops(self) -> Iterator[Tensor]:
-        """Random crops of the training pictures, enough for statistics of their low frequencies. Not views that zoom:
-        these are smoother than what will be compressed, and leave the last tokens without components."""
-        source = self.batches()
-        count = min(STATISTICS, VIEWS * (source.pictures or STATISTICS))
-        batches = -(-count // self.hyper.batch)
-        with Progress("linear start: statistics", batches * self.hyper.batch, "crops") as shown:
-            for number in range(batches):
-                batch = source.batch(-1 - number if isinstance(source, Held) else number)
-                yield F.avg_pool2d(batch, batch.shape[-1] // SIDE)
-                shown.add(self.hyper.batch)
-
-    def batches(self) -> Held | Stream:
-        """Opened once: the start reads pictures too."""
-        if self.supply is None:
-            self.supply = super().batches()
-        return self.supply
-
-    def forward_pass(self) -> nn.Module:
-        self.warmups = CYCLE if self.config.spectrum else self.warmups
-        return Pass(self.model, self)
-
-    def drawing(self, pixels: Tensor, tokens: Tensor | None = None) -> tuple[Outcome, Quantized | None]:
-        """What is drawn from prefixes of the tokens, the encoder's own unless some are given, and what is lost by
-        it in pixels; and the quantizer's findings where it was asked."""
-        drawn, places, found = self.forward(pixels, prefix_lengths(self.config, self.step), self.started, tokens)
-        truth = pixels[places]
-        loss, parts = self.pixel_loss(drawn, truth, self.progress)
-        return Outcome(loss, parts, drawn=drawn, truth=truth), found
-
-    def losses(self, pixels: Tensor) -> Outcome:
-        made, found = self.drawing(pixels)
-        both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
+    def losses(self, batch: Tensor, moment: Moment) -> Result:
+        result, passed = self.reconstruct(batch, moment)
+        found, hyper = passed.quantized, self.hyper.codebook
+        both = found.codebook_loss + hyper.commitment * found.commitment_loss
         if self.config.spectrum:
-            both = self.hyper.pixels * both  # these are errors of pixels
-        loss = made.loss + (self.hyper.quantizer * both if self.started else 0 * both)  # 0 x: all gradients exist
-        parts = made.parts | {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        return replace(made, loss=loss, parts=parts, tokens=found.tokens, latents=found.latents)
-
-    def score(self, val: Pictures) -> dict[str, float]:
-        return score(self.ema.model, val, token_counts(self.ema.model), self.lpips)
-
-    def sheet(self, val: Pictures) -> Tensor:
-        pixels = val.centre_crops(torch.arange(min(SHOWN, len(val))))
-        return contact_sheet(self.ema.model, pixels, token_counts(self.ema.model))
+            both = self.hyper.pixel_loss.pixels * both  # these are errors of pixels
+        loss = result.loss + (hyper.quantizer * both if moment.quantize else 0 * both)  # 0 x: all gradients exist
+        parts = result.parts | {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
+        return replace(result, loss=loss, parts=parts, tokens=found.tokens, latents=found.latents)
 
 
 def main(arguments: list[str] | None = None) -> TiTok:
     """Command line; returns the averaged model."""
-    return stage.main(Single, __doc__, arguments)
+    return loop.main(Single, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,18 @@
-"""Stage 1 of the published recipe: TiTok learns to name a 2D tokenizer's codes (TiTok section 3.2, "proxy codes").
+"""Stage 1 of the published recipe: TiTok learns to predict a 2D tokenizer's codes (TiTok section 3.2, "proxy codes").
 
     python -m training.stage1 --proxies runs/vqgan/vqgan.safetensors --data train/ --minutes 60 --out runs/stage1
 
 The target is not the picture but the 16 x 16 codes that a frozen MaskGIT-VQGAN has for it, one of 1024 each: cross
-entropy, plus the quantizer's terms. Published two-stage models draw such codes anyway; others get a head for them that
-stage 2 replaces by one for pixels. Nested presets drop tails here already.
+entropy, plus the quantizer's terms. Published two-stage models predict such codes anyway; others get a head for them
+that stage 2 replaces by one for pixels. Nested presets drop tails here already.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,17 +20,29 @@ from torch import Tensor, nn
 
 from titokcodec.cli.script import start
 from titokcodec.errors import TitokError
-from titokcodec.models.config import PROXY_CODES, TiTokConfig
-from titokcodec.models.quantizer import Quantized
+from titokcodec.models.config import PRESETS, PROXY_CODES, TiTokConfig, preset
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.models.vqgan import VQGAN
 
-from . import progress, proxies, stage
+from . import defaults, initial, loop, progress, proxies
 from .data import Pictures
-from .prefixes import draw_prefixes, prefix_lengths
-from .single import Single
-from .stage import Outcome, Stage
+from .evaluate import token_counts
+from .hyper import ProxyHyper
+from .initial import StartOptions
+from .prefixes import CYCLE, prefix_lengths
+from .runtime import Runtime
+from .sheet import contact_sheet, first_crops
+from .stage import Moment, Result, Stage
+from .tokenizer_pass import TokenizerPass
 
 DOWNSAMPLING = 16  # pixels a side that one proxy code stands for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage1Options(StartOptions):
+    """The options of ``training.stage1``."""
+
+    proxies: Path
 
 
 class ProxyHead(nn.Module):
@@ -51,33 +65,21 @@ class ProxyHead(nn.Module):
         return self.layers(cells)
 
 
-class Pass(nn.Module):
-    """From pixels through tokens to logits over proxy codes, in one call."""
-
-    def __init__(self, model: TiTok, run: Stage) -> None:
-        super().__init__()
-        self.model = model
-        self.calls = run.compiled(model.encoder), run.compiled(model.decoder)
-        self.autocast = run.autocast
-
-    def forward(self, pixels: Tensor, lengths: list[int], quantize: bool) -> tuple[Tensor, Tensor, Quantized, Tensor]:
-        """(B, 1024, h, w) logits, their places in the batch, the quantizer's findings, latents."""
-        with self.autocast():
-            latents = self.calls[0](pixels, self.model.latent_tokens)
-            found = self.model.quantize(latents)
-            codes = found.codes if quantize else self.model.quantize.place(latents.float())
-            logits, places = draw_prefixes(self.calls[1], codes, lengths)
-        return logits.float(), places, found, latents
-
-
-class Stage1(Single):
+class Stage1(Stage[Stage1Options]):
     """Encoder, quantizer and decoder against frozen proxies."""
 
     name = "stage1"
+    options_type = Stage1Options
+    defaults = defaults.STAGE1
+    presets: ClassVar = PRESETS
+    config: TiTokConfig
+    hyper: ProxyHyper
+    model: TiTok
+    proxies: VQGAN
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
-        super().add_options(parser)
+        initial.add_start_options(parser)
         parser.add_argument(
             "--proxies",
             type=Path,
@@ -85,45 +87,63 @@ class Stage1(Single):
             help="the 2D tokenizer: what training.vqgan left, or the published MaskGIT-VQGAN (.safetensors, .bin)",
         )
 
-    def build(self) -> TiTok:
-        """The model, drawing proxy codes; what stage 2 will draw pixels with is at hand, but not trained here."""
-        self.proxies = proxies.load(self.options.proxies, self.device)
+    def __init__(self, options: Stage1Options, runtime: Runtime) -> None:
+        super().__init__(options, runtime)
+        self.config = preset(options.preset)
+        self.hyper = self.chosen(initial.is_published(options.preset))
+        self.proxies = proxies.load(options.proxies, runtime.device)
         if self.proxies.config.codes != PROXY_CODES:
-            raise TitokError(f"{self.options.proxies} has {self.proxies.config.codes} codes, not {PROXY_CODES}")
-        model = super().build()
+            raise TitokError(f"{options.proxies} has {self.proxies.config.codes} codes, not {PROXY_CODES}")
+        self.model, self.quantized, self.start_codebook = initial.initial(
+            self.config, options, lambda: self.source, runtime.device
+        )
+        self.quantizer = self.model.quantize
+        self.set_head()
+
+    def set_head(self) -> None:
+        """Make the decoder predict proxy codes; what stage 2 will decode pixels with is kept, but not trained here."""
+        model = self.model
         if self.config.head == "proxy":
-            proxies.hand_on(self.proxies, model)
+            proxies.give_decoder(self.proxies, model)
             model.pixel_quantize.requires_grad_(False)
             model.pixel_decoder.requires_grad_(False)
         else:
             model.decoder.ffn, model.decoder.conv_out = ProxyHead(self.config), nn.Identity()
-        return model
 
     def forward_pass(self) -> nn.Module:
-        return Pass(self.model, self)
+        self.rehearsal = CYCLE if self.config.spectrum else self.rehearsal
+        return TokenizerPass(self.model, self.runtime, to_pixels=False)
 
-    def losses(self, pixels: Tensor) -> Outcome:
-        logits, places, found, latents = self.forward(pixels, prefix_lengths(self.config, self.step), self.started)
-        target = self.targets(pixels)[places]
-        entropy = F.cross_entropy(logits.flatten(2), target)
-        both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
-        loss = entropy + (self.hyper.quantizer if self.started else 0) * both
+    @property
+    def continuous(self) -> float:
+        return self.hyper.codebook.continuous
+
+    def latents(self, batch: Tensor) -> Tensor:
+        return self.model.latents(batch)
+
+    def losses(self, batch: Tensor, moment: Moment) -> Result:
+        passed = self.forward(batch, prefix_lengths(self.config, moment.step), moment.quantize)
+        logits, found = passed.decoded.flatten(2), passed.quantized
+        target = self.targets(batch)[passed.order]
+        entropy = F.cross_entropy(logits, target)
+        both = found.codebook_loss + self.hyper.codebook.commitment * found.commitment_loss
+        loss = entropy + (self.hyper.codebook.quantizer if moment.quantize else 0) * both
         with torch.no_grad():
-            top1 = (logits.flatten(2).argmax(1) == target).float().mean()
+            top1 = (logits.argmax(1) == target).float().mean()
         parts = {"entropy": entropy, "top1": top1, "codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        return Outcome(loss, parts, found.tokens, latents)
+        return Result(loss, parts, found.tokens, passed.latents)
 
     @torch.no_grad()
     def targets(self, pixels: Tensor) -> Tensor:
         """(B, 3, side, side) -> (B, cells) int64 proxy codes, row-major."""
-        with self.autocast():
+        with self.runtime.autocast():
             return self.proxies.encode(pixels)
 
     @torch.no_grad()
-    def score(self, val: Pictures) -> dict[str, float]:
+    def score(self, model: TiTok, val: Pictures) -> dict[str, float]:
         """Cross entropy and top-1 of the proxy codes at full length, and the codebook's use."""
-        model, total = self.ema.model, len(val)
-        entropy, hits, used = 0.0, 0.0, torch.zeros(self.config.codes, dtype=torch.bool, device=self.device)
+        total, entropy, hits = len(val), 0.0, 0.0
+        used = torch.zeros(self.config.codes, dtype=torch.bool, device=self.runtime.device)
         for which in progress.batches("scoring", total, 16):
             pixels = val.centre_crops(which)
             tokens, target = model.encode(pixels), self.targets(pixels)
@@ -133,13 +153,13 @@ class Stage1(Single):
             hits += (logits.argmax(1) == target).float().mean().item() * len(pixels) / total
         return {"entropy": entropy, "top1": hits, "usage": used.float().mean().item()}
 
-    def sheet(self, val: Pictures) -> Tensor | None:
-        return super().sheet(val) if self.config.head == "proxy" else None
+    def sheet(self, model: TiTok, val: Pictures) -> Tensor | None:
+        return contact_sheet(model, first_crops(val), token_counts(model)) if self.config.head == "proxy" else None
 
 
 def main(arguments: list[str] | None = None) -> TiTok:
     """Command line; returns the averaged model."""
-    return stage.main(Stage1, __doc__, arguments)
+    return loop.main(Stage1, __doc__, arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Training pictures from sets too large to hold: worker processes read, decode and crop them while the device works.
 
 Shards are taken in another order each epoch, split over all workers of all ranks, and shuffled through a buffer, like
-the WebDataset loader that TiTok was published with. Unlike ``training.data.Held``, a stream does not promise that a
+the WebDataset loader that TiTok was published with. Unlike ``batches.InMemory``, a stream does not promise that a
 resumed run sees what an uninterrupted one would: it begins its epochs anew, under another seed.
 """
 
@@ -11,7 +11,7 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -23,23 +23,13 @@ from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
 
 from . import interrupt
-from .data import (
-    PLAIN,
-    ROOM,
-    Held,
-    Lost,
-    Pictures,
-    Rejects,
-    Views,
-    find,
-    is_shard,
-    mix,
-    read_files,
-    read_picture,
-    share_of,
-)
+from .batches import InMemory, mix, share_of
+from .data import Pictures
+from .reading import Lost, Rejects, find, is_shard, read_files, read_picture
+from .views import PLAIN, Views
 
 BLOCK = 256  # files of a folder that are one unit of work, at most
+ROOM = 1.25  # times a crop's side that pictures held for random views have on their shorter side, at most
 PATIENCE = 300  # seconds without a batch after which the disk, or a worker, is taken for stuck
 
 Item = TypeVar("Item")
@@ -73,21 +63,21 @@ def portion(units: list[list[str]], worker: int, workers: int, seed: int, epoch:
     return list(itertools.chain(*order)), turn, workers
 
 
-def shuffled(items: Iterable[Item], buffer: int, chance: random.Random) -> Iterator[Item]:
+def shuffled(items: Iterable[Item], buffer: int, rng: random.Random) -> Iterator[Item]:
     """All items once, each drawn at random from about ``buffer`` that were read ahead."""
     ahead: list[Item] = []
     for item in items:
         ahead.append(item)
         if len(ahead) > buffer:
-            drawn = chance.randrange(len(ahead))
+            drawn = rng.randrange(len(ahead))
             ahead[drawn], ahead[-1] = ahead[-1], ahead[drawn]
             yield ahead.pop()
-    chance.shuffle(ahead)
+    rng.shuffle(ahead)
     while ahead:
         yield ahead.pop()
 
 
-def random_crop(pixels: np.ndarray, side: int, chance: random.Random) -> Tensor:
+def random_crop(pixels: np.ndarray, side: int, rng: random.Random) -> Tensor:
     """(side, side, 3) uint8 of an (h, w, 3) picture: shorter side to ``side``, a random square, flipped at random.
 
     Only the square is resized (bicubic with antialiasing, as published), at a whole number of pixels of the picture's
@@ -95,12 +85,12 @@ def random_crop(pixels: np.ndarray, side: int, chance: random.Random) -> Tensor:
     """
     height, width = pixels.shape[:2]
     short = min(height, width)
-    left, top = (chance.randint(0, length * side // short - side) * short / side for length in (width, height))
+    left, top = (rng.randint(0, length * side // short - side) * short / side for length in (width, height))
     square = Image.fromarray(pixels).resize(
         (side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
     )
     crop = np.array(square)
-    return torch.from_numpy(crop[:, ::-1].copy() if chance.random() < 0.5 else crop)
+    return torch.from_numpy(crop[:, ::-1].copy() if rng.random() < 0.5 else crop)
 
 
 class Parcel(NamedTuple):
@@ -132,16 +122,16 @@ class Portions(IterableDataset):
 
     def crops(self, worker: int, workers: int, lost: Lost) -> Iterator[Tensor]:
         """(side, side, 3) uint8 crops, epoch after epoch; ends only if there is not one readable picture."""
-        chance = random.Random(mix(self.seed, worker, workers))
+        rng = random.Random(mix(self.seed, worker, workers))
         for epoch in itertools.count():
             paths, first, stride = portion(self.units, worker, workers, self.seed, epoch)
             empty = True
-            for where, name, data in shuffled(read_files(paths, lost, first, stride), self.buffer, chance):
+            for where, name, data in shuffled(read_files(paths, lost, first, stride), self.buffer, rng):
                 if (pixels := read_picture(data)) is None:
                     lost(where, name, "cannot be read as a picture")
                     continue
                 empty = False
-                yield random_crop(pixels, self.side, chance)
+                yield random_crop(pixels, self.side, rng)
             if empty and not self.anything():
                 return
 
@@ -187,7 +177,7 @@ class Stream:
         device: str | torch.device = "cpu",
         buffer: int = 1000,
     ) -> None:
-        self.share = share_of(size, ranks)
+        self.size, self.share = size, share_of(size, ranks)
         if workers < 0:
             raise UsageError(f"{workers} workers cannot read pictures: give 0 or more")
         self.sources, self.side, self.seed, self.buffer = sources, side, seed, buffer
@@ -251,6 +241,9 @@ class Stream:
         )
 
 
+Source: TypeAlias = InMemory | Stream
+
+
 def open_source(
     sources: list[Path],
     size: int,
@@ -264,7 +257,7 @@ def open_source(
     limit: int | None = None,
     how: Views = PLAIN,
     compiled: bool = False,
-) -> Held | Stream:
+) -> Source:
     """Where a trainer's batches come from: ``batch(step)`` gives this rank's (size / ranks, 3, side, side) float32 in
     [0, 1], ``batch(step, True)`` augmented ones; ``pictures``, ``skipped`` and ``damaged`` say what was found;
     ``close()`` ends it.
@@ -284,7 +277,7 @@ def open_source(
         share_of(size, ranks)  # complain before minutes of decoding, not after
         largest = int(side * ROOM) if how.zoom > 1 else None
         pictures = Pictures(sources, side, limit, device, largest)
-        return Held(pictures, size, seed, rank, ranks, how=how, compiled=compiled)
+        return InMemory(pictures, size, seed, rank, ranks, how=how, compiled=compiled)
     if limit is not None:
         raise UsageError("a limit is for pictures that are held: leave it out, or do not stream")
     return Stream(sources, size, side, seed, rank, ranks, workers, device)

@@ -10,99 +10,132 @@ OUT/vqgan.safetensors is what ``training.stage1 --proxies`` reads.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from titokcodec.cli.script import start
 from titokcodec.metrics import psnr
-from titokcodec.models import vqgan
 from titokcodec.models.quantizer import Quantized
-from titokcodec.models.vqgan import VQGAN, VQGANConfig
+from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig
 
-from . import progress, proxies, stage
+from . import defaults, initial, loop, progress, proxies
 from .data import Pictures
-from .sheet import SHOWN, stacked
-from .stage import Outcome, Stage
+from .hyper import AutoencoderHyper
+from .options import PixelOptions
+from .pixel_stage import PixelStage
+from .runtime import Runtime
+from .sheet import first_crops, stacked
+from .stage import Moment, Result
 
 
-class Pass(nn.Module):
-    """From pixels through codes to a drawing, in one call. ``quantize`` off hands latents on as they are."""
+@dataclass(frozen=True, kw_only=True)
+class VQGANOptions(PixelOptions):
+    """The options of ``training.vqgan``."""
 
-    def __init__(self, model: VQGAN, run: Stage) -> None:
+    preset: str
+    side: int
+
+
+class VQGANPass(nn.Module):
+    """From pixels through codes back to pixels, in one call."""
+
+    def __init__(self, model: VQGAN, runtime: Runtime) -> None:
         super().__init__()
-        self.model = model
-        self.calls = run.compiled(model.encoder), run.compiled(model.decoder)
-        self.autocast = run.autocast
+        self.model, self.autocast = model, runtime.autocast
+        self.calls = runtime.compiled(model.encoder), runtime.compiled(model.decoder)
 
     def forward(self, pixels: Tensor, quantize: bool) -> tuple[Tensor, Quantized, Tensor]:
-        """Drawn pixels (unclamped), the quantizer's findings, (B, h*w, d) latents."""
+        """Decoded pixels (unclamped), the quantizer's output, (B, h*w, d) latents.
+
+        Args:
+            quantize: Whether to decode codes; else latents as they are.
+        """
         with self.autocast():
             grid = self.calls[0](pixels)
             latents = grid.flatten(2).transpose(1, 2)
             found = self.model.quantize(latents)
             codes = found.codes if quantize else latents.float()
-            drawn = self.calls[1](codes.transpose(1, 2).unflatten(2, grid.shape[2:]))
-        return drawn.float(), found, latents
+            decoded = self.calls[1](codes.transpose(1, 2).unflatten(2, grid.shape[2:]))
+        return decoded.float(), found, latents
 
 
-class ProxyTokenizer(Stage):
+class ProxyTokenizer(PixelStage[VQGANOptions]):
     """Encoder, codebook and decoder of the 2D tokenizer."""
 
     name = "vqgan"
-    presets = vqgan.PRESETS
+    options_type = VQGANOptions
+    defaults = defaults.VQGAN
+    presets: ClassVar = PRESETS
     results = ("vqgan.safetensors",)
     preset_option = "--proxy-preset"  # so that the recipe can hand --preset to the stages after it
+    config: VQGANConfig
+    hyper: AutoencoderHyper
+    model: VQGAN
 
     @classmethod
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--side", type=int, default=256, help="side of training crops (default: %(default)s)")
 
-    def architecture(self) -> VQGANConfig:
-        return vqgan.PRESETS[self.options.preset]
+    def __init__(self, options: VQGANOptions, runtime: Runtime) -> None:
+        super().__init__(options, runtime)
+        self.config = PRESETS[options.preset]
+        self.hyper = self.chosen(initial.is_published(options.preset))
+        self.load_networks()
+        self.model = VQGAN(self.config)
+        self.quantizer = self.model.quantize
 
-    def build(self) -> VQGAN:
-        return VQGAN(self.config)
+    @property
+    def side(self) -> int:
+        return self.options.side
 
     def forward_pass(self) -> nn.Module:
-        return Pass(self.model, self)
+        return VQGANPass(self.model, self.runtime)
 
-    def losses(self, pixels: Tensor) -> Outcome:
-        drawn, found, latents = self.forward(pixels, self.started)
-        loss, parts = self.pixel_loss(drawn, pixels, self.progress)
-        both = found.codebook_loss + self.hyper.commitment * found.commitment_loss
-        loss = loss + (self.hyper.quantizer if self.started else 0) * both
+    @property
+    def continuous(self) -> float:
+        return self.hyper.codebook.continuous
+
+    def latents(self, batch: Tensor) -> Tensor:
+        return self.model.latents(batch)
+
+    def losses(self, batch: Tensor, moment: Moment) -> Result:
+        decoded, found, latents = self.forward(batch, moment.quantize)
+        loss, parts = self.pixel_loss(decoded, batch, moment.progress)
+        both = found.codebook_loss + self.hyper.codebook.commitment * found.commitment_loss
+        loss = loss + (self.hyper.codebook.quantizer if moment.quantize else 0) * both
         parts |= {"codebook": found.codebook_loss, "commitment": found.commitment_loss}
-        return Outcome(loss, parts, found.tokens, latents, drawn, pixels)
+        return Result(loss, parts, found.tokens, latents, decoded, batch)
 
     @torch.no_grad()
-    def score(self, val: Pictures) -> dict[str, float]:
+    def score(self, model: VQGAN, val: Pictures) -> dict[str, float]:
         """PSNR, LPIPS and use of the codebook."""
-        model, total, sums = self.ema.model, len(val), {"psnr": 0.0}
-        used = torch.zeros(self.config.codes, dtype=torch.bool, device=self.device)
+        total, sums = len(val), {"psnr": 0.0}
+        used = torch.zeros(self.config.codes, dtype=torch.bool, device=self.runtime.device)
         for which in progress.batches("scoring", total, 16):
             pixels = val.centre_crops(which)
             tokens = model.encode(pixels)
-            drawn = model.decode(tokens)
+            decoded = model.decode(tokens)
             used[tokens.flatten()] = True
-            sums["psnr"] += psnr(drawn, pixels).sum().item() / total
+            sums["psnr"] += psnr(decoded, pixels).sum().item() / total
             if self.lpips:
-                sums["lpips"] = sums.get("lpips", 0) + self.lpips(drawn, pixels).sum().item() / total
+                sums["lpips"] = sums.get("lpips", 0) + self.lpips(decoded, pixels).sum().item() / total
         return sums | {"usage": used.float().mean().item()}
 
     @torch.no_grad()
-    def sheet(self, val: Pictures) -> Tensor:
-        pixels = val.centre_crops(torch.arange(min(SHOWN, len(val))))
-        rows = pixels, self.ema.model.decode(self.ema.model.encode(pixels))
-        return stacked(rows)
+    def sheet(self, model: VQGAN, val: Pictures) -> Tensor:
+        pixels = first_crops(val)
+        return stacked([pixels, model.decode(model.encode(pixels))])
 
-    def finish(self) -> None:
-        proxies.save(self.options.out / self.results[0], self.ema.model)
+    def finish(self, model: VQGAN) -> None:
+        proxies.save(self.options.out / self.results[0], model)
 
 
 def main(arguments: list[str] | None = None) -> VQGAN:
     """Command line; returns the averaged model."""
-    return stage.main(ProxyTokenizer, __doc__, arguments)
+    return loop.main(ProxyTokenizer, __doc__, arguments)
 
 
 if __name__ == "__main__":

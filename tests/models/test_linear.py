@@ -19,7 +19,7 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import _distortion, search
 from titokcodec.weights import tokenizers
 from titokcodec.weights.storage import open_file
-from training.codebook import CodebookCare
+from training.codebook import CodebookRestart
 from training.starts import start_in_2d, start_linear
 
 CONFIG = TiTokConfig(
@@ -222,7 +222,7 @@ def test_importance_of_one_finds_the_codes_of_a_plain_quantizer():
 
 
 def test_idle_codes_start_again_from_positions_that_their_book_serves(quantizer):
-    care = CodebookCare(quantizer, patience=1)
+    care = CodebookRestart(quantizer, patience=1)
     latents = torch.arange(12.0)[None, :, None].expand(5, -1, WIDTH) * 1000
     tokens = torch.zeros(5, POSITIONS, dtype=torch.long)
     assert care.step(tokens, latents).item() == 0

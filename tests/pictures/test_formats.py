@@ -46,7 +46,7 @@ def ghostscript(tmp_path, monkeypatch):
 
 def test_postscript_starts_no_program(ghostscript, tmp_path, monkeypatch):
     from bench.gallery import square
-    from training.data import read_picture
+    from training.reading import read_picture
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photo.jpg").write_bytes(EPS)

@@ -1,6 +1,7 @@
 """The critic on a classifier's features: what it sees, that it learns, and that its push reaches whoever draws."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from safetensors.torch import save_file
 
 from tests.metrics.test_lite0 import lite0_state
 from titokcodec.metrics.lite0 import Lite0
-from training import hyper
 from training.adversarial import Adversary, Discriminator
 from training.critic import GAIN, HOLE, OFFSET, FeatureCritic, changed
+from training.defaults import STAGE2
 
 
 @pytest.fixture(scope="module")
@@ -88,21 +89,23 @@ def test_changes_pass_gradients_on():
 # ---- learning -------------------------------------------------------------------------------------------------
 
 
+HYPER, DECAY = STAGE2.short.adversary, STAGE2.short.optimizer.decay
+
+
 def adversary(lite0, **changes):
     torch.manual_seed(0)
-    chosen = hyper.replace(hyper.SHORT["stage2"], adversary_rate=2e-3, **changes)
-    return Adversary(chosen, torch.device("cpu"), lambda: torch.autocast("cpu", enabled=False), lite0)
+    chosen = replace(HYPER, rate=2e-3, **changes)
+    return Adversary(chosen, DECAY, torch.device("cpu"), lambda: torch.autocast("cpu", enabled=False), lite0)
 
 
 def test_it_learns_to_tell_stripes_from_noise_and_pushes_towards_them(lite0):
-    judge = adversary(lite0, adversary_share=1.0)
+    judge = adversary(lite0, share=1.0)
     assert isinstance(judge.critic, FeatureCritic)
     found = [judge.learn(stripes(4), torch.rand(4, 3, 64, 64), 1.0) for _ in range(12)]
     assert found[0]["critic"] > 1.5 and found[-1]["critic"] < 1.0 and found[-1]["margin"] > 1
     drawn = torch.rand(4, 3, 64, 64, requires_grad=True)
     before = [value.clone() for value in judge.critic.state_dict().values()]
-    push = judge.push(drawn)
-    push.backward()
+    judge.generator_loss(drawn).backward()
     assert drawn.grad.abs().sum() > 0 and all(p.grad is None for p in judge.critic.parameters())
     heads = [name for name in judge.critic.state_dict() if name.endswith("original")]
     after = judge.critic.state_dict()
@@ -110,30 +113,30 @@ def test_it_learns_to_tell_stripes_from_noise_and_pushes_towards_them(lite0):
     torch.manual_seed(2)
     better = drawn.detach() - 20 * drawn.grad / drawn.grad.norm()
     with torch.no_grad():  # over many random changes, since each judges differently
-        pushes = [[judge.push(x).item() for _ in range(8)] for x in (drawn, better)]
+        pushes = [[judge.generator_loss(x).item() for _ in range(8)] for x in (drawn, better)]
     assert sum(pushes[1]) < sum(pushes[0])
 
 
 def test_a_share_of_the_batch_is_judged(lite0):
-    judge, seen = adversary(lite0, adversary_share=0.5), []
+    judge, seen = adversary(lite0, share=0.5), []
     judge.judge.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
     judge.learn(stripes(6), torch.rand(6, 3, 64, 64), 1.0)
-    judge.push(torch.rand(6, 3, 64, 64))
+    judge.generator_loss(torch.rand(6, 3, 64, 64))
     assert seen == [6, 3]  # pairs of three, then three
 
 
 def test_in_bfloat16_only_its_classifier_is_stored_that_way(lite0):
     torch.manual_seed(0)
     half = copy.deepcopy(lite0).to(torch.bfloat16)
-    judge = Adversary(hyper.SHORT["stage2"], torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16), half)
+    judge = Adversary(HYPER, DECAY, torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16), half)
     found = judge.learn(stripes(4), torch.rand(4, 3, 64, 64), 1.0)
     drawn = torch.rand(4, 3, 64, 64, requires_grad=True)
-    judge.push(drawn).backward()
+    judge.generator_loss(drawn).backward()
     assert found["critic"].isfinite() and drawn.grad.isfinite().all() and drawn.grad.abs().sum() > 0
     assert {value.dtype for value in judge.critic.state_dict().values()} == {torch.float32}
 
 
 def test_without_a_classifier_it_is_the_published_one():
-    judge = adversary(None, adversary_width=32)
+    judge = adversary(None, width=32)
     assert isinstance(judge.critic, Discriminator)
     assert set(judge.learn(stripes(2), torch.rand(2, 3, 64, 64), 1.0)) == {"critic", "margin"}

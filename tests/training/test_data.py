@@ -18,9 +18,12 @@ import torch
 from PIL import Image
 
 from titokcodec.errors import TitokError
+from training.batches import InMemory, mix
 from training.checkpoint import load_state, save_state
-from training.data import PLAIN, Held, Pictures, Views, decode, mix, read_files, read_picture
+from training.data import Pictures
+from training.reading import decode, read_files, read_picture
 from training.streaming import Portions, Stream, open_source, portion, random_crop, shuffled, units_of
+from training.views import PLAIN, Views
 
 SIDE = 16
 JUNK = np.random.default_rng(0).bytes(3000)
@@ -98,8 +101,8 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.parametrize("ranks", [2, 3, 6])
 def test_ranks_together_see_what_one_process_does(pictures, ranks):
-    alone = Held(pictures, 12, seed=5)
-    shares = [Held(pictures, 12, seed=5, rank=rank, ranks=ranks) for rank in range(ranks)]
+    alone = InMemory(pictures, 12, seed=5)
+    shares = [InMemory(pictures, 12, seed=5, rank=rank, ranks=ranks) for rank in range(ranks)]
     for step in (0, 1, 1000):
         parts = [share.batch(step) for share in shares]
         assert all(part.shape == (12 // ranks, 3, SIDE, SIDE) for part in parts)
@@ -107,14 +110,14 @@ def test_ranks_together_see_what_one_process_does(pictures, ranks):
 
 
 def test_a_resumed_run_sees_the_batches_of_an_uninterrupted_one(pictures):
-    whole = [Held(pictures, 4, seed=1).batch(step) for step in range(6)]
-    resumed = Held(pictures, 4, seed=1)
+    whole = [InMemory(pictures, 4, seed=1).batch(step) for step in range(6)]
+    resumed = InMemory(pictures, 4, seed=1)
     assert all(resumed.batch(step).equal(whole[step]) for step in (3, 4, 5, 3))
 
 
 def test_steps_and_seeds_differ_and_leave_other_random_numbers_alone(pictures):
     state = torch.get_rng_state()
-    batches = [Held(pictures, 8, seed).batch(step) for seed in range(4) for step in range(4)]
+    batches = [InMemory(pictures, 8, seed).batch(step) for seed in range(4) for step in range(4)]
     assert not any(a.equal(b) for at, a in enumerate(batches) for b in batches[:at])
     assert torch.get_rng_state().equal(state)
     low = {mix(seed, step) & 0xFFFFFFFF for seed in range(30) for step in range(30)}
@@ -122,7 +125,7 @@ def test_steps_and_seeds_differ_and_leave_other_random_numbers_alone(pictures):
 
 
 def test_held_batches_say_what_they_are_of(pictures):
-    held = Held(pictures, 8)
+    held = InMemory(pictures, 8)
     batch = held.batch(0)
     assert batch.dtype == torch.float32 and batch.min() >= 0 and batch.max() <= 1
     assert (held.pictures, held.skipped, held.damaged) == (6, 0, [])
@@ -134,7 +137,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused(pictures, tmp_path, size, ra
     numbered(tmp_path / "a.tar", 1)
     message = f"a batch of {size} cannot be shared by {ranks} processes: give a multiple of {ranks}"
     for build in (
-        lambda: Held(pictures, size, ranks=ranks),
+        lambda: InMemory(pictures, size, ranks=ranks),
         lambda: Stream([tmp_path], size, SIDE, ranks=ranks),
         lambda: open_source([tmp_path / "not looked at"], size, SIDE, ranks=ranks),
     ):
@@ -333,7 +336,7 @@ def test_held_pictures_through_the_one_door(tmp_path):
     (tmp_path / "b.png").write_bytes(b"")
     source = open_source([tmp_path], 4, SIDE, seed=3, rank=1, ranks=2)
     assert (source.pictures, source.skipped, len(source.damaged)) == (2, 1, 1)
-    assert source.batch(7).equal(Held(Pictures([tmp_path], SIDE), 4, seed=3).batch(7)[2:])
+    assert source.batch(7).equal(InMemory(Pictures([tmp_path], SIDE), 4, seed=3).batch(7)[2:])
     assert open_source([tmp_path], 4, SIDE, limit=1).pictures == 1
     with pytest.raises(TitokError, match="a limit is for pictures that are held"):
         open_source([tmp_path], 4, SIDE, stream=True, limit=1)

@@ -18,9 +18,12 @@ from titokcodec.models.maskgit import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import tokenizers
-from training import command, generator, stage, tokens
+from training import defaults, generator, loop, tokens
 from training.data import Pictures
-from training.generator import GeneratorTraining, draw_masks, masked_loss
+from training.generator import GeneratorTraining
+from training.masking import draw_masks, masked_loss
+from training.options import parse
+from training.trainer import Trainer
 
 SMALL = GeneratorConfig("bert", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
 SMALL_UVIT = GeneratorConfig("uvit", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
@@ -32,10 +35,10 @@ def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
     monkeypatch.setitem(GeneratorTraining.presets, "small_uvit", SMALL_UVIT)
-    monkeypatch.setattr(GeneratorTraining, "name_pixels", name_pixels)
+    monkeypatch.setattr(GeneratorTraining, "tokenize", tokenize_pixels)
 
 
-def name_pixels(self, pixels):
+def tokenize_pixels(self, pixels):
     return torch.stack([unlike(picture) for picture in pixels])
 
 
@@ -106,10 +109,11 @@ def train(photos, tokenizer, tmp_path):
             *more,
         ]
 
-    def run(*more, out="run", **named):
-        line = [str(word) for word in words(*more, out=out, **named)]
-        run.stage = GeneratorTraining(command.parse(GeneratorTraining, "", line))
-        stage.run(run.stage)
+    def run(*more, out="run", **changes):
+        line = [str(word) for word in words(*more, out=out, **changes)]
+        run.trainer = Trainer(GeneratorTraining, parse(GeneratorTraining, "", line))
+        run.stage = run.trainer.stage
+        loop.run(run.trainer)
         return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
 
     run.out, run.words = tmp_path, words
@@ -149,23 +153,23 @@ def test_pictures_are_named_from_their_middle_and_from_crops(photos):
     def encode(pixels):
         return (pixels[:, :, 0, 0] * 1000).round().long()
 
-    named = tokens.name(encode, pictures, 3, seed=5, batch=3)
+    named = tokens.tokenize(encode, pictures, 3, seed=5, batch=3)
     assert named.shape == (3, 8, 3) and named.dtype == torch.int32
     assert named[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
-    assert named.equal(tokens.name(encode, pictures, 3, seed=5, batch=3))
-    assert not named.equal(tokens.name(encode, pictures, 3, seed=6, batch=3))
+    assert named.equal(tokens.tokenize(encode, pictures, 3, seed=5, batch=3))
+    assert not named.equal(tokens.tokenize(encode, pictures, 3, seed=6, batch=3))
 
 
 def test_ranks_draw_one_batch_between_them():
-    named = tokens.Named(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
-    whole = tokens.Drawn(named, 8, seed=1).batch(4)
-    parts = [tokens.Drawn(named, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
+    named = tokens.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
+    whole = tokens.TokenBatches(named, 8, seed=1).batch(4)
+    parts = [tokens.TokenBatches(named, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
     for index in (0, 1):
         assert torch.cat([part[index] for part in parts]).equal(whole[index])
     assert whole[0][:, 0].remainder(30).div(3, rounding_mode="floor").equal(whole[1])  # a label goes with its tokens
-    assert not whole[0].equal(tokens.Drawn(named, 8, seed=1).batch(5)[0])
+    assert not whole[0].equal(tokens.TokenBatches(named, 8, seed=1).batch(5)[0])
     with pytest.raises(TitokError, match="multiple of 3"):
-        tokens.Drawn(named, 8, 1, 0, 3)
+        tokens.TokenBatches(named, 8, 1, 0, 3)
 
 
 def test_one_picture_in_twenty_is_held_out_by_its_key():
@@ -190,18 +194,18 @@ def classes(tmp_path):
     return make
 
 
-def test_folders_are_classes_and_told(train, classes, chatty, capsys):
+def test_folders_are_classes_and_reported(train, classes, chatty, capsys):
     folder = classes("a", 0)
     train("--data", folder, "--val", folder, steps=2, labels=None)
     assert train.stage.classes == ("cat", "cup") and train.stage.config.classes == 2
-    assert train.stage.rest[2].tolist() == [0, 0, 1, 1]
+    assert train.stage.numbers.tolist() == [0, 0, 1, 1]
     said = capsys.readouterr().err
     assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in said
-    assert "naming tokens: 4 of 4 crops, " in said and "scoring, draw 4 of 4: 4 of 4 pictures, " in said
+    assert "tokenizing: 4 of 4 crops, " in said and "scoring, mask 4 of 4: 4 of 4 pictures, " in said
     made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
     assert made.class_names == ("cat", "cup")
     train("--data", folder, "--no-labels", steps=1, labels=None, out="none")
-    assert train.stage.classes == () and train.stage.rest[2].tolist() == [-1] * 4
+    assert train.stage.classes == () and train.stage.numbers.tolist() == [-1] * 4
 
 
 def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(train, photos, tmp_path, capsys):
@@ -216,8 +220,8 @@ def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(
 
 def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
     """Not for others of the same names."""
-    named, original = [], tokens.name
-    monkeypatch.setattr(tokens, "name", lambda *given: (named.append(1), original(*given))[1])
+    named, original = [], tokens.tokenize
+    monkeypatch.setattr(tokens, "tokenize", lambda *given: (named.append(1), original(*given))[1])
     first, second = classes("a", 0), classes("b", 1)
     tokenizer = train.out / "other.safetensors"
     tokenizers.save(tokenizer, TiTok(TOKENIZER), "other")
@@ -229,10 +233,10 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
 
     assert said() == said() == [] and len(named) == 1
     assert said("--log-every", 5, "--rate", 1e-3) == [] and len(named) == 1
-    kept = train.stage.named(train.stage.pictures, 1)
+    kept = train.stage.tokenized(train.stage.pictures)
     file = train.out / "run" / "tokens.pt"
-    assert said(data=second) == [f"the tokens in {file} are of other pictures: they are made anew"]
-    assert not train.stage.named(train.stage.pictures, 1).equal(kept)
+    assert said(data=second) == [f"the tokens in {file} are of other pictures: pictures are tokenized again"]
+    assert not train.stage.tokenized(train.stage.pictures).equal(kept)
     for words, other in (
         (("--seed", 3), "pictures and --seed"),
         (("--seed", 3, "--variants", 2), "--variants"),
@@ -241,16 +245,16 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
         (("--seed", 3), "precision"),
         (("--seed", 3, "--tokenizer", tokenizer), "tokenizer"),
     ):
-        assert said(*words) == [f"the tokens in {file} are of other {other}: they are made anew"]
+        assert said(*words) == [f"the tokens in {file} are of other {other}: pictures are tokenized again"]
     (first / "cat" / "0001.png").write_bytes((first / "cat" / "0000.png").read_bytes())
     assert said("--seed", 3, "--tokenizer", tokenizer) == [
-        f"the tokens in {file} are of other pictures: they are made anew"
+        f"the tokens in {file} are of other pictures: pictures are tokenized again"
     ]
     for damage in (b"", b"PK", b"x" * 1000):
         file.write_bytes(damage)
-        assert said() == [f"the tokens in {file} are damaged: they are made anew"]
+        assert said() == [f"the tokens in {file} are damaged: pictures are tokenized again"]
     torch.save({"of": "[]", "tokens": kept}, file)
-    assert said() == [f"the tokens in {file} are of an older version: they are made anew"]
+    assert said() == [f"the tokens in {file} are of an older version: pictures are tokenized again"]
 
 
 # ---- a tiny run --------------------------------------------------------------------------------------------------
@@ -290,17 +294,17 @@ def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
 def test_a_run_ends_when_it_gets_no_better_and_the_best_is_kept(train, photos, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 2.5, 0.5])
     kept = []
-    monkeypatch.setattr(GeneratorTraining, "score", lambda self, val: self.keep_best(next(scores)) or {})
-    monkeypatch.setattr(GeneratorTraining, "export", lambda self: kept.append(self.best))
+    monkeypatch.setattr(GeneratorTraining, "score", lambda self, model, val: self.keep_best(next(scores), model) or {})
+    monkeypatch.setattr(GeneratorTraining, "export", lambda self, model: kept.append(self.best))
     train("--val", photos, "--val-minutes", 0, "--patience", 2, steps=50)
     assert kept == [3.0, 1.0, 0.5]  # the last score is the one at the end of every run
-    assert train.stage.step == 4
+    assert train.trainer.step == 4
 
 
 def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch):
     more = ("--label-drop", 0.5, "--val", photos)
     train(*more, steps=30, out="whole")
-    whole, update, left = train.stage, stage.Stage.update, [20]
+    whole, update, left = train.trainer, Trainer.update, [20]
 
     def until(self, batch):
         left[0] -= 1
@@ -308,14 +312,14 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch
             raise KeyboardInterrupt
         return update(self, batch)
 
-    monkeypatch.setattr(stage.Stage, "update", until)
+    monkeypatch.setattr(Trainer, "update", until)
     with pytest.raises(KeyboardInterrupt):
         train(*more, "--save-minutes", 0, "--val-minutes", 0, steps=30, out="stopped")
     best, left[0] = train.stage.best, 1000
-    monkeypatch.setattr(tokens, "name", None)  # nothing is named a second time
+    monkeypatch.setattr(tokens, "tokenize", None)  # nothing is tokenized a second time
     train(*more, "--resume", steps=30, out="stopped")
-    assert train.stage.step == 30
-    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
+    assert train.trainer.step == 30
+    same(whole.model.state_dict(), train.trainer.model.state_dict(), 1e-5)
     assert train.stage.best <= best < float("inf")
 
 
@@ -324,10 +328,10 @@ import sys
 sys.modules["torch.utils.tensorboard"] = None
 import torch
 torch.set_num_threads(1)
-from tests.training.test_generator import SMALL, name_pixels
+from tests.training.test_generator import SMALL, tokenize_pixels
 from training import generator
 generator.GeneratorTraining.presets["small"] = SMALL
-generator.GeneratorTraining.name_pixels = name_pixels
+generator.GeneratorTraining.tokenize = tokenize_pixels
 generator.main()
 """
 
@@ -352,12 +356,12 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     assert done.stderr.count("generator: 20 steps in ") == 1, "one rank speaks"
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert two["step"] == 20
-    same(train.stage.model.state_dict(), two["model"], 2e-3)
-    same(train.stage.ema.model.state_dict(), two["ema"], 2e-3)
+    same(train.trainer.model.state_dict(), two["model"], 2e-3)
+    same(train.trainer.ema.model.state_dict(), two["ema"], 2e-3)
     assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
 
 
-def test_pictures_may_be_named_anew_for_every_batch(train):
+def test_pictures_may_be_tokenized_for_every_batch(train):
     rows = train("--variants", 0, "--batch", 4, steps=8)
     assert np.isfinite([row["loss"] for row in rows if "loss" in row]).all()
 
@@ -379,19 +383,12 @@ def test_what_does_not_fit_is_said_before_a_picture_is_read(train, more, said, m
 
 
 def test_published_settings_are_those_of_the_paper():
-    from training.hyper import PUBLISHED
-
-    found = PUBLISHED["generator"]
-    assert (found.batch, found.steps, found.rate, found.beta1, found.beta2, found.decay) == (
-        2048,
-        500_000,
-        2e-4,
-        0.9,
-        0.96,
-        0.03,
-    )
-    assert (found.smoothing, found.unmasked, found.label_drop, found.dropout) == (0.1, 0.1, 0.1, 0.1)
-    assert found.warmup * found.steps == 10_000 and found.floor * found.rate == pytest.approx(1e-5)
+    found = defaults.GENERATOR.published
+    optimizer, schedule, masking = found.optimizer, found.schedule, found.masking
+    assert (optimizer.batch, optimizer.rate, optimizer.beta1, optimizer.beta2) == (2048, 2e-4, 0.9, 0.96)
+    assert (schedule.steps, optimizer.decay) == (500_000, 0.03)
+    assert (masking.smoothing, masking.unmasked, masking.label_drop, masking.dropout) == (0.1, 0.1, 0.1, 0.1)
+    assert schedule.warmup * schedule.steps == 10_000 and schedule.floor * optimizer.rate == pytest.approx(1e-5)
 
 
 def test_the_default_fits_in_its_box():

@@ -1,7 +1,6 @@
 """The losses of drawn pictures: what a pair goes through before networks compare it, and marks on a grid."""
 
 from dataclasses import fields
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,14 +10,13 @@ from safetensors.torch import save_file
 from tests.metrics.test_lite0 import lite0_state
 from tests.metrics.test_lpips import lpips_file
 from titokcodec.metrics import grain
-from training.hyper import Hyper
+from training.hyper import PixelTerms
 from training.losses import SCALES, PixelLoss, excess_grain, jittered, shrunk, texture, texture_distance
 
 
 def hyper(**changes):
     """No loss but those that are asked for."""
-    zero = {item.name: 0 for item in fields(Hyper)} | {"lpips_share": 1.0}
-    return SimpleNamespace(**zero | changes)
+    return PixelTerms(**{item.name: 0 for item in fields(PixelTerms)} | {"lpips_share": 1.0} | changes)
 
 
 def dented(pictures, period=8):

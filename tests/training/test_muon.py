@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.engine import Optimizers
-from training.hyper import SHORT
+from training.defaults import VQGAN
 from training.muon import Muon, orthogonal
+from training.optimizers import Optimizers
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (64, 16), (12, 40)])
@@ -69,7 +69,7 @@ def test_a_step_moves_every_parameter_as_if_it_were_alone():
 def test_kernels_are_matrices(memory):
     """A convolution over patches that do not overlap learns as the linear layer does that it is."""
     torch.manual_seed(0)
-    hyper = replace(SHORT["vqgan"], decay=0.1)
+    hyper = replace(VQGAN.short.optimizer, decay=0.1)
     kernel = nn.ModuleDict({"block": nn.Conv2d(3, 5, 2, stride=2, bias=False)}).to(memory_format=memory)
     matrix = nn.ModuleDict({"block": nn.Linear(12, 5, bias=False)})
     with torch.no_grad():

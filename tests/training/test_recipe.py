@@ -18,7 +18,7 @@ from titokcodec.models import vqgan
 from titokcodec.models.config import PRESETS
 from titokcodec.models.vqgan import VQGANConfig
 from titokcodec.weights.tokenizers import read
-from training import recipe, stage
+from training import loop, recipe
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_the_recipe_names_words_that_no_stage_knows(photos, tmp_path):
 def test_a_sharpened_run_draws_by_squared_error_before_anything_else(photos, tmp_path):
     line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 1 --chain sharpened --lpips-weight 0.2"
     (_, first), (_, second) = recipe.plan(*recipe.parse(line.split()))
-    assert (first.hyper_lpips_weight, first.hyper_features) == (0, 0)
-    assert second.hyper_lpips_weight == 0.2 and first.minutes == 3 * second.minutes
+    assert (first.hyper["lpips_weight"], first.hyper["features"]) == (0, 0)
+    assert second.hyper["lpips_weight"] == 0.2 and first.minutes == 3 * second.minutes
 
 
 def test_a_finished_run_has_an_adversary_last_and_is_the_mean_of_two_decoders(chain, monkeypatch, tmp_path):
@@ -84,21 +84,21 @@ def test_a_finished_run_has_an_adversary_last_and_is_the_mean_of_two_decoders(ch
     assert exported[exported.index("--average") + 1 :] == [chain.state("stage2")]
     line = f"--data {tmp_path} --val {tmp_path} --out {tmp_path} --chain finished --minutes 1 --adversary 0.003"
     plans = [given for _, given in recipe.plan(*recipe.parse(line.split()))]
-    assert [given.hyper_adversary for given in plans] == [0.003, 0, 0.003]
+    assert [given.hyper["adversary"] for given in plans] == [0.003, 0, 0.003]
     assert [given.init and given.init.parent.name for given in plans] == [None, "single", "stage2"]
 
 
 def test_a_stage_compiles_no_shape_that_one_before_has_compiled(photos, tmp_path, monkeypatch, graphs):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    compiled, train = {}, stage.run
+    compiled, train = {}, loop.train
 
-    def run(made):
+    def run(kind, options):
         before = len(graphs)
-        train(made)
-        compiled[made.name] = len(graphs) - before
+        train(kind, options)
+        compiled[kind.name] = len(graphs) - before
 
-    monkeypatch.setattr(stage, "run", run)
+    monkeypatch.setattr(loop, "train", run)
     for command in (recipe.export, recipe.evaluate):
         monkeypatch.setattr(command, "main", lambda words: None)
     monkeypatch.setattr(recipe, "draw_sheet", lambda *paths: None)
@@ -122,13 +122,11 @@ def chain(monkeypatch, tmp_path):
     """Runs a recipe whose stages take no time but that of ``lasts``, by a clock that nothing else moves."""
     now, seen, lasts = [START], [], {}
     monkeypatch.setattr(recipe, "time", SimpleNamespace(time=lambda: now[0]))
-    monkeypatch.setattr(stage.Stage, "__init__", lambda self, options: setattr(self, "options", options))
 
-    def train(made):
-        options = made.options
+    def train(kind, options):
         minutes = options.minutes and pytest.approx(options.minutes)
-        seen.append((made.name, minutes, options.deadline and pytest.approx(options.deadline - START)))
-        takes = lasts.get(made.name, 0)
+        seen.append((kind.name, minutes, options.deadline and pytest.approx(options.deadline - START)))
+        takes = lasts.get(kind.name, 0)
         if takes == EARLY:
             raise KeyboardInterrupt
         options.out.mkdir(parents=True, exist_ok=True)
@@ -137,7 +135,7 @@ def chain(monkeypatch, tmp_path):
             raise KeyboardInterrupt
         now[0] += takes
 
-    monkeypatch.setattr(stage, "run", train)
+    monkeypatch.setattr(loop, "train", train)
     monkeypatch.setattr(recipe.export, "main", lambda words: seen.append(words[0]))
     monkeypatch.setattr(recipe.evaluate, "main", lambda words: seen.append("scores"))
     monkeypatch.setattr(recipe, "draw_sheet", lambda *paths: None)
@@ -238,19 +236,19 @@ def test_a_deadline_that_passes_before_any_checkpoint_is_named(chain):
 
 
 def test_a_stage_without_time_for_one_update_ends_the_training_not_the_recipe(chain, monkeypatch, capsys):
-    train = stage.run
+    train = loop.train
 
-    def too_late(made):
-        if made.name == "stage2":
-            raise stage.TooLate("no time")
-        train(made)
+    def too_late(kind, options):
+        if kind.name == "stage2":
+            raise loop.TooLate("no time")
+        train(kind, options)
 
-    monkeypatch.setattr(stage, "run", too_late)
+    monkeypatch.setattr(loop, "train", too_late)
     line = f"--chain finished --deadline {START + 1000}"
     trained, after = chain(line)
     assert [name for name, *_ in trained] == ["single"] and after == [chain.state("single"), "scores"]
     assert capsys.readouterr().out == "no time is left for stage2\n"
-    with pytest.raises(stage.TooLate):
+    with pytest.raises(loop.TooLate):
         chain("--chain finished --minutes 1 --resume")
 
 

@@ -21,9 +21,10 @@ from tests.training.test_training import flattened, same
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS
-from training import export, folder, generator, recipe, single, stage, stage2, vqgan
+from training import export, folder, generator, recipe, single, stage2, vqgan
 from training.checkpoint import load_checkpoint, load_state, save_state
 from training.interrupt import Interrupted, Postponed
+from training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
@@ -133,12 +134,11 @@ def test_results_are_in_the_way_as_well(kind, name, tmp_path):
 
 
 def test_a_recipe_that_starts_anew_forgets_all_its_links(tmp_path, monkeypatch):
-    def train(made):
+    def train(kind, options):
         assert not (tmp_path / "stage2" / "state.pt").exists(), "a kill now must not leave it to be gone on with"
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stage.Stage, "__init__", lambda self, options: None)
-    monkeypatch.setattr(stage, "run", train)
+    monkeypatch.setattr(recipe.loop, "train", train)
     for name in ("single/state.pt", "stage2/state.pt", "stage2/log.jsonl", "recipe.json", "model.safetensors"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -342,7 +342,7 @@ def test_a_checkpoint_of_before_there_were_checks_is_read(whole, tmp_path):
 
 def signals_in_step(monkeypatch, step, *numbers):
     """These arrive while this step is under way."""
-    update, left = stage.Stage.update, list(numbers)
+    update, left = Trainer.update, list(numbers)
 
     def during(self, batch):
         measured = update(self, batch)
@@ -351,7 +351,7 @@ def signals_in_step(monkeypatch, step, *numbers):
             time.sleep(0.001)  # Python's handlers run between two instructions
         return measured
 
-    monkeypatch.setattr(stage.Stage, "update", during)
+    monkeypatch.setattr(Trainer, "update", during)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

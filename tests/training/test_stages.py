@@ -27,11 +27,13 @@ from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import VQGAN, VQGANConfig
 from titokcodec.weights import tokenizers
-from training import command, export, generator, hyper, proxies, single, stage, stage1, stage2, vqgan
+from training import defaults, export, generator, loop, options, proxies, single, stage1, stage2, trainer, vqgan
 from training.adversarial import Discriminator
 from training.critic import FeatureCritic
 from training.losses import SCALES
-from training.searched import Searched
+from training.options import parse
+from training.searched import SearchedCrops
+from training.trainer import Trainer
 
 SMALL = TiTokConfig(
     Tower(32, 1, 2),
@@ -99,9 +101,9 @@ def train(photos, tmp_path):
         ]
         if kind.presets:
             words += [kind.preset_option, preset]
-        run.stage = kind(command.parse(kind, "", [str(word) for word in words]))
-        run.before = {name: value.clone() for name, value in run.stage.model.state_dict().items()}
-        stage.run(run.stage)
+        run.trainer = Trainer(kind, parse(kind, "", [str(word) for word in words]))
+        run.before = {name: value.clone() for name, value in run.trainer.model.state_dict().items()}
+        loop.run(run.trainer)
         return [json.loads(line) for line in (tmp_path / out / "log.jsonl").read_text().splitlines()]
 
     run.out = tmp_path
@@ -115,7 +117,7 @@ def falls(rows, name, by):
 
 def changed(run):
     """Names of the parameters and buffers that the run moved."""
-    return {name for name, value in run.stage.model.state_dict().items() if not value.equal(run.before[name])}
+    return {name for name, value in run.trainer.model.state_dict().items() if not value.equal(run.before[name])}
 
 
 # ---- each stage learns -----------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ def test_the_2d_tokenizer_learns_and_leaves_a_file_for_stage_1(train, photos):
     assert rows[-1]["val/psnr"] > 8 and 0 < rows[-1]["val/usage"] <= 1
     kept = proxies.load(train.out / "run" / "vqgan.safetensors")
     assert kept.config == PROXIES
-    assert all(a.equal(b) for a, b in zip(kept.parameters(), train.stage.ema.model.parameters(), strict=True))
+    assert all(a.equal(b) for a, b in zip(kept.parameters(), train.trainer.ema.model.parameters(), strict=True))
     assert Image.open(train.out / "run" / "val.png").size == (6 * 32, 2 * 32)
 
 
@@ -136,7 +138,8 @@ def test_stage_1_learns_to_name_frozen_proxies(train, photos, proxy_file):
     falls(rows, "entropy", 0.75)
     assert rows[-1]["val/top1"] > 5 / 1024
     assert all(
-        a.equal(b) for a, b in zip(train.stage.proxies.parameters(), proxies.load(proxy_file).parameters(), strict=True)
+        a.equal(b)
+        for a, b in zip(train.trainer.stage.proxies.parameters(), proxies.load(proxy_file).parameters(), strict=True)
     )
     with pytest.raises(TitokError, match="draws proxy codes, not pixels: run training"):
         export.main([str(train.out / "run" / "state.pt"), str(train.out / "x.safetensors"), "--name", "x"])
@@ -153,7 +156,7 @@ def tokenizer(photos, tmp_path_factory):
             f"--data {photos} --out {out} --preset small --steps 200 --batch 8 --rate 3e-3 --muon-rate 0.02 "
             "--continuous 0.4 --device cpu --no-bf16 --no-compile"
         )
-        model = stage.run(single.Single(command.parse(single.Single, "", words.split())))
+        model = loop.train(single.Single, parse(single.Single, "", words.split()))
     torch.nn.init.zeros_(model.decoder.ffn.spread[0].weight)
     tokenizers.save(out / "start.safetensors", model, "start", int8=False)
     return out / "start.safetensors"
@@ -169,7 +172,7 @@ def test_stage_2_tunes_the_decoder_alone(train, photos, tokenizer):
 
 def test_stages_1_and_2_make_a_codec(train, proxy_file):
     train(stage1.Stage1, "--proxies", proxy_file, steps=4, out="one")
-    kept = train.stage.ema.model.state_dict()
+    kept = train.trainer.ema.model.state_dict()
     train(stage2.Stage2, "--init", train.out / "one" / "state.pt", "--adversary", 0, steps=3, out="two")
     assert all(
         value.equal(kept[name])
@@ -197,10 +200,12 @@ def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch
         steps=12,
         out="one",
     )
-    assert train.stage.hyper.ema == 0.999 and train.stage.hyper.muon_rate == 0, "published settings for its presets"
+    assert train.trainer.hyper.optimizer.ema == 0.999 and train.trainer.hyper.optimizer.muon_rate == 0, (
+        "published settings for its presets"
+    )
     falls(rows, "entropy", 0.99)
     assert not any(name.startswith("pixel_") for name in changed(train))
-    assert train.stage.model.pixel_decoder.conv_out.weight.equal(teacher.decoder.conv_out.weight)
+    assert train.trainer.model.pixel_decoder.conv_out.weight.equal(teacher.decoder.conv_out.weight)
     rows = train(
         stage2.Stage2, "--init", tmp_path / "one" / "state.pt", "--rate", 1e-3, "--adversary", 0, steps=8, out="two"
     )
@@ -228,7 +233,7 @@ def test_one_stage_presets_draw_pixels_from_plain_codes(train, monkeypatch):
     monkeypatch.setitem(PRESETS, "titok_one", config)
     rows = train(single.Single, "--recipe", "short", preset="titok_one", steps=80)
     falls(rows, "mse", 0.6)
-    assert train.stage.model.decoder.conv_out.weight.shape == (3, 3, 3, 3)
+    assert train.trainer.model.decoder.conv_out.weight.shape == (3, 3, 3, 3)
 
 
 def test_pictures_may_be_streamed_by_workers(train, tmp_path, photos):
@@ -245,10 +250,10 @@ def test_the_adversary_learns_joins_late_and_survives_a_resume(train, tokenizer)
     judged = [row["step"] for row in rows if "critic" in row]
     assert judged == list(range(16, 31))
     falls([row for row in rows if "critic" in row], "critic", 0.95)
-    critic = train.stage.adversary.critic.state_dict()
+    critic = train.trainer.adversary.critic.state_dict()
     train(stage2.Stage2, "--init", tokenizer, *common, "--resume", steps=30)
-    assert all(value.equal(critic[name]) for name, value in train.stage.adversary.critic.state_dict().items())
-    assert train.stage.adversary.lecam.real != 0
+    assert all(value.equal(critic[name]) for name, value in train.trainer.adversary.critic.state_dict().items())
+    assert train.trainer.adversary.lecam.real != 0
 
 
 def test_stage_2_tunes_on_searched_tokens(train, photos, tokenizer, chatty, capsys):
@@ -266,7 +271,7 @@ def test_searched_tokens_draw_their_crops_better_than_the_encoders(tokenizer):
     torch.nn.init.normal_(model.decoder.ffn.spread[0].weight, std=0.1)
     crops = [torch.rand(4, 3, 1, 1).expand(4, 3, 64, 64).contiguous() for _ in range(3)]
     source = argparse.Namespace(batch=lambda number: crops[number], skipped=0, damaged=[], close=lambda: None)
-    found = Searched(source, model, 10, contextlib.nullcontext(), None, 4)
+    found = SearchedCrops(source, model, 10, contextlib.nullcontext(), None, 4)
     assert found.pictures == 12
     pixels, tokens = found.batch(0)
     assert pixels.shape == (4, 3, 64, 64) and tokens.shape == (4, 8)
@@ -285,12 +290,12 @@ def test_a_model_without_a_search_has_no_searched_tokens(train, photos, tmp_path
 def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer, capsys):
     common = ("--adversary", 0.1, "--adversary-width", 32, "--adversary-start", 0)
     train(stage2.Stage2, "--init", tokenizer, *common, steps=4)
-    critic = {name: value.clone() for name, value in train.stage.adversary.critic.state_dict().items()}
+    critic = {name: value.clone() for name, value in train.trainer.adversary.critic.state_dict().items()}
     init = train.out / "run" / "state.pt"
 
     def begun(*more):
         words = ["--data", train.out, "--out", train.out / "next", "--init", init, "--device", "cpu", *more]
-        return stage2.Stage2(command.parse(stage2.Stage2, "", [str(word) for word in words])).adversary
+        return Trainer(stage2.Stage2, parse(stage2.Stage2, "", [str(word) for word in words])).adversary
 
     kept = begun(*common, "--decay", 0.3)
     assert f"the critic of {init} goes on" in capsys.readouterr().out
@@ -324,7 +329,7 @@ def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tok
         0,
     )
     train(stage2.Stage2, *common, steps=3)
-    adversary, model = train.stage.adversary, train.stage.model
+    adversary, model = train.trainer.adversary, train.trainer.model
     assert isinstance(adversary.critic, FeatureCritic)
     start = tokenizers.load_model(tokenizer)
     moved = {
@@ -335,7 +340,7 @@ def test_a_critic_on_features_moves_the_decoder_and_survives_a_resume(train, tok
     assert moved == {"decoder"}, "nothing but the critic was in the loss"
     left = adversary.critic.state_dict()
     train(stage2.Stage2, *common, "--resume", steps=3)
-    assert all(value.equal(left[name]) for name, value in train.stage.adversary.critic.state_dict().items())
+    assert all(value.equal(left[name]) for name, value in train.trainer.adversary.critic.state_dict().items())
 
 
 @pytest.fixture
@@ -365,15 +370,17 @@ def test_a_decoder_learns_in_bfloat16_by_all_networks(train, tokenizer, perceptu
     falls(rows, "mse", 0.6)
     falls(rows, "lpips", 0.9)
     assert {"features", "logits", "critic", "push"} <= rows[-1].keys()
-    assert train.stage.adversary.critic.networks[0].fc.weight.dtype == torch.bfloat16
+    assert train.trainer.adversary.critic.networks[0].fc.weight.dtype == torch.bfloat16
 
 
 def test_scores_are_float32_whatever_a_run_computes_in(photos, tokenizer, perceptual, tmp_path):
     scores, dtypes = [], []
     for word in ("--no-bf16", "--bf16"):
         words = ["--data", photos, "--val", photos, "--out", tmp_path, "--device", "cpu", "--no-compile", word]
-        made = stage2.Stage2(command.parse(stage2.Stage2, "", [*map(str, (*words, "--init", tokenizer, *perceptual))]))
-        scores.append(made.score(made.held_out()))
+        given = parse(stage2.Stage2, "", [*map(str, (*words, "--init", tokenizer, *perceptual))])
+        run = Trainer(stage2.Stage2, given)
+        made = run.stage
+        scores.append(made.score(run.ema.model, made.held_out()))
         dtypes.append(made.pixel_loss.lpips.features_0_weight.dtype)
         assert {value.dtype for value in made.lpips.buffers()} == {torch.float32}
     assert dtypes == [torch.float32, torch.bfloat16]
@@ -381,14 +388,14 @@ def test_scores_are_float32_whatever_a_run_computes_in(photos, tokenizer, percep
 
 
 def test_nothing_is_compiled_once_the_clock_runs(train, tokenizer, perceptual, monkeypatch, graphs):
-    """Not even for losses that join late, at scales that chance has not drawn before."""
-    counts, rehearse = [], stage.Stage.rehearse
-    monkeypatch.setattr(stage.Stage, "rehearse", lambda *given: (rehearse(*given), counts.append(len(graphs))))
+    """Not even for losses that join late, at scales that have not been drawn before."""
+    counts, rehearse = [], Trainer.rehearse
+    monkeypatch.setattr(Trainer, "rehearse", lambda *given: (rehearse(*given), counts.append(len(graphs))))
     for out in ("first", "second"):  # which has nothing left to compile
         train(stage2.Stage2, "--init", tokenizer, "--compile", "--lpips-start", 0.5, *perceptual, steps=16, out=out)
         counts.append(len(graphs))
     assert counts[0] > 0 and len(set(counts)) == 1
-    assert train.stage.pixel_loss.scales == SCALES, "all of them, once it has rehearsed"
+    assert train.trainer.stage.pixel_loss.scales == SCALES, "all of them, once it has rehearsed"
 
 
 def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_path):
@@ -404,7 +411,7 @@ def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_pa
         )
     ):
         train(stage2.Stage2, *common, *words, steps=1, out=str(number))
-        assert isinstance(train.stage.adversary.critic, kind)
+        assert isinstance(train.trainer.adversary.critic, kind)
     with pytest.raises(TitokError, match="--lite0"):
         train(stage2.Stage2, *common, "--critic", "features", steps=1, out="none")
     with pytest.raises(UsageError, match="--critic patches does nothing while --adversary is 0"):
@@ -483,7 +490,7 @@ def test_a_search_ends_at_the_deadline(tokenizer):
     source = argparse.Namespace(
         batch=lambda number: torch.rand(2, 3, 64, 64), skipped=0, damaged=[], close=lambda: None
     )
-    assert Searched(source, model, 10**9, contextlib.nullcontext(), time.time() - 1, 2).pictures == 2
+    assert SearchedCrops(source, model, 10**9, contextlib.nullcontext(), time.time() - 1, 2).pictures == 2
 
 
 # ---- stops and resumes -----------------------------------------------------------------------------------------
@@ -496,7 +503,7 @@ def same(a, b, tolerance=0.0):
 
 def stop_after(updates, monkeypatch):
     """Interrupts a run after so many updates; returns a list of what is left of them, to be set anew."""
-    update, left = stage.Stage.update, [updates]
+    update, left = Trainer.update, [updates]
 
     def until(self, pixels):
         left[0] -= 1
@@ -504,22 +511,22 @@ def stop_after(updates, monkeypatch):
             raise KeyboardInterrupt
         return update(self, pixels)
 
-    monkeypatch.setattr(stage.Stage, "update", until)
+    monkeypatch.setattr(Trainer, "update", until)
     return left
 
 
 def test_a_resumed_run_ends_as_one_that_never_stopped(train, monkeypatch):
     train(single.Single, "--continuous", 0.2, steps=80, out="whole")
-    whole = train.stage
+    whole = train.trainer
     left = stop_after(70, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(single.Single, "--continuous", 0.2, "--save-minutes", 0, steps=80, out="stopped")
     left[0] = 1000
     train(single.Single, "--continuous", 0.2, "--resume", steps=80, out="stopped")
-    assert whole.step == train.stage.step == 80
-    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
-    same(whole.ema.model.state_dict(), train.stage.ema.model.state_dict(), 1e-5)
-    assert whole.care.idle.equal(train.stage.care.idle)
+    assert whole.step == train.trainer.step == 80
+    same(whole.model.state_dict(), train.trainer.model.state_dict(), 1e-5)
+    same(whole.ema.model.state_dict(), train.trainer.ema.model.state_dict(), 1e-5)
+    assert whole.restarts.idle.equal(train.trainer.restarts.idle)
 
 
 def test_a_resumed_critic_on_features_goes_on_as_if_nothing_had_been(train, tokenizer, monkeypatch, tmp_path):
@@ -541,22 +548,22 @@ def test_a_resumed_critic_on_features_goes_on_as_if_nothing_had_been(train, toke
         0,
     )
     train(stage2.Stage2, *common, steps=6, out="whole")
-    whole, left = train.stage, stop_after(3, monkeypatch)
+    whole, left = train.trainer, stop_after(3, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         train(stage2.Stage2, *common, "--save-minutes", 0, steps=6, out="stopped")
     left[0] = 1000
     train(stage2.Stage2, *common, "--resume", steps=6, out="stopped")
-    same(whole.model.state_dict(), train.stage.model.state_dict(), 1e-5)
-    same(whole.adversary.critic.state_dict(), train.stage.adversary.critic.state_dict(), 1e-5)
-    assert whole.adversary.lecam.real == pytest.approx(train.stage.adversary.lecam.real)
+    same(whole.model.state_dict(), train.trainer.model.state_dict(), 1e-5)
+    same(whole.adversary.critic.state_dict(), train.trainer.adversary.critic.state_dict(), 1e-5)
+    assert whole.adversary.lecam.real == pytest.approx(train.trainer.adversary.lecam.real)
 
 
 def test_a_checkpoint_is_read_on_the_host(train, monkeypatch):
     """AdamW's counts of steps have to stay there."""
     train(single.Single, steps=2)
-    places, load = [], stage.load_state
-    monkeypatch.setattr(stage, "load_state", lambda path, device, *more: places.append(device) or load(path, device))
-    monkeypatch.setattr(stage.parallel, "start", lambda device: torch.device("cpu", 0))
+    places, load = [], trainer.load_state
+    monkeypatch.setattr(trainer, "load_state", lambda path, device, *more: places.append(device) or load(path, device))
+    monkeypatch.setattr(trainer.parallel, "start", lambda device: torch.device("cpu", 0))
     train(single.Single, "--resume", steps=3)
     assert places == [torch.device("cpu")]
 
@@ -569,16 +576,17 @@ torch.set_num_threads(1)
 from titokcodec.models.config import PRESETS
 from tests.training.test_stages import SMALL
 from titokcodec.cli import script
-from training import single, stage
+from training import single
+from training.trainer import Trainer
 PRESETS["small"] = SMALL
-update = stage.Stage.update
+update = Trainer.update
 
 def until(self, pixels):
     if self.step + 1 == int(os.environ.get("STOP", -1)) and os.environ["RANK"] == "1":
         os.kill(os.getpid(), signal.SIGTERM)
     return update(self, pixels)
 
-stage.Stage.update = until
+Trainer.update = until
 script.start(single.main)
 """
 
@@ -632,7 +640,7 @@ def test_a_killed_run_loses_no_file_and_goes_on(photos, tmp_path):
 
 def test_a_full_disk_ends_a_run_with_one_line_and_spares_the_checkpoint(photos, tmp_path, monkeypatch):
     line = list(map(str, words(photos, tmp_path, "--batch", 8, "--steps", 2)))
-    stage.main(single.Single, "", line)
+    single.main(line)
     before = (tmp_path / "state.pt").read_bytes()
 
     def full(state, file):
@@ -641,7 +649,7 @@ def test_a_full_disk_ends_a_run_with_one_line_and_spares_the_checkpoint(photos, 
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TitokError, match=r": No space left on device; the last checkpoint is whole"):
-        stage.main(single.Single, "", [*line, "--resume", "--steps", "4"])
+        single.main([*line, "--resume", "--steps", "4"])
     assert (tmp_path / "state.pt").read_bytes() == before
     assert not list(tmp_path.glob(".titok*"))
 
@@ -671,13 +679,13 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
     assert sum(row.get("revived", 0) for row in rows) > 0, "no code was restarted, so nothing was compared"
 
     line = words(photos, tmp_path / "one", *common)
-    one = single.Single(command.parse(single.Single, "", list(map(str, line))))
-    stage.run(one)
+    one = Trainer(single.Single, parse(single.Single, "", list(map(str, line))))
+    loop.run(one)
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert one.step == two["step"] == 44
     same(one.model.state_dict(), two["model"], 2e-3)
     same(one.ema.model.state_dict(), two["ema"], 2e-3)
-    assert one.care.idle.equal(two["care"]["idle"])
+    assert one.restarts.idle.equal(two["care"]["idle"])
 
 
 # ---- options -------------------------------------------------------------------------------------------------
@@ -687,7 +695,7 @@ def test_two_ranks_with_a_stop_between_take_the_steps_of_one(photos, tmp_path):
     "kind", [vqgan.ProxyTokenizer, stage1.Stage1, stage2.Stage2, single.Single, generator.GeneratorTraining]
 )
 def test_every_option_is_explained(kind):
-    parser = command._parser(kind, "about")
+    parser = options.parser_of(kind, "about")
     unexplained = [action.dest for action in parser._actions if not action.help]
     assert not unexplained
     assert all(
@@ -697,30 +705,21 @@ def test_every_option_is_explained(kind):
 
 
 def test_published_settings_are_those_of_the_paper():
-    one, two = hyper.PUBLISHED["stage1"], hyper.PUBLISHED["stage2"]
-    assert (one.batch, one.steps, one.rate, one.beta1, one.beta2, one.decay) == (256, 1_000_000, 1e-4, 0.9, 0.99, 1e-4)
-    assert one.warmup * one.steps == 10_000 and one.floor * one.rate == pytest.approx(1e-5) and one.ema == 0.999
-    assert (two.steps, two.beta2, two.adversary, two.lecam, two.logits) == (500_000, 0.999, 0.01, 0.001, 0.1)
-    assert two.warmup * two.steps == 5_000 and two.adversary_start * two.steps == 20_000 and two.quantizer == 0
+    one, two = defaults.STAGE1.published, defaults.STAGE2.published
+    optimizer, schedule = one.optimizer, one.schedule
+    assert (optimizer.batch, optimizer.rate, optimizer.beta1, optimizer.beta2) == (256, 1e-4, 0.9, 0.99)
+    assert (schedule.steps, optimizer.decay, optimizer.ema) == (1_000_000, 1e-4, 0.999)
+    assert schedule.warmup * schedule.steps == 10_000 and schedule.floor * optimizer.rate == pytest.approx(1e-5)
+    schedule, adversary = two.schedule, two.adversary
+    assert (schedule.steps, two.optimizer.beta2, two.pixel_loss.logits) == (500_000, 0.999, 0.1)
+    assert (adversary.weight, adversary.lecam, adversary.start * schedule.steps) == (0.01, 0.001, 20_000)
+    assert schedule.warmup * schedule.steps == 5_000 and not hasattr(two, "codebook")
 
 
 def test_stages_refuse_what_is_not_theirs(train, tmp_path, proxy_file):
     (tmp_path / "w.safetensors").write_bytes(b"junk")
     with pytest.raises(TitokError, match=r"w\.safetensors"):
-        stage.main(
-            stage2.Stage2,
-            "",
-            [
-                "--data",
-                str(tmp_path),
-                "--out",
-                str(tmp_path),
-                "--init",
-                str(tmp_path / "w.safetensors"),
-                "--device",
-                "cpu",
-            ],
-        )
+        stage2.main(f"--data {tmp_path} --out {tmp_path} --init {tmp_path / 'w.safetensors'} --device cpu".split())
     train(single.Single, steps=2)
     with pytest.raises(TitokError, match="of another architecture or stage than stage1"):
         train(stage1.Stage1, "--proxies", proxy_file, "--resume", steps=2)
@@ -728,4 +727,4 @@ def test_stages_refuse_what_is_not_theirs(train, tmp_path, proxy_file):
 
 def test_frozen_modules_take_no_memory_for_gradients(train, tokenizer):
     train(stage2.Stage2, "--init", tokenizer, "--adversary", 0, steps=1)
-    assert all(p.grad is None and not p.requires_grad for p in train.stage.model.encoder.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in train.trainer.model.encoder.parameters())

@@ -25,16 +25,23 @@ from titokcodec.errors import TitokError
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import argtypes, command, engine, hyper, single, stage
+from training import argtypes, defaults, initial, log, loop, options, schedule, single
+from training.batches import InMemory
 from training.checkpoint import load_state, save_state
-from training.codebook import CodebookCare
-from training.data import PLAIN, Held, Pictures, Views, decode, sample
-from training.engine import EMA, Clock, cosine, flat, schedule
+from training.codebook import CodebookRestart
+from training.data import Pictures
 from training.evaluate import score, token_counts
 from training.export import choose_tables, load_averaged
-from training.prefixes import draw_prefixes, prefix_lengths
+from training.optimizers import EMA
+from training.options import parse
+from training.prefixes import decode_prefixes, prefix_lengths
+from training.reading import decode
+from training.runtime import Runtime
+from training.schedule import Clock, cosine, flat
 from training.sheet import contact_sheet
 from training.starts import spread_points, start_in_2d
+from training.trainer import SETTLING, Trainer
+from training.views import PLAIN, Views, sample
 
 CONFIG = TiTokConfig(
     Tower(32, 1, 2),
@@ -163,7 +170,7 @@ def check_crop(crop, pictures):
 
 
 def test_random_crops_are_windows_of_every_kind(tagged_pictures):
-    crops = tagged_pictures.random_crops(300, torch.Generator().manual_seed(0))
+    crops = tagged_pictures.crops(*tagged_pictures.draw(300, torch.Generator().manual_seed(0)))
     assert crops.shape == (300, 3, 64, 64) and crops.dtype == torch.float32
     assert crops.min() >= 0 and crops.max() <= 1
     index, left, top, mirrored = (set(column) for column in zip(*(check_crop(c, tagged_pictures) for c in crops)))  # noqa: B905
@@ -188,7 +195,7 @@ EVERYTHING = Views(zoom=1.7, stretch=0.15, colour=0.05)
 
 @pytest.fixture
 def large_pictures(tmp_path):
-    """Held at 64 to 80 pixels on the shorter side, and larger, smaller and as large at first."""
+    """InMemory at 64 to 80 pixels on the shorter side, and larger, smaller and as large at first."""
     for index, size in enumerate([(64, 64), (100, 72), (64, 128), (200, 160), (20, 30)]):
         (tmp_path / f"{index}.png").write_bytes(png(tagged(index, *size)))
     return Pictures([tmp_path], side=64, largest=80)
@@ -204,9 +211,9 @@ def test_pictures_may_keep_some_of_the_pixels_that_they_have_more(large_pictures
 
 def test_views_without_strength_are_the_crops_of_the_same_step(tagged_pictures):
     chance = torch.Generator()
-    crops = tagged_pictures.random_crops(50, chance.manual_seed(7))
+    crops = tagged_pictures.crops(*tagged_pictures.draw(50, chance.manual_seed(7)))
     assert tagged_pictures.views(tagged_pictures.draw_views(50, chance.manual_seed(7), PLAIN)).equal(crops)
-    held = Held(tagged_pictures, 8, seed=1)
+    held = InMemory(tagged_pictures, 8, seed=1)
     assert held.batch(4, augment=True).equal(held.batch(4))
 
 
@@ -240,7 +247,7 @@ def test_a_view_shows_what_its_box_holds(large_pictures):
 def test_colours_change_about_the_middle_grey_and_stay_in_range():
     pixels = torch.tensor([[0, 51, 255]], dtype=torch.uint8).expand(4, 3)
     store = Pictures.__new__(Pictures)
-    store.side, store.alike, store.pixels, store.names = 2, True, pixels, ["a"]
+    store.side, store.one_size, store.pixels, store.names = 2, True, pixels, ["a"]
     store.starts, store.sizes = torch.tensor([0]), torch.tensor([[2, 2]])
     boxes = store.draw_views(500, torch.Generator().manual_seed(0), Views(colour=0.1))
     found = store.views(boxes)[:, :, 0, 0]
@@ -251,7 +258,7 @@ def test_colours_change_about_the_middle_grey_and_stay_in_range():
 
 def test_views_depend_on_seed_and_step_alone_and_are_shared_by_ranks(large_pictures):
     def held(**order):
-        return Held(large_pictures, 8, seed=3, how=EVERYTHING, **order)
+        return InMemory(large_pictures, 8, seed=3, how=EVERYTHING, **order)
 
     whole = [held().batch(step, augment=True) for step in range(3)]
     later = held()
@@ -264,7 +271,7 @@ def test_views_depend_on_seed_and_step_alone_and_are_shared_by_ranks(large_pictu
 
 def test_views_wait_for_nothing(large_pictures):
     boxes = large_pictures.draw_views(4, torch.Generator().manual_seed(0), EVERYTHING)
-    with Named() as seen:
+    with Operations() as seen:
         large_pictures.draw_views(4, torch.Generator().manual_seed(0), EVERYTHING)
         sample(large_pictures.pixels, large_pictures.starts[boxes.which], large_pictures.sizes[boxes.which], boxes, 64)
     assert "index" in seen.names and not seen.names & {"_local_scalar_dense", "nonzero", "index_put_"}
@@ -296,16 +303,16 @@ def test_score_and_contact_sheet(tagged_pictures, lpips):
     assert contact_sheet(model, pixels, (2, 8)).shape == (3, 3 * 64, 4 * 64)
 
 
-# ---- parts of the engine --------------------------------------------------------------------------------------
+# ---- parts of a run -------------------------------------------------------------------------------------------
 
 
-def test_care_revives_dead_codes_and_leaves_used_ones_alone():
+def test_dead_codes_restart_and_used_ones_stay():
     torch.manual_seed(0)
     quantizer = VectorQuantizer(10, 4, l2_normalised=True)
-    care = CodebookCare(quantizer, patience=2)
+    restarts = CodebookRestart(quantizer, patience=2)
     before = quantizer.codebook().clone()
     tokens, latents = torch.tensor([[0, 1], [2, 2]]), torch.randn(2, 2, 4)
-    assert [int(care.step(tokens, latents)) for _ in range(4)] == [0, 0, 7, 0]
+    assert [int(restarts.step(tokens, latents)) for _ in range(4)] == [0, 0, 7, 0]
     after = quantizer.codebook()
     assert after[:3].equal(before[:3])
     nearest = (after[3:] @ nn.functional.normalize(latents.flatten(0, 1), dim=1).T).amax(1)
@@ -313,20 +320,20 @@ def test_care_revives_dead_codes_and_leaves_used_ones_alone():
     assert len(after.unique(dim=0)) == 10
 
 
-def test_care_can_watch_without_acting():
-    care = CodebookCare(VectorQuantizer(4, 2, l2_normalised=False), patience=0)
-    before = care.quantizer.codebook().clone()
+def test_dead_codes_are_counted_without_a_restart():
+    restarts = CodebookRestart(VectorQuantizer(4, 2, l2_normalised=False), patience=0)
+    before = restarts.quantizer.codebook().clone()
     for _ in range(3):
-        assert care.step(torch.tensor([[1]]), torch.randn(1, 1, 2), restart=False) == 0
-    assert care.quantizer.codebook().equal(before)
-    assert care.idle.tolist() == [3, 0, 3, 3]
-    care.start_from(torch.full((1, 5, 2), 7.0) + torch.randn(1, 5, 2))
-    assert care.idle.sum() == 0 and (care.quantizer.codebook() > 3).all()
+        assert restarts.step(torch.tensor([[1]]), torch.randn(1, 1, 2), restart=False) == 0
+    assert restarts.quantizer.codebook().equal(before)
+    assert restarts.idle.tolist() == [3, 0, 3, 3]
+    restarts.start_from(torch.full((1, 5, 2), 7.0) + torch.randn(1, 5, 2))
+    assert restarts.idle.sum() == 0 and (restarts.quantizer.codebook() > 3).all()
 
 
 def test_clock_counts_what_was_spent_before(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
     clock = Clock(minutes=2, spent=30)
     assert (clock.spent, clock.progress(1000)) == (30, 0.25)
     now[0] += 60
@@ -337,7 +344,7 @@ def test_clock_counts_what_was_spent_before(monkeypatch):
 
 def test_a_budget_may_be_of_steps_or_end_with_whichever_comes_first(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0]))
     by_steps, both = Clock(None, steps=10), Clock(1, steps=10)
     now[0] = 30
     assert [by_steps.progress(step) for step in (0, 5, 10, 11)] == [0, 0.5, 1, 1]
@@ -362,26 +369,32 @@ def test_a_plateau_ends_in_a_straight_line():
 
 
 def test_schedules_by_hand():
-    ours = hyper.SHORT["single"]
+    ours = defaults.SINGLE.short.schedule
     assert (ours.warmup_steps, ours.flat, ours.floor) == (100, 0.55, 0.01)
-    assert schedule(0, 0, ours) == pytest.approx(0.01) and schedule(0.001, 49, ours) == pytest.approx(0.5)
-    assert schedule(0.05, 3, ours) == pytest.approx(0.5), "a run of few steps has a tenth of it for the rise"
-    assert schedule(0.1, 9, ours) == schedule(0.1, 100, ours) == schedule(0.55, 1000, ours) == 1
-    assert schedule(0.775, 1000, ours) == pytest.approx(0.505) and schedule(1, 2000, ours) == pytest.approx(0.01)
+    assert schedule.schedule(0, 0, ours) == pytest.approx(0.01) and schedule.schedule(0.001, 49, ours) == pytest.approx(
+        0.5
+    )
+    assert schedule.schedule(0.05, 3, ours) == pytest.approx(0.5), "a run of few steps has a tenth of it for the rise"
+    assert (
+        schedule.schedule(0.1, 9, ours) == schedule.schedule(0.1, 100, ours) == schedule.schedule(0.55, 1000, ours) == 1
+    )
+    assert schedule.schedule(0.775, 1000, ours) == pytest.approx(0.505) and schedule.schedule(
+        1, 2000, ours
+    ) == pytest.approx(0.01)
 
     rounded = replace(ours, flat=0.0)
-    assert schedule(0.5, 1000, rounded) == pytest.approx(0.505)
-    assert schedule(0.01, 49, rounded) == pytest.approx(0.5)
+    assert schedule.schedule(0.5, 1000, rounded) == pytest.approx(0.505)
+    assert schedule.schedule(0.01, 49, rounded) == pytest.approx(0.5)
 
-    published = hyper.PUBLISHED["stage1"]
+    published = defaults.STAGE1.published.schedule
     for progress in (0, 0.005, 0.01, 0.3, 1):
-        assert schedule(progress, 5, published) == pytest.approx(cosine(progress, 0.01, 0.1))
-    assert schedule(0, 0, replace(published, warmup=0.0)) == 1
+        assert schedule.schedule(progress, 5, published) == pytest.approx(cosine(progress, 0.01, 0.1))
+    assert schedule.schedule(0, 0, replace(published, warmup=0.0)) == 1
 
 
 def test_a_deadline_ends_the_budget_if_nothing_else_does_before(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 10**9 + now[0]))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=lambda: now[0], time=lambda: 10**9 + now[0]))
     until, sooner, later = Clock(None, deadline=10**9 + 1100), Clock(1, deadline=10**9 + 1100), Clock(9, None, 0, 10**9)
     resumed = Clock(None, spent=300, deadline=10**9 + 1100)
     now[0] += 50
@@ -467,7 +480,7 @@ def test_each_picture_is_drawn_from_its_own_prefix():
         seen.append(part.shape[1])
         return part.sum(1)
 
-    drawn, places = draw_prefixes(draw, codes, [2, 1, 2, 1])
+    drawn, places = decode_prefixes(draw, codes, [2, 1, 2, 1])
     assert seen == [1, 2] and sorted(places.tolist()) == list(range(10))
     for place, values in zip(places.tolist(), drawn, strict=True):
         assert values.equal(codes[place, : 2 if place % 2 == 0 else 1].sum(0))
@@ -475,13 +488,13 @@ def test_each_picture_is_drawn_from_its_own_prefix():
 
 def test_pictures_that_are_all_drawn_from_one_length_keep_their_order_and_are_not_copied():
     codes, pixels, given = torch.randn(5, 4, 3), torch.randn(5, 3, 8, 8), []
-    drawn, places = draw_prefixes(lambda part: given.append(part) or part.sum(1), codes, [2, 2])
+    drawn, places = decode_prefixes(lambda part: given.append(part) or part.sum(1), codes, [2, 2])
     assert drawn.equal(codes[:, :2].sum(1)) and len(given) == 1
     assert given[0].data_ptr() == codes.data_ptr()
     assert pixels[places].equal(pixels) and pixels[places].data_ptr() == pixels.data_ptr()
 
 
-class Named(TorchDispatchMode):
+class Operations(TorchDispatchMode):
     """The operations within the block."""
 
     def __init__(self):
@@ -496,11 +509,11 @@ class Named(TorchDispatchMode):
 def test_a_step_hands_nothing_from_the_host_to_the_device():
     """Neither places in a batch nor numbers to write somewhere: the host would wait for a GPU with either."""
     codes, lengths = torch.empty(10, 2, 3, device="meta"), [2, 1, 2, 1]
-    care = CodebookCare(VectorQuantizer(4, 2, l2_normalised=False))
-    draw_prefixes(lambda part: part.sum(1), codes, lengths)
-    with Named() as seen:
-        draw_prefixes(lambda part: part.sum(1), codes, lengths)
-        care.step(torch.tensor([[1]]), torch.randn(1, 1, 2))
+    restarts = CodebookRestart(VectorQuantizer(4, 2, l2_normalised=False))
+    decode_prefixes(lambda part: part.sum(1), codes, lengths)
+    with Operations() as seen:
+        decode_prefixes(lambda part: part.sum(1), codes, lengths)
+        restarts.step(torch.tensor([[1]]), torch.randn(1, 1, 2))
     assert "index" in seen.names and not seen.names & {"_to_copy", "nonzero", "index_put_"}
 
 
@@ -517,7 +530,7 @@ def test_tables_are_kept_where_they_pay():
 
 
 @pytest.fixture
-def trainer(folder, tmp_path, monkeypatch):
+def train(folder, tmp_path, monkeypatch):
     """Runs the stage on the command line's options; every look at the clock takes a twentieth of a second."""
     now = [0.0]
 
@@ -525,12 +538,12 @@ def trainer(folder, tmp_path, monkeypatch):
         now[0] += 0.05
         return now[0]
 
-    monkeypatch.setattr(engine, "time", SimpleNamespace(monotonic=tick))
+    monkeypatch.setattr(schedule, "time", SimpleNamespace(monotonic=tick))
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(PRESETS, "test", CONFIG)
 
     def options(*more):
-        return command.parse(
+        return parse(
             single.Single,
             "",
             [
@@ -561,7 +574,7 @@ def trainer(folder, tmp_path, monkeypatch):
         )
 
     def run(*more):
-        return stage.run(single.Single(options(*more)))
+        return loop.train(single.Single, options(*more))
 
     run.options, run.out = options, tmp_path / "run"
     return run
@@ -577,7 +590,7 @@ def state_of(out):
 
 def stop_after(monkeypatch, batches):
     """The run is interrupted when it asks for one batch more."""
-    original, left = Held.batch, [batches]
+    original, left = InMemory.batch, [batches]
 
     def batch(self, step, *more):
         left[0] -= 1
@@ -585,98 +598,98 @@ def stop_after(monkeypatch, batches):
             raise KeyboardInterrupt
         return original(self, step, *more)
 
-    monkeypatch.setattr(Held, "batch", batch)
-    return lambda: monkeypatch.setattr(Held, "batch", original)
+    monkeypatch.setattr(InMemory, "batch", batch)
+    return lambda: monkeypatch.setattr(InMemory, "batch", original)
 
 
-def test_a_run_learns_and_leaves_its_files(trainer, folder):
-    model = trainer("--val", str(folder), "--val-minutes", "0.2")
-    losses = [row["mse"] for row in rows(trainer.out) if "mse" in row]
+def test_a_run_learns_and_leaves_its_files(train, folder):
+    model = train("--val", str(folder), "--val-minutes", "0.2")
+    losses = [row["mse"] for row in rows(train.out) if "mse" in row]
     assert len(losses) > 10
     assert np.mean(losses[-3:]) < 0.5 * losses[0]
-    state = state_of(trainer.out)
+    state = state_of(train.out)
     assert state["step"] >= 100 and state["started"] and state["spent"] >= 30
-    scores = [row for row in rows(trainer.out) if "val/psnr/8" in row]
+    scores = [row for row in rows(train.out) if "val/psnr/8" in row]
     assert len(scores) >= 2 and scores[-1]["val/psnr/8"] > scores[0]["val/psnr/8"]
-    assert all(math.isfinite(value) for row in rows(trainer.out) for value in row.values())
-    with Image.open(trainer.out / "val.png") as sheet:
+    assert all(math.isfinite(value) for row in rows(train.out) for value in row.values())
+    with Image.open(train.out / "val.png") as sheet:
         assert sheet.size == (6 * 64, 3 * 64)
-    averaged = load_averaged(trainer.out / "state.pt")
+    averaged = load_averaged(train.out / "state.pt")
     assert all(a.equal(b) for a, b in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
 
 
-def test_a_killed_run_goes_on_where_it_was_saved_and_keeps_its_budget(trainer, monkeypatch):
+def test_a_killed_run_goes_on_where_it_was_saved_and_keeps_its_budget(train, monkeypatch):
     lift = stop_after(monkeypatch, 60)
     with pytest.raises(KeyboardInterrupt):
-        trainer("--save-minutes", "0.1")
-    before = state_of(trainer.out)
+        train("--save-minutes", "0.1")
+    before = state_of(train.out)
     assert 0 < before["step"] <= 60 and 0 < before["spent"] < 25
     lift()
-    trainer("--resume", "--save-minutes", "0.1")
-    after = state_of(trainer.out)
-    assert [row["step"] for row in rows(trainer.out) if "pictures" in row] == [0, before["step"]]
+    train("--resume", "--save-minutes", "0.1")
+    after = state_of(train.out)
+    assert [row["step"] for row in rows(train.out) if "pictures" in row] == [0, before["step"]]
     # One budget for both: a run that began again would have taken as many steps as an uninterrupted one on top.
     pace = before["step"] / before["spent"]
     assert after["step"] == pytest.approx(pace * 30, rel=0.1)
     assert after["spent"] == pytest.approx(30, rel=0.05)
 
-    trainer("--resume")
-    assert state_of(trainer.out)["step"] == after["step"], "a finished run has nothing left to do"
+    train("--resume")
+    assert state_of(train.out)["step"] == after["step"], "a finished run has nothing left to do"
 
 
-@pytest.mark.parametrize(("batches", "started"), [(8, False), (stage.SETTLING + 16, True)])
-def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(trainer, monkeypatch, batches, started):
-    starts, original = [], CodebookCare.start_from
-    monkeypatch.setattr(CodebookCare, "start_from", lambda *args: (starts.append(1), original(*args)))
+@pytest.mark.parametrize(("batches", "started"), [(8, False), (SETTLING + 16, True)])
+def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(train, monkeypatch, batches, started):
+    starts, original = [], CodebookRestart.start_from
+    monkeypatch.setattr(CodebookRestart, "start_from", lambda *args: (starts.append(1), original(*args)))
     lift = stop_after(monkeypatch, batches)
     with pytest.raises(KeyboardInterrupt):
-        trainer("--continuous", "0.1", "--save-minutes", "0.001")
-    assert state_of(trainer.out)["started"] is started
+        train("--continuous", "0.1", "--save-minutes", "0.001")
+    assert state_of(train.out)["started"] is started
     lift()
-    trainer("--resume", "--continuous", "0.1")
+    train("--resume", "--continuous", "0.1")
     assert len(starts) == 1
 
 
-def test_a_short_run_quantizes_by_its_middle_and_a_long_one_after_settling(trainer):
-    run = single.Single(trainer.options("--continuous", "0.1"))
+def test_a_short_run_quantizes_by_its_middle_and_a_long_one_after_settling(train):
+    run = Trainer(single.Single, train.options("--continuous", "0.1"))
 
     def settled(step, progress):
         run.step, run.progress = step, progress
         return run.settled()
 
     assert [settled(3, progress) for progress in (0.05, 0.2, 0.5)] == [False, False, True]
-    assert [settled(stage.SETTLING, progress) for progress in (0.05, 0.1)] == [False, True]
+    assert [settled(SETTLING, progress) for progress in (0.05, 0.1)] == [False, True]
 
 
-def test_a_run_does_not_resume_another_architecture(trainer, monkeypatch):
-    trainer("--minutes", "0.02")
+def test_a_run_does_not_resume_another_architecture(train, monkeypatch):
+    train("--minutes", "0.02")
     monkeypatch.setitem(PRESETS, "test", preset("test", codes=16))
     with pytest.raises(TitokError, match="of another architecture"):
-        trainer("--resume")
+        train("--resume")
 
 
-def test_a_loss_that_runs_away_stops_the_run_and_spares_the_checkpoint(trainer):
-    trainer("--minutes", "0.05")
-    before = (trainer.out / "state.pt").read_bytes()
+def test_a_loss_that_runs_away_stops_the_run_and_spares_the_checkpoint(train):
+    train("--minutes", "0.05")
+    before = (train.out / "state.pt").read_bytes()
     with pytest.raises(TitokError, match=r"(loss|norm) is (nan|inf) at step \d+: lower --rate"):
-        trainer("--rate", "1e30", "--save-minutes", "0.05", "--resume", "--minutes", "0.3", "--log-every", "1000")
-    assert (trainer.out / "state.pt").read_bytes() == before
+        train("--rate", "1e30", "--save-minutes", "0.05", "--resume", "--minutes", "0.3", "--log-every", "1000")
+    assert (train.out / "state.pt").read_bytes() == before
 
 
-def test_a_run_may_start_from_finished_weights(trainer, tmp_path):
+def test_a_run_may_start_from_finished_weights(train, tmp_path):
     from titokcodec.weights import tokenizers
 
     model = single.TiTok(CONFIG)
     tokenizers.save(tmp_path / "w.safetensors", model, "start", int8=False)
-    trained = trainer(
+    trained = train(
         "--init", str(tmp_path / "w.safetensors"), "--minutes", "0.01", "--rate", "1e-9", "--muon-rate", "1e-9"
     )
-    assert state_of(trainer.out)["started"], "its codebook is not to be thrown away"
+    assert state_of(train.out)["started"], "its codebook is not to be thrown away"
     for a, b in zip(trained.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=2**-10, atol=1e-5)
 
 
-def test_lpips_joins_late_in_a_run(trainer, tmp_path, lpips):
+def test_lpips_joins_late_in_a_run(train, tmp_path, lpips):
     state = {
         name.replace("_weight", ".weight")
         .replace("_bias", ".bias")
@@ -688,62 +701,64 @@ def test_lpips_joins_late_in_a_run(trainer, tmp_path, lpips):
         if name not in ("shift", "scale")
     }
     save_file(state, tmp_path / "lpips.safetensors")
-    trainer("--lpips", str(tmp_path / "lpips.safetensors"), "--lpips-start", "0.5", "--minutes", "0.2")
-    logged = [row for row in rows(trainer.out) if "loss" in row]
+    train("--lpips", str(tmp_path / "lpips.safetensors"), "--lpips-start", "0.5", "--minutes", "0.2")
+    logged = [row for row in rows(train.out) if "loss" in row]
     with_lpips = [row["minutes"] / 0.2 for row in logged if "lpips" in row]
     assert 0 < len(with_lpips) < len(logged) and min(with_lpips) >= 0.5
 
 
-def test_a_run_without_time_for_one_update_leaves_no_checkpoint(trainer):
-    with pytest.raises(stage.TooLate, match="over before the first update: give more --minutes"):
-        trainer("--minutes", "1e-9")
-    assert not (trainer.out / "state.pt").exists()
+def test_a_run_without_time_for_one_update_leaves_no_checkpoint(train):
+    with pytest.raises(loop.TooLate, match="over before the first update: give more --minutes"):
+        train("--minutes", "1e-9")
+    assert not (train.out / "state.pt").exists()
 
 
-def test_a_short_run_says_how_many_updates_fit_and_what_came_of_them(trainer, capsys):
-    trainer("--minutes", "0.02", "--log-every", "1000")
+def test_a_short_run_says_how_many_updates_fit_and_what_came_of_them(train, capsys):
+    train("--minutes", "0.02", "--log-every", "1000")
     said = capsys.readouterr().err
     assert re.search(r"(?m)^single: \d+ steps fit in .* at batch 8; try --batch 4$", said), said
     assert re.search(r"single: \d+ steps in \d+ seconds?, loss \d", said), said
-    assert len(rows(trainer.out)) == 1, "the log is as it was"
+    assert len(rows(train.out)) == 1, "the log is as it was"
 
 
 def test_a_log_is_of_one_run_and_of_those_that_go_on_with_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     for step in (0, 7, 0, 3):
-        log = engine.Log(tmp_path, step)
-        log.write(step, loss=1.0)
-        log.close()
+        found = log.Log(tmp_path, step)
+        found.write(step, loss=1.0)
+        found.close()
     assert [row["step"] for row in rows(tmp_path)] == [0, 3]
 
 
-def test_a_finished_run_may_be_resumed_after_its_deadline(trainer):
+def test_a_finished_run_may_be_resumed_after_its_deadline(train):
     with pytest.raises(TitokError):
-        trainer.options("--resume", "--deadline", "1000000000")
-    trainer("--minutes", "0.02")
-    assert trainer.options("--resume", "--deadline", "1000000000").deadline == 10**9
+        train.options("--resume", "--deadline", "1000000000")
+    train("--minutes", "0.02")
+    assert train.options("--resume", "--deadline", "1000000000").deadline == 10**9
 
 
-def test_a_run_ends_at_its_deadline(trainer, monkeypatch):
-    monkeypatch.setattr(engine.time, "time", lambda: 10**9 + engine.time.monotonic(), raising=False)
-    monkeypatch.setattr(command, "time", engine.time)
-    trainer("--deadline", str(10**9 + 10))
-    assert 9 <= state_of(trainer.out)["spent"] <= 11
+def test_a_run_ends_at_its_deadline(train, monkeypatch):
+    monkeypatch.setattr(schedule.time, "time", lambda: 10**9 + schedule.time.monotonic(), raising=False)
+    monkeypatch.setattr(options, "time", schedule.time)
+    train("--deadline", str(10**9 + 10))
+    assert 9 <= state_of(train.out)["spent"] <= 11
 
 
-def test_a_rehearsal_leaves_no_trace(trainer, tmp_path):
+def test_a_rehearsal_leaves_no_trace(train, tmp_path):
     """Neither in weights, averages, moments and the codebook's care nor in what the adversary has learned."""
     common = ("--adversary", "0.1", "--adversary-width", "32", "--adversary-start", "0.5", "--minutes", "100")
     for steps in ("1", "12"):  # of a run that begins, and of one that goes on
         states = []
         for name, more in (("plain", ()), ("rehearsed", ("--rehearse",))):
-            updates, original = [], single.Single.update
+            updates, original = [], Trainer.update
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(single.Single, "update", lambda *args: (updates.append(1), original(*args))[1])  # noqa: B023
-                trainer(*common, *more, "--steps", steps, "--out", str(tmp_path / name), "--resume")
+                patch.setattr(Trainer, "update", lambda *args: (updates.append(1), original(*args))[1])  # noqa: B023
+                train(*common, *more, "--steps", steps, "--out", str(tmp_path / name), "--resume")
             states.append(state_of(tmp_path / name))
             expected = int(steps) - (1 if steps == "12" else 0)
-            assert len(updates) == expected + (single.Single.warmups + 1 if more else 0)  # one scale: there is no LPIPS
+            assert len(updates) == expected + (
+                single.Single.rehearsal + 1 if more else 0
+            )  # one scale: there is no LPIPS
         plain, rehearsed = (flattened(state) for state in states)
         assert plain.keys() == rehearsed.keys()
         differing = [key for key, value in plain.items() if key != "/spent" and not same(value, rehearsed[key])]
@@ -762,11 +777,11 @@ def same(a, b):
     return a.equal(b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_only_compiled_runs_rehearse_unless_asked(trainer, monkeypatch):
+def test_only_compiled_runs_rehearse_unless_asked(train, monkeypatch):
     rehearsed = []
-    monkeypatch.setattr(single.Single, "rehearse", lambda self, batch: rehearsed.append(1))
-    monkeypatch.setattr(single.Single, "compiled", lambda self, module: module)
-    monkeypatch.setattr(stage.Stage, "views", lambda self: PLAIN)
+    monkeypatch.setattr(Trainer, "rehearse", lambda self, batch: rehearsed.append(1))
+    monkeypatch.setattr(Runtime, "compiled", lambda self, module: module)
+    monkeypatch.setattr(single.Single, "views", lambda self: PLAIN)
     monkeypatch.setattr(torch, "compile", lambda function, **options: function)
     for words, expected in (
         (("--no-compile",), 0),
@@ -775,59 +790,59 @@ def test_only_compiled_runs_rehearse_unless_asked(trainer, monkeypatch):
         (("--no-compile", "--rehearse"), 1),
     ):
         rehearsed.clear()
-        trainer("--minutes", "0.01", "--force", *words)
+        train("--minutes", "0.01", "--force", *words)
         assert len(rehearsed) == expected
 
 
-def test_random_views_are_for_the_first_part_of_a_run_of_our_own(trainer, monkeypatch):
-    asked, original = [], Held.batch
+def test_random_views_are_for_the_first_part_of_a_run_of_our_own(train, monkeypatch):
+    asked, original = [], InMemory.batch
 
     def batch(self, step, *more):
         asked.append(bool(more))
         return original(self, step, *more)
 
-    monkeypatch.setattr(Held, "batch", batch)
-    trainer("--minutes", "100", "--steps", "20")
+    monkeypatch.setattr(InMemory, "batch", batch)
+    train("--minutes", "100", "--steps", "20")
     assert asked == [True] * 17 + [False] * 3
     asked.clear()
-    trainer("--minutes", "100", "--steps", "4", "--recipe", "published", "--force")
+    train("--minutes", "100", "--steps", "4", "--recipe", "published", "--force")
     assert asked == [False] * 4
 
 
-def test_a_row_tells_the_pace_and_a_score_how_well_seen_pictures_are_drawn(trainer, folder):
-    trainer("--val", str(folder), "--minutes", "0.2", "--log-every", "5")
-    paces = [row["pictures_per_second"] for row in rows(trainer.out) if "pictures_per_second" in row]
+def test_a_row_tells_the_pace_and_a_score_how_well_seen_pictures_are_drawn(train, folder):
+    train("--val", str(folder), "--minutes", "0.2", "--log-every", "5")
+    paces = [row["pictures_per_second"] for row in rows(train.out) if "pictures_per_second" in row]
     assert paces and all(0 < pace <= 8 / 0.05 for pace in paces)
-    last = rows(trainer.out)[-1]
+    last = rows(train.out)[-1]
     assert last["train/psnr/8"] == pytest.approx(last["val/psnr/8"], abs=0.1), "these are the same pictures"
 
 
-def test_blocks_are_compiled_in_place_and_the_average_is_not(trainer, monkeypatch):
+def test_blocks_are_compiled_in_place_and_the_average_is_not(train, monkeypatch):
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self, **options: asked.append((type(self).__name__, options)))
     monkeypatch.setattr(torch, "compile", lambda function, **options: asked.append("whole") or function)
-    plain = single.Single(trainer.options("--no-compile"))
+    plain = Trainer(single.Single, train.options("--no-compile"))
     assert not asked
-    compiled = single.Single(trainer.options("--compile"))
+    compiled = Trainer(single.Single, train.options("--compile"))
     assert [name for name, _ in asked] == ["Block", "Block", "Upsampler"]
     assert all(options == {"dynamic": False} for _, options in asked)
     assert list(compiled.model.state_dict()) == list(plain.model.state_dict())
     other = nn.Linear(2, 2)
-    assert compiled.compiled(other) is other and asked[-1] == "whole"
+    assert compiled.runtime.compiled(other) is other and asked[-1] == "whole"
 
 
 # ---- linear paths ---------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def linear(trainer, monkeypatch):
+def linear(train, monkeypatch):
     """Runs with a preset that has linear paths."""
     monkeypatch.setitem(PRESETS, "linear", LINEAR)
 
     def run(*more):
-        return trainer("--preset", "linear", *more)
+        return train("--preset", "linear", *more)
 
-    run.options, run.out = trainer.options, trainer.out
+    run.options, run.out = train.options, train.out
     return run
 
 
@@ -882,8 +897,8 @@ def test_a_killed_run_with_linear_paths_goes_on_without_a_second_start(linear, m
     common = ("--minutes", "100", "--steps", "6")
     linear(*common)
     whole = flattened(state_of(linear.out))
-    starts, original = [], single.start_linear
-    monkeypatch.setattr(single, "start_linear", lambda *args: (starts.append(1), original(*args)))
+    starts, original = [], initial.start_linear
+    monkeypatch.setattr(initial, "start_linear", lambda *args: (starts.append(1), original(*args)))
     other = str(linear.out.with_name("other"))
     linear("--minutes", "100", "--steps", "3", "--out", other)
     linear(*common, "--out", other, "--resume")
@@ -895,17 +910,16 @@ def test_a_killed_run_with_linear_paths_goes_on_without_a_second_start(linear, m
 
 def test_detail_is_learned_where_a_loss_sees_it(linear):
     def detail(*more):
-        stage = single.Single(linear.options("--preset", "linear", *more))
-        head = stage.model.decoder.ffn
+        head = Trainer(single.Single, linear.options("--preset", "linear", *more)).model.decoder.ffn
         return head.detailed, all(value.requires_grad for value in head.detail.parameters())
 
     assert detail("--lpips-weight", "0") == (False, False)
     assert detail() == (True, True)
 
 
-def test_a_linear_start_wants_linear_paths(trainer):
+def test_a_linear_start_wants_linear_paths(train):
     with pytest.raises(TitokError, match="has no components to start from: give --start 2d"):
-        trainer("--start", "linear")
+        train("--start", "linear")
 
 
 @pytest.mark.parametrize("start", ["2d", "published"])

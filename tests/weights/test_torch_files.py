@@ -25,7 +25,7 @@ from titokcodec.models.maskgit import GeneratorConfig
 from titokcodec.weights import state_dicts, tokenizers, torch_files
 from titokcodec.weights.convert import convert
 from training import checkpoint, evaluate, proxies
-from training.data import LARGEST, read_files
+from training.reading import LARGEST, read_files
 
 ROOM = 3 << 29  # bytes of addresses: twice what Python with torch takes here
 
@@ -248,7 +248,7 @@ from titokcodec.weights.convert import convert
 from titokcodec.errors import WeightsError
 from titokcodec.weights import state_dicts
 from training import checkpoint, proxies
-from training.data import read_files
+from training.reading import read_files
 torch.set_num_threads(1)
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {ROOM}, used + {ROOM}))

@@ -1,0 +1,189 @@
+"""Files of pictures: found in folders and WebDataset tar shards, read in order, and decoded.
+
+What cannot be read is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import sys
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from titokcodec.cli.pictures import is_foreign_picture, is_picture
+from titokcodec.errors import TitokError
+from titokcodec.io.names import shown
+from titokcodec.io.walk import AGAIN, NOWHERE, walk
+from titokcodec.pictures import images
+
+from . import progress
+
+LARGEST = 1 << 27  # bytes of a picture's file; a hundred megapixels have fewer
+LONGEST = 2.0  # pictures more elongated than this are cropped to it
+
+Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
+
+
+class Rejects:
+    """What could not be read, counted.
+
+    Args:
+        tell: Say so on stderr as well, in one line for each shard or folder at most.
+
+    Attributes:
+        skipped: Pictures that could not be decoded.
+        damaged: Shards whose rest is lost and folders that cannot be listed, each with the reason, one line each.
+    """
+
+    def __init__(self, tell: bool = False) -> None:
+        self.skipped, self.tell = 0, tell
+        self.damaged: list[str] = []
+        self._told: set[str] = set()
+
+    def add(self, where: str, name: str | None, reason: str) -> None:
+        """Picture ``name`` of the shard or folder ``where`` is lost, or (None) all that was still to be read there."""
+        line = shown(f"{where}: {reason}" if name is None else f"{where}: {name} {reason}")
+        if name is not None:
+            self.skipped += 1
+        elif line not in self.damaged:
+            self.damaged.append(line)
+        if self.tell and where not in self._told:
+            self._told.add(where)
+            rest = "the rest of it is left out" if name is None else "it is skipped, and so are all such"
+            progress.clear()
+            print(f"warning: {line}; {rest}", file=sys.stderr, flush=True)
+
+    def nothing_in(self, sources: Iterable[Path]) -> TitokError:
+        """The end of a run that found no picture at all."""
+        line = f"no readable pictures in {', '.join(map(str, sources))}"
+        if self.skipped or self.damaged:
+            line += f" ({self.skipped} cannot be decoded; damaged shards or folders: {len(self.damaged)})"
+        return TitokError(f"{shown(line)}: give folders or tar shards of whole pictures")
+
+
+def find(sources: Iterable[Path], lost: Lost) -> list[str]:
+    """Paths of the tar shards and pictures that are given or lie in given folders, those of each folder sorted.
+
+    Raises:
+        TitokError: a source does not exist.
+    """
+    paths: list[str] = []
+    for source in map(os.fspath, sources):
+        if os.path.isdir(source):
+            found = walk(source, lambda path: is_shard(path.name) or is_picture(path), is_foreign_picture)
+            for path, reason in found.left_out:
+                _leave_out(path, reason, lost)
+            for error in found.problems:
+                lost(error.filename, None, error.strerror)
+            paths += found.files
+        elif os.path.exists(source):
+            paths.append(source)
+        else:
+            raise TitokError(f"{shown(source)} does not exist or may not be read: check the path")
+    return paths
+
+
+def _leave_out(path: str, reason: str, lost: Lost) -> None:
+    """A picture is one lost; with a shard, or a link to a folder, it is all that lies in it."""
+    folder, name = os.path.split(path)
+    if reason == NOWHERE or is_shard(path):
+        lost(path, None, f"is {reason}")
+    elif reason != AGAIN:  # nothing is lost
+        lost(folder, name, f"is {reason}")
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path is a tar shard's rather than a picture's."""
+    return path.lower().endswith(".tar")
+
+
+def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1) -> Iterator[tuple[str, str, bytes]]:
+    """Shard or folder, name and bytes of the pictures that ``paths`` are or hold, in order.
+
+    Of all of them together every ``stride``-th is read, from number ``first`` on. A shard that turns out damaged is
+    left at that point. A file that cannot be read, or has more than ``LARGEST`` bytes, comes without any, as good as a
+    picture that cannot be decoded: on disk a file of gigabytes may take no place, in memory it does.
+    """
+    turns = cycle([number == first for number in range(stride)])
+    for path in paths:
+        if is_shard(path):
+            yield from _read_shard(path, lost, turns)
+        elif next(turns):
+            folder, name = os.path.split(path)
+            yield folder or ".", name, _read_file(path)
+
+
+def _read_file(path: str) -> bytes:
+    try:
+        fits = os.path.isfile(path) and os.path.getsize(path) <= LARGEST  # reading a pipe could wait for ever
+        return Path(path).read_bytes() if fits else b""
+    except OSError:
+        return b""
+
+
+def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[str, str, bytes]]:
+    try:
+        if not os.path.isfile(path):
+            raise OSError("not a file")
+        end = os.path.getsize(path)
+        with tarfile.open(path, "r:") as shard:
+            for member in iter(shard.next, None):
+                shard.members.clear()  # tarfile keeps all of them: a gigabyte for a million pictures
+                plain = member.isfile() and not member.issparse()  # a sparse one may claim any size, and is no picture
+                if member.size < 0 or (plain and member.offset_data + member.size > end):
+                    raise tarfile.ReadError(f"cut short within {member.name}")
+                if plain and is_picture(Path(member.name)) and next(turns):
+                    yield path, member.name, shard.extractfile(member).read() if member.size <= LARGEST else b""
+                elif plain and is_foreign_picture(Path(member.name)) and next(turns):
+                    yield path, member.name, b""
+            # To tarfile a broken header is an end like any other; a real one is a block of zeros.
+            shard.fileobj.seek(shard.offset)
+            if shard.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError(f"cut short or damaged at byte {shard.offset}")
+    except Exception as error:  # tarfile raises half a dozen types on damaged headers
+        lost(path, None, f"not a whole tar file ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def key_of(where: str, name: str, folders: Iterable[Path]) -> str:
+    """What a picture goes by, given where ``read_files`` found it: its path without the suffix.
+
+    That is below the first of ``folders`` that it lies in, or the name alone if in none. In a shard it ends at the
+    first dot of its last part, as WebDataset has it.
+    """
+    if is_shard(where) and not os.path.isdir(where):
+        folder, base = posixpath.split(posixpath.normpath(name))
+        return posixpath.join(folder, base.partition(".")[0] or base)
+    path = Path(where, name)
+    inside = next((path.relative_to(folder) for folder in folders if path.is_relative_to(folder)), Path(name))
+    return inside.with_suffix("").as_posix()
+
+
+def read_picture(data: bytes) -> np.ndarray | None:
+    """The upright sRGB picture as (h, w, 3) uint8, just as the codec sees it; None if it is damaged or too large."""
+    try:
+        return images.load(data).pixels  # Pillow's limit is checked first, so that a bomb costs no memory
+    except Exception:  # ImageError and LimitExceeded, but also what Pillow may raise besides
+        return None
+
+
+def decode(data: bytes, side: int, largest: int | None = None) -> np.ndarray | None:
+    """The picture as (h, w, 3) uint8, or None if it cannot be read. Its shorter side has ``side`` pixels or, if
+    ``largest`` is given, as many as it came with, but no fewer than ``side`` and no more than ``largest``."""
+    pixels = read_picture(data)
+    if pixels is None:
+        return None
+    height, width = pixels.shape[:2]
+    short = min(width, height)
+    keep_w, keep_h = min(width, int(short * LONGEST)), min(height, int(short * LONGEST))
+    left, top = (width - keep_w) / 2, (height - keep_h) / 2
+    side = min(max(short, side), largest or side)
+    size = max(side, round(side * keep_w / short)), max(side, round(side * keep_h / short))
+    box = (left, top, left + keep_w, top + keep_h)
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box))
