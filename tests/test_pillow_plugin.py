@@ -195,8 +195,9 @@ def test_many_threads_may_load_one_picture(codec, fitted, tmp_path, monkeypatch)
 
 def test_what_has_arrived_is_drawn_if_pillow_is_told_to(codec, fitted, monkeypatch):
     part = fitted[:-3]
-    with pytest.raises(OSError, match="checksum"):
+    with pytest.raises(OSError, match="checksum") as caught:
         opened(part).load()
+    assert "--partial" not in str(caught.value), "which is an option of a command"
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     assert np.array_equal(np.asarray(opened(part)), np.asarray(codec.decompress(part, strict=False)))
     with pytest.raises(OSError, match="too little"):

@@ -13,7 +13,9 @@ from tests.metrics.test_lpips import lpips_file
 from titokcodec import info
 from titokcodec.errors import ImageError, SkippedWarning, TitokError, WeightsError
 from titokcodec.format.shape import scaled
-from titokcodec.targets import PATIENCE, climb
+from titokcodec.pictures.images import load
+from titokcodec.target import Target
+from titokcodec.targets import PATIENCE, climb, reached
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -171,6 +173,12 @@ def test_lpips_is_met_with_the_weights_of_the_metric(codec, photo, tmp_path):
     wanted = distance(codec.compress(picture, effort=0)) + 0.0011
     data = codec.compress(picture, target_lpips=wanted, lpips=weights, effort=0)
     assert distance(data) <= wanted
+    assert reached(codec, Target(lpips=wanted, weights=weights), load(picture), data) == {
+        "lpips": pytest.approx(distance(data), abs=1e-4)
+    }
+    for target in (Target(bytes=100), Target(psnr=9)):
+        quality = psnr(picture, codec.decompress(data))
+        assert reached(codec, target, load(picture), data) == {"psnr": pytest.approx(quality, abs=1e-3)}
     with pytest.raises(TitokError, match=r"LPIPS of 1e-06: \d\.\d+ is the best"):
         codec.compress(picture, target_lpips=1e-6, lpips=weights)
     with pytest.raises(ImageError, match="40x9 has no LPIPS, which takes 17 pixels"):

@@ -30,7 +30,8 @@ from titokcodec.runtime.pixels import RangeCheck, as_pixels, unit
 from titokcodec.runtime.tokens import in_range, shaped
 from titokcodec.runtime.transfer import one_ahead, to_device
 from titokcodec.search import MOST_STEPS, NEWTON_STEPS, search
-from titokcodec.targets import Aim, Target
+from titokcodec.target import Target
+from titokcodec.targets import Aim
 from titokcodec.weights import tokenizers
 
 MOST_SEARCHED = 64  # tiles at a time: some 150 MB each in float32
@@ -341,8 +342,7 @@ class Codec:
             TitokError: a picture cannot be read or is too large, or the options cannot be met.
         """
         target = Target(target_bytes, target_psnr, target_lpips, lpips)
-        if target and tokens is not None:
-            raise TitokError("give tokens or a target, not both: the target chooses the tokens")
+        target.check_tokens(tokens)
         steps = None if effort is None else self._steps(effort)
         options = Options(self._count(tokens), layout, max_side, steps, background, max_pixels, frame, white)
         outcomes, given = Outcomes(errors), several("pictures", pictures, "compress")

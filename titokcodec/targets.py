@@ -9,23 +9,21 @@ compressed.
 from __future__ import annotations
 
 import math
-import os
 from bisect import bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from numbers import Real
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
 from titokcodec.format import bitstream
 from titokcodec.format.layout import FIT, Grid, grids, most_tiles, nearest_grid
 from titokcodec.format.shape import Shape, scaled
 from titokcodec.jobs import Options, canvas_of
 from titokcodec.pictures import images
+from titokcodec.target import Target
 
 if TYPE_CHECKING:
     from titokcodec.codec import Codec
@@ -38,57 +36,6 @@ COMPARED_SIDE = 1024  # pixels, to which larger pictures are reduced to be compa
 MARGINS = {"psnr": 0.01, "lpips": 0.001}
 DENT = 4  # tokens: by how many fewer a score may be as good, since it does not quite rise with every one
 PATIENCE = 2  # grids in a row that better nothing, after which no more are tried
-
-
-@dataclass(frozen=True)
-class Target:
-    """What every file is to be: one of three.
-
-    Attributes:
-        bytes: As near to its picture as so many bytes allow.
-        psnr: The smallest with this PSNR in dB, over all pixels and channels of what ``decompress`` gives.
-        lpips: The smallest with at most this LPIPS, of pictures reduced to 1024 pixels.
-        weights: The weight file of LPIPS.
-
-    Raises:
-        TitokError: it is none of the three, or more, or makes no sense.
-    """
-
-    bytes: int | None = None
-    psnr: float | None = None
-    lpips: float | None = None
-    weights: str | os.PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.bytes, self.psnr, self.lpips)) > 1:
-            raise TitokError("give one of target_bytes, target_psnr and target_lpips: a file has a single target")
-        whole_or_none("target_bytes", self.bytes, 1)
-        for name, value in (("target_psnr", self.psnr), ("target_lpips", self.lpips)):
-            if value is not None and not (isinstance(value, Real) and value is not True and 0 < value < 1000):
-                raise TitokError(f"{name} is {value!r}: give a number from 0 to 1000, such as {_EXAMPLES[name]}")
-        if (self.lpips is None) != (self.weights is None):
-            raise TitokError("target_lpips= and lpips=, the weight file of the metric, go together: give both")
-        if not isinstance(self.weights, str | os.PathLike | None):
-            raise TitokError(f"lpips is {self.weights!r}: give the path of a weight file")
-
-    def __bool__(self) -> bool:
-        return (self.bytes, self.psnr, self.lpips) != (None, None, None)
-
-    @property
-    def network(self) -> LPIPS:
-        """LPIPS. Raises ``TitokError`` if the weights are not its own."""
-        return read_lpips(os.fspath(self.weights))
-
-
-@lru_cache(maxsize=1)
-def read_lpips(path: str) -> LPIPS:
-    """LPIPS with the weights in a file, the last one kept. Raises ``TitokError`` if they are not its own."""
-    from titokcodec.metrics.lpips import LPIPS
-
-    return LPIPS(path)
-
-
-_EXAMPLES = {"target_psnr": "21 dB", "target_lpips": "0.3"}
 
 
 class Aim:
@@ -314,6 +261,26 @@ def climb(count: int, start: int, value: Callable[[int], float]) -> int:
             better = value(number) > value(best)
             best, failed = (number, 0) if better else (best, failed + 1)
     return best
+
+
+def reached(codec: Codec, target: Target, picture: images.Picture, data: bytes) -> dict[str, float]:
+    """The quality of a file that was made for a target, by the metric of that target: ``psnr`` in dB (also where the
+    target is a size), or ``lpips``.
+
+    Args:
+        codec: The model that decodes the file.
+        target: What was asked for.
+        picture: The original.
+        data: Its file.
+    """
+    header, _ = bitstream.parse(data)
+    pixels = images.resize(picture.pixels, (header.width, header.height))
+    side = None if target.lpips is None else COMPARED_SIDE
+    decoded = codec.decompress(data, max_pixels=None, max_side=side and min(side, max(header.width, header.height)))
+    pixels, seen = images.resize(pixels, decoded.size), np.asarray(decoded.convert("RGB"))
+    if target.lpips is None:
+        return {"psnr": _psnr(pixels)(seen)}
+    return {"lpips": -_likeness(target.network, pixels)(seen)}
 
 
 # ---- measures of likeness to a picture ---------------------------------------------------------------------------

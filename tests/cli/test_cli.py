@@ -446,12 +446,12 @@ def test_files_for_which_another_format_is_better_are_remarked_on(album, monkeyp
     ("line", "said"),
     [
         (["-t", "9", "--target-psnr", "20"], "--tokens or --target-psnr"),
-        (["--target-bytes", "90", "--target-psnr", "20"], "--target-bytes or --target-psnr"),
+        (["--target-bytes", "90", "--target-psnr", "20"], "give one of target_bytes, target_psnr and target_lpips"),
         (["--target-lpips", "0.3"], "--target-lpips and --lpips"),
         (["--lpips", "x"], "--target-lpips and --lpips"),
         (["--target-psnr", "0"], "--target-psnr"),
-        (["--target-psnr", "nan"], "--target-psnr is nan: give a number"),
-        (["--target-psnr", "inf"], "--target-psnr is inf: give a number"),
+        (["--target-psnr", "nan"], "target_psnr is nan: give a number"),
+        (["--target-psnr", "inf"], "target_psnr is inf: give a number"),
     ],
 )
 def test_targets_that_make_no_sense(here, line, said):
@@ -465,10 +465,10 @@ def test_weights_of_a_metric_that_are_none(here):
     picture("a.png")
     picture("b.png")
     Path("odd.safetensors").write_text("odd")
-    for name in ("odd.safetensors", "missing.safetensors"):
+    for name, said in (("odd.safetensors", "odd.safetensors "), ("gone.safetensors", "no weight file at gone.")):
         result = call(cli.compress, "a.png", "b.png", "-o", "out", "--target-lpips", "0.3", "--lpips", name)
         assert result.exit_code == 1 and result.stderr.count("\n") == 1
-        assert result.stderr.startswith(f"titok-compress: {name} ")
+        assert result.stderr.startswith(f"titok-compress: {said}")
 
 
 def test_the_remark_stands_where_thumbnails_overtake():
@@ -793,6 +793,7 @@ def test_partial_files_are_drawn_when_asked(here, codec):
     Path("cut.titok").write_bytes(data[:-9])
     result = call(cli.decompress, "cut.titok")
     assert result.exit_code == 1 and "checksum" in result.stderr and not Path("cut.png").exists()
+    assert result.stderr.endswith("get it again, or decode what has arrived of it with --partial\n")
     assert call(cli.decompress, "cut.titok", "--partial").exit_code == 0
     assert Image.open("cut.png").size == (400, 400)
 
@@ -808,6 +809,9 @@ def test_verify_answers_with_its_exit_code(album, codec):
     assert result.exit_code == 1 and result.stderr.startswith("titok-decompress: out/a.titok: checksum")
     assert call(cli.decompress, "--verify", "-", stdin=Path("out/b.titok").read_bytes()).exit_code == 0
     assert call(cli.decompress, "--verify", "out", "-o", "x").exit_code == 2
+    assert "--partial" not in result.stderr, "there is nothing to decode here"
+    result = call(cli.truncate, "out/a.titok", "b.titok", "-t", "8")
+    assert result.exit_code == 1 and "checksum" in result.stderr and "--partial" not in result.stderr
     facts = [json.loads(line) for line in call(cli.decompress, "--verify", "out", "--json").stdout.splitlines()]
     assert [item.get("ok", False) for item in facts] == [False, True, True]
 

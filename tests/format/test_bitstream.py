@@ -284,7 +284,7 @@ def test_overlong_sizes_are_refused(side):
 
 def test_wrong_model_is_an_error_not_a_wrong_picture():
     released = bitstream.pack(Header(256, 256, 32, "fit", False, True, 0, 9), b"payload", FINGERPRINT)
-    with pytest.raises(CorruptFile, match="other weights than this model 9"):
+    with pytest.raises(CorruptFile, match="other weights than released model 9"):
         read(released, OTHER)
     custom = bitstream.pack(Header(256, 256, 32, "fit", False, True, 0, 0, FINGERPRINT), b"payload", FINGERPRINT)
     with pytest.raises(ModelMismatch, match=f"{FINGERPRINT.hex()}.*{OTHER.hex()}"):

@@ -11,7 +11,7 @@ from titokcodec.cli import pictures
 from titokcodec.cli.jobs import Job
 from titokcodec.cli.report import Report, warnings_told
 from titokcodec.cli.tool import exists, in_the_way, out_of_memory, picture_source, reason, stdin, write_target
-from titokcodec.errors import TitokError
+from titokcodec.errors import CorruptFile, TitokError
 from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
@@ -184,7 +184,10 @@ class Decompress:
         data = read_titok(job, self.max_pixels)
         header, offset = bitstream.parse(data)
         if self.strict:
-            bitstream.verify(data, header, offset, releases.fingerprint_for(header))
+            try:
+                bitstream.verify(data, header, offset, releases.fingerprint_for(header))
+            except CorruptFile as error:
+                raise CorruptFile(f"{error}, or decode what has arrived of it with --partial") from None
         return data, header.width * header.height
 
     def convert(self, codec: Codec, contents: list[bytes]) -> list[Any]:

@@ -46,12 +46,10 @@ if TYPE_CHECKING:
     metavar="N",
     help="The best file of at most so many bytes: tiles and tokens are tried and compared with the picture.",
 )
-@click.option(
-    "--target-psnr", type=click.FloatRange(0, min_open=True), metavar="DB", help="The smallest file with this PSNR."
-)
+@click.option("--target-psnr", type=float, metavar="DB", help="The smallest file with this PSNR.")
 @click.option(
     "--target-lpips",
-    type=click.FloatRange(0, min_open=True),
+    type=float,
     metavar="X",
     help="The smallest file with at most this LPIPS, which --lpips has the weights of.",
 )
@@ -118,15 +116,12 @@ def compress(
       titok-compress photo.jpg --target-bytes 1000
       titok-compress photos/ -o titoks/ --skip-existing
     """
-    targets = {"--target-bytes": target_bytes, "--target-psnr": target_psnr, "--target-lpips": target_lpips}
-    given = [name for name, value in {"--tokens": tokens, **targets}.items() if value is not None]
-    if len(given) > 1:
-        raise click.UsageError(f"Give {' or '.join(given)}, not both: a target chooses the tokens.")
-    if (target_lpips is None) != (lpips is None):
-        raise click.UsageError("Give --target-lpips and --lpips, the metric's weight file, together.")
-    for name, value in targets.items():
-        if value is not None and not value < 1000 and name != "--target-bytes":
-            raise click.UsageError(f"{name} is {value:g}: give a number from 0 to 1000.")
+    from titokcodec.target import Target
+
+    try:
+        Target(target_bytes, target_psnr, target_lpips, lpips).check_tokens(tokens)
+    except TitokError as error:
+        raise click.UsageError(f"{error}.") from None
     from titokcodec.cli.bulk import Compress
 
     task = Compress(
@@ -237,7 +232,7 @@ def _run(
         if tokens is not None:
             _check_tokens(codec, tokens)
         if lpips is not None:
-            from titokcodec.targets import read_lpips
+            from titokcodec.target import read_lpips
 
             read_lpips(lpips)  # what is wrong with it is told once, rather than as the fault of every picture
         own = codec.weights

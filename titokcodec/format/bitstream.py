@@ -220,11 +220,8 @@ def verify(data: BytesLike, header: Header, offset: int, fingerprint: bytes) -> 
             raise ModelMismatch(_other_model(header.fingerprint, fingerprint))
     elif _checksum(fingerprint, head, payload) == stored:
         return
-    model = f", or was made with other weights than this model {header.model_id}" if header.model_id else ""
-    raise CorruptFile(
-        f"checksum does not match: the file is damaged or cut short{model}; get it again, or draw what there is with "
-        "--partial (strict=False)"
-    )
+    model = f", or was made with other weights than released model {header.model_id}" if header.model_id else ""
+    raise CorruptFile(f"checksum does not match: the file is damaged or cut short{model}; get it again")
 
 
 def check_pixels(header: Header, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> None:
