@@ -1,8 +1,6 @@
 """Training a generator: masks and losses by hand, the set of tokens, and a tiny one that learns what it is shown."""
 
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -10,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.training.test_stages import ROOT, same
+from tests.training.ranks import two_ranks
 from tests.training.test_stages import SMALL as TOKENIZER
+from tests.training.test_stages import same
 from titokcodec import Generator
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.maskgit import GeneratorConfig
@@ -341,19 +340,8 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     more = ("--label-drop", 0.3, "--val", photos, "--muon-rate", 0)  # which makes the most of a rounding
     train(*more, steps=20, out="one")
-    line = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        tmp_path / "script.py",
-        *train.words(*more, steps=20, out="two"),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(list(map(str, line)), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stderr.count("generator: 20 steps in ") == 1, "one rank speaks"
+    said = two_ranks([tmp_path / "script.py", *train.words(*more, steps=20, out="two")])
+    assert said.count("generator: 20 steps in ") == 1, "one rank reports"
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert two["step"] == 20
     same(train.trainer.model.state_dict(), two["model"], 2e-3)

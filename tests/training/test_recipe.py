@@ -41,10 +41,10 @@ def photos(tmp_path):
 def test_recipe_leaves_a_scored_model_that_compresses(chain, last, tiny_preset, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(vqgan.PRESETS, "tiny", VQGANConfig(channels=(32,) * 5, blocks=1, code_width=8))
-    out = tmp_path / "out"
+    out, steps = tmp_path / "out", 20 if chain == "single" else 8
     given = (
-        f"--data {photos} --val {photos} --out {out} --minutes 0.1 --name mine --preset tiny --batch 4 --no-bf16 "
-        f"--no-compile --chain {chain} --proxy-preset tiny --side 64 --adversary 0 --device cpu"
+        f"--data {photos} --val {photos} --out {out} --minutes 9 --steps {steps} --name mine --preset tiny --batch 4 "
+        f"--no-bf16 --no-compile --chain {chain} --proxy-preset tiny --side 64 --adversary 0 --device cpu"
     )
     if chain != "two-stage":
         given = given.replace("--proxy-preset tiny --side 64", "")
@@ -268,14 +268,14 @@ def test_a_recipe_is_through_with_training_by_its_deadline_and_trains_no_more_af
     tiny_preset, photos, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    until = (datetime.now() + timedelta(seconds=9)).replace(microsecond=0)
+    until = (datetime.now() + timedelta(seconds=6)).replace(microsecond=0)
     line = (
         f"--data {photos} --val {photos} --out {tmp_path} --deadline {until:%H:%M:%S} --preset tiny --batch 4 "
         "--no-bf16 --no-compile --device cpu"
     )
     recipe.run(*recipe.parse(line.split()))
     state = torch.load(tmp_path / "single" / "state.pt", weights_only=True)
-    assert state["step"] > 0 and state["spent"] < 9
+    assert state["step"] > 0 and state["spent"] < 6
     (tmp_path / "scores.json").unlink()
     time.sleep(max(until.timestamp() - time.time(), 0))
     recipe.run(*recipe.parse([*line.split(), "--resume"]))

@@ -25,7 +25,7 @@ from titokcodec.errors import TitokError
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower, preset
 from titokcodec.models.quantizer import VectorQuantizer
-from training import argtypes, defaults, initial, log, loop, options, schedule, single
+from training import argtypes, defaults, initial, log, loop, options, schedule, single, trainer
 from training.batches import InMemory
 from training.checkpoint import load_state, save_state
 from training.codebook import CodebookRestart
@@ -619,34 +619,36 @@ def test_a_run_learns_and_leaves_its_files(train, folder):
 
 
 def test_a_killed_run_goes_on_where_it_was_saved_and_keeps_its_budget(train, monkeypatch):
-    lift = stop_after(monkeypatch, 60)
+    budget = ("--minutes", "0.2", "--save-minutes", "0.04")
+    lift = stop_after(monkeypatch, 24)
     with pytest.raises(KeyboardInterrupt):
-        train("--save-minutes", "0.1")
+        train(*budget)
     before = state_of(train.out)
-    assert 0 < before["step"] <= 60 and 0 < before["spent"] < 25
+    assert 0 < before["step"] <= 24 and 0 < before["spent"] < 10
     lift()
-    train("--resume", "--save-minutes", "0.1")
+    train("--resume", *budget)
     after = state_of(train.out)
     assert [row["step"] for row in rows(train.out) if "pictures" in row] == [0, before["step"]]
     # One budget for both: a run that began again would have taken as many steps as an uninterrupted one on top.
     pace = before["step"] / before["spent"]
-    assert after["step"] == pytest.approx(pace * 30, rel=0.1)
-    assert after["spent"] == pytest.approx(30, rel=0.05)
+    assert after["step"] == pytest.approx(pace * 12, rel=0.1)
+    assert after["spent"] == pytest.approx(12, rel=0.05)
 
-    train("--resume")
+    train("--resume", *budget)
     assert state_of(train.out)["step"] == after["step"], "a finished run has nothing left to do"
 
 
-@pytest.mark.parametrize(("batches", "started"), [(8, False), (SETTLING + 16, True)])
+@pytest.mark.parametrize(("batches", "started"), [(3, False), (16, True)])
 def test_the_codebook_starts_from_data_once_however_often_the_run_is_killed(train, monkeypatch, batches, started):
+    monkeypatch.setattr(trainer, "SETTLING", 10)
     starts, original = [], CodebookRestart.start_from
     monkeypatch.setattr(CodebookRestart, "start_from", lambda *args: (starts.append(1), original(*args)))
-    lift = stop_after(monkeypatch, batches)
+    lift, budget = stop_after(monkeypatch, batches), ("--minutes", "0.15", "--continuous", "0.1")
     with pytest.raises(KeyboardInterrupt):
-        train("--continuous", "0.1", "--save-minutes", "0.001")
+        train(*budget, "--save-minutes", "0.001")
     assert state_of(train.out)["started"] is started
     lift()
-    train("--resume", "--continuous", "0.1")
+    train("--resume", *budget)
     assert len(starts) == 1
 
 
