@@ -20,7 +20,6 @@ from PIL import Image
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
 from titokcodec.format.layout import FIT, TILE, Grid
-from titokcodec.jobs import canvas_of
 from titokcodec.metrics.scores import Judge
 from titokcodec.pictures import images
 
@@ -44,8 +43,8 @@ def cut_to(picture: Image.Image, aspect: float) -> Image.Image:
 def on_grid(codec: Codec, pixels: np.ndarray, grid: Grid) -> np.ndarray:
     """(H, W, 3) uint8 of a picture on a grid, whose tiles share the tokens of one."""
     tokens = codec.weights.config.tokens // grid.tiles
-    rows = codec.rows(canvas_of(pixels, grid), grid, 0)[:, :tokens]
-    return np.asarray(images.to_image(codec.canvas(grid, rows), size=pixels.shape[1::-1]))
+    rows = codec.encode_canvas(images.to_canvas(pixels, grid), grid, 0)[:, :tokens]
+    return np.asarray(images.to_image(codec.decode_canvas(grid, rows), size=pixels.shape[1::-1]))
 
 
 def padded(codec: Codec, pixels: np.ndarray) -> np.ndarray:
@@ -54,7 +53,7 @@ def padded(codec: Codec, pixels: np.ndarray) -> np.ndarray:
     scale = TILE / max(height, width)
     small = images.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
     square = np.pad(small, ((0, TILE - small.shape[0]), (0, TILE - small.shape[1]), (0, 0)), "symmetric")
-    drawn = codec.canvas(FIT, codec.rows(square, FIT, 0))[: small.shape[0], : small.shape[1]]
+    drawn = codec.decode_canvas(FIT, codec.encode_canvas(square, FIT, 0))[: small.shape[0], : small.shape[1]]
     return np.asarray(images.to_image(np.ascontiguousarray(drawn), size=(width, height)))
 
 

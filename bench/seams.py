@@ -18,7 +18,6 @@ from PIL import Image, ImageDraw
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
 from titokcodec.format import layout
-from titokcodec.jobs import canvas_of
 from titokcodec.pictures import geometry, images
 
 from .gallery import GAP, save
@@ -29,7 +28,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp"}
 def opened(path: Path) -> np.ndarray:
     """A picture scaled to the canvas of its own grid, so that borders lie where they are looked for."""
     pixels = images.load(path).pixels
-    return canvas_of(pixels, layout.nearest_grid(pixels.shape[1], pixels.shape[0]))
+    return images.to_canvas(pixels, layout.nearest_grid(pixels.shape[1], pixels.shape[0]))
 
 
 def draw_tiles(codec: Codec, pixels: np.ndarray, tokens: int) -> tuple[geometry.Plan, np.ndarray, np.ndarray]:

@@ -44,7 +44,7 @@ def opened(data):
 def counting(monkeypatch, codec):
     """How often the network decodes from now on."""
     calls = []
-    monkeypatch.setattr(codec, "decode", lambda tokens, real=codec.decode: calls.append(1) or real(tokens))
+    monkeypatch.setattr(codec, "decoder", lambda tokens, real=codec.decoder: calls.append(1) or real(tokens))
     return calls
 
 
@@ -169,14 +169,14 @@ def test_many_threads_may_load_one_picture(codec, fitted, tmp_path, monkeypatch)
     path, drawn, failed = tmp_path / "a.titok", [], []
     path.write_bytes(fitted)
     expected = np.asarray(codec.decompress(fitted))
-    decode = codec.decode
+    decode = codec.decoder
 
     def slowly(tokens):
         drawn.append(1)
         time.sleep(0.2)
         return decode(tokens)
 
-    monkeypatch.setattr(codec, "decode", slowly)
+    monkeypatch.setattr(codec, "decoder", slowly)
     image = Image.open(path)
 
     def load():

@@ -13,7 +13,7 @@ from titokcodec import Codec, TitokError, info, truncate
 from titokcodec.metrics import ssim
 from titokcodec.models.config import PRESETS, Tower
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, prefix_schedule, rungs, search
+from titokcodec.search import NEWTON_STEPS, STEPS, default_steps, prefix_lengths, prefix_schedule, search
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,13 @@ def test_a_truncated_file_is_the_shorter_file(codec, photo):
     assert truncate(codec.compress(small), 8, codec.weights.path) == codec.compress(small, tokens=8)
 
 
-def test_rungs_double_from_the_shortest_prefix_to_what_is_asked():
+def test_prefix_lengths_double_from_the_shortest_prefix_to_what_is_asked():
     default = PRESETS["default"]
-    assert rungs(default, 32) == [32]
-    assert rungs(default, 33) == rungs(default, 64) == [32, 64]
-    assert rungs(default, 65) == rungs(default, 128) == [32, 64, 128]
-    assert rungs(replace(default, min_tokens=48), 128) == [48, 96, 128]
-    assert rungs(PRESETS["titok_s128"], 128) == [128]
+    assert prefix_lengths(default, 32) == [32]
+    assert prefix_lengths(default, 33) == prefix_lengths(default, 64) == [32, 64]
+    assert prefix_lengths(default, 65) == prefix_lengths(default, 128) == [32, 64, 128]
+    assert prefix_lengths(replace(default, min_tokens=48), 128) == [48, 96, 128]
+    assert prefix_lengths(PRESETS["titok_s128"], 128) == [128]
 
 
 @pytest.mark.parametrize(

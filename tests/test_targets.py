@@ -15,7 +15,7 @@ from titokcodec.errors import ImageError, SkippedWarning, TitokError, WeightsErr
 from titokcodec.format.shape import scaled
 from titokcodec.pictures.images import load
 from titokcodec.target import Target
-from titokcodec.targets import PATIENCE, climb, reached
+from titokcodec.target_search import PATIENCE, climb, reached
 
 quick = settings(max_examples=60, deadline=None)
 
@@ -107,7 +107,7 @@ def test_a_search_that_loses_is_not_taken(codec, photo, monkeypatch):
     options = {"target_bytes": 60, "layout": "tile"}
     plain = codec.compress(picture, effort=0, **options)
     monkeypatch.setattr(
-        "titokcodec.codec.search",
+        "titokcodec.tile_codec.search",
         lambda model, pixels, tokens, steps: torch.zeros(len(pixels), tokens, dtype=torch.long),
     )
     assert codec.compress(picture, effort=2, **options) == plain

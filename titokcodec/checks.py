@@ -29,7 +29,7 @@ def whole(name: str, value: Any, least: int | None = None) -> int:
     return number
 
 
-def whole_or_none(name: str, value: Any, least: int) -> int | None:
+def whole_or_none(name: str, value: Any, least: int | None = None) -> int | None:
     """Likewise, where None stands for the default or for no limit."""
     return None if value is None else whole(name, value, least)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from titokcodec.codec import Codec
 from titokcodec.files import FileSource
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
+from titokcodec.options import CompressOptions, CompressSettings, DecompressOptions, DecompressSettings, lists
 from titokcodec.pictures import images
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @lru_cache(maxsize=1)
@@ -19,46 +22,15 @@ def default_codec() -> Codec:
     return Codec.from_pretrained()
 
 
-def compress(
-    image: images.Source,
-    *,
-    tokens: int | None = None,
-    layout: str = "auto",
-    max_side: int | None = None,
-    target_bytes: int | None = None,
-    target_psnr: float | None = None,
-    target_lpips: float | None = None,
-    lpips: str | os.PathLike[str] | None = None,
-    effort: int | None = None,
-    background: str = "white",
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    frame: int | None = None,
-    white: float | None = None,
-) -> bytes:
-    """One picture to ``.titok`` bytes with the bundled model; ``Codec.compress_batch`` says what the options mean."""
-    return default_codec().compress(
-        image,
-        tokens=tokens,
-        layout=layout,
-        max_side=max_side,
-        target_bytes=target_bytes,
-        target_psnr=target_psnr,
-        target_lpips=target_lpips,
-        lpips=lpips,
-        effort=effort,
-        background=background,
-        max_pixels=max_pixels,
-        frame=frame,
-        white=white,
-    )
+@lists(CompressSettings)
+def compress(image: images.Source, **options: Unpack[CompressOptions]) -> bytes:
+    """One picture to ``.titok`` bytes with the bundled model; ``Codec.compress_batch`` describes the options."""
+    CompressSettings(**options)  # what makes no sense fails before the model is loaded
+    return default_codec().compress(image, **options)
 
 
-def decompress(
-    source: FileSource,
-    *,
-    strict: bool = True,
-    max_pixels: int | None = DEFAULT_MAX_PIXELS,
-    max_side: int | None = None,
-) -> Image.Image:
-    """A ``.titok`` file to a picture with the bundled model; ``Codec.decompress_batch`` says what the options mean."""
-    return default_codec().decompress(source, strict=strict, max_pixels=max_pixels, max_side=max_side)
+@lists(DecompressSettings)
+def decompress(source: FileSource, **options: Unpack[DecompressOptions]) -> Image.Image:
+    """A ``.titok`` file to a picture with the bundled model; ``Codec.decompress_batch`` describes the options."""
+    DecompressSettings(**options)
+    return default_codec().decompress(source, **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from dataclasses import dataclass
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.format import bitstream
@@ -74,15 +74,13 @@ def info(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Fil
     """
     data = data_of(source, max_pixels)
     header, offset = bitstream.parse(data)
-    model, fingerprint, intact = "custom", header.fingerprint, None
+    model, fingerprint, intact = releases.name_of(header), header.fingerprint, None
     try:
-        if header.model_id:
-            known = releases.by_id(header.model_id)
-            model, fingerprint = known.name, known.fingerprint
+        fingerprint = releases.fingerprint_for(header)
         bitstream.verify(data, header, offset, fingerprint)
         intact = True
     except ModelMismatch:
-        model = f"unknown model {header.model_id}"
+        pass  # a released model that this version does not know: nobody can tell
     except TitokError:
         intact = False
     return FileInfo(
@@ -115,18 +113,19 @@ def data_of(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> 
         return source
     if isinstance(source, str | os.PathLike):
         return _from_path(source, max_pixels)
+    given: Any = source
     try:
-        view = memoryview(source)
+        view = memoryview(given)
         return view.cast("B") if view.c_contiguous else view.tobytes()
     except TypeError:
         pass
-    if not hasattr(source, "read"):
+    if not hasattr(given, "read"):
         raise TitokError(
             "takes a path, an open binary file, or the bytes of a .titok file, not "
             f"{type(source).__name__}: give one of these"
         )
     try:
-        return read(source, max_pixels)
+        return read(given, max_pixels)
     except (OSError, TypeError) as error:  # a text file gives str
         raise TitokError(f"cannot be read, open a .titok file in binary mode: {error}") from error
 

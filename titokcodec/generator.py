@@ -17,7 +17,7 @@ from titokcodec.models.maskgit import Bert, UViT
 from titokcodec.runtime.acceleration import Accelerated
 from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.runtime.isolation import isolated
-from titokcodec.runtime.tokens import in_range, shaped, told
+from titokcodec.runtime.tokens import described, in_range, shaped
 from titokcodec.runtime.transfer import to_device
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
 from titokcodec.weights import releases, tokenizers
@@ -170,7 +170,7 @@ class Generator:
         """
         tokens = shaped(tokens, self.config.tokens)
         if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.shape != tokens.shape:
-            raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {told(keep)}")
+            raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {described(keep)}")
         tokens = in_range(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes)
         start = tokens.to(self.device).masked_fill(~keep.to(self.device), self.config.mask_id)
         hidden = (~keep).sum(1).tolist()
@@ -196,10 +196,11 @@ class Generator:
         """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
         if labels is None and count is not None:
             labels = [None] * count
-        if isinstance(labels, str) or not hasattr(labels, "__len__"):
+        if labels is None or isinstance(labels, str) or not hasattr(labels, "__len__"):
             raise TitokError(f"labels is {labels!r}: give a list of them, one a picture")
-        if getattr(labels, "ndim", 1) != 1:
-            raise TitokError(f"labels have {labels.ndim} dimensions: give one label a picture, in one")
+        dimensions = getattr(labels, "ndim", 1)
+        if dimensions != 1:
+            raise TitokError(f"labels have {dimensions} dimensions: give one label a picture, in one")
         given = labels.tolist() if isinstance(labels, Tensor) else list(labels)
         if count is not None and len(given) != count:
             raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")

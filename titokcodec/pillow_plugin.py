@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 from PIL import Image, ImageFile
 
 from titokcodec import files
-from titokcodec.errors import IgnoredWarning, ModelMismatch, TitokError, UnsupportedFile
+from titokcodec.errors import IgnoredWarning, TitokError, UnsupportedFile
 from titokcodec.format import bitstream
 from titokcodec.format.layout import TILE
 from titokcodec.format.shape import scaled
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FORMAT = "TITOK"
 MIME = "image/x-titok"
 
-_SAVE_OPTIONS = (
+_SAVE_OPTIONS = (  # of CompressOptions, those that say something about a picture in memory
     "tokens",
     "layout",
     "max_side",
@@ -88,6 +88,7 @@ class TitokImageFile(ImageFile.ImageFile):
     _header: bitstream.Header
 
     def _open(self) -> None:
+        assert self.fp is not None, "Pillow opens the file before it calls this"
         start = self.fp.tell()
         try:
             self._header, _ = bitstream.parse(files.read_at_most(self.fp, bitstream.LONGEST_HEADER))
@@ -96,7 +97,7 @@ class TitokImageFile(ImageFile.ImageFile):
         self._start, self._drawn, self._lock = start, False, threading.Lock()
         self._mode = "L" if self._header.grey else "RGB"
         self._size = self._header.width, self._header.height
-        self.info.update(tokens=self._header.tokens, layout=self._header.layout, model=_name(self._header))
+        self.info.update(tokens=self._header.tokens, layout=self._header.layout, model=releases.name_of(self._header))
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, int, int]] | None:
         """Ask for a greyscale or smaller picture before its pixels are drawn.
@@ -123,8 +124,9 @@ class TitokImageFile(ImageFile.ImageFile):
         from titokcodec import editing
 
         source = _Model.source
+        model = source if isinstance(source, str | os.PathLike | None) else source.weights.path
         try:
-            editing.verify(self._read(), getattr(getattr(source, "weights", None), "path", source), _most_to_draw())
+            editing.verify(self._read(), model, _most_to_draw())
         except TitokError as error:
             raise OSError(str(error)) from error
         super().verify()
@@ -150,7 +152,7 @@ class TitokImageFile(ImageFile.ImageFile):
             raise OSError(str(error)) from error
         self.im = (image if image.mode == self.mode else image.convert(self.mode)).im
         self._drawn = True
-        if self._exclusive_fp:
+        if self._exclusive_fp and self.fp is not None:
             self.fp.close()
         self.fp = None
 
@@ -209,23 +211,16 @@ def _save_all(image: Image.Image, file: IO[bytes], filename: str | bytes) -> Non
     _save(image, file, filename)
 
 
-def _name(header: bitstream.Header) -> str:
-    if not header.model_id:
-        return "custom"
-    try:
-        return releases.by_id(header.model_id).name
-    except ModelMismatch:
-        return f"unknown model {header.model_id}"
-
-
 def _codec() -> Codec:
     from titokcodec.codec import Codec
 
-    return _Model.source if isinstance(_Model.source, Codec) else _load(_Model.source, _Model.device)
+    if isinstance(_Model.source, Codec):
+        return _Model.source
+    return _load(None if _Model.source is None else os.fspath(_Model.source), _Model.device)
 
 
 @lru_cache(maxsize=1)
-def _load(source: str | os.PathLike | None, device: str) -> Codec:
+def _load(source: str | None, device: str) -> Codec:
     from titokcodec.codec import Codec
 
     if source is None and device == "auto":

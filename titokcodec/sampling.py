@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,14 +66,19 @@ class Settings:
         if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
             raise TitokError(f"steps is {self.steps!r}: give a whole number from 1 to {MOST_STEPS}")
         for name, least in (("guidance_scale", -LARGEST), ("temperature", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, Real) or not least <= value <= LARGEST:
+            value: Any = getattr(self, name)
+            if not is_number(value) or not least <= value <= LARGEST:
                 raise TitokError(f"{name} is {value!r}: give a finite number{' from 0 up' if least == 0 else ''}")
         for name, known in (("guidance", NEUTRAL), ("schedule", SCHEDULES)):
             if getattr(self, name) not in tuple(known):
                 raise TitokError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         if type(self.softmax_temperature) is not bool:
             raise TitokError(f"softmax_temperature is {self.softmax_temperature!r}: give True or False")
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a number, Python's or NumPy's."""
+    return isinstance(value, Real)
 
 
 def is_whole(value: object) -> bool:
@@ -129,7 +135,7 @@ def masked_counts(schedule: str, steps: int, hidden: int) -> list[int]:
     The schedule's share, rounded down; but every step reveals one at least, and one at least is left to the last step,
     which reveals all. As published, a step that finds a single one left before the last masks it again.
     """
-    counts = []
+    counts: list[int] = []
     for step in range(1, steps):
         # The tiny extra is for shares that are whole numbers but for rounding; no arccos at a published size is.
         share = math.floor(hidden * mask_fraction(schedule, step / steps) + 1e-9)

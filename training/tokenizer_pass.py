@@ -63,7 +63,7 @@ class TokenizerPass(nn.Module):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
                 latents = self.calls[0](pixels, self.model.latent_tokens)
                 found = self.model.quantize(latents)
-            codes = found.codes if quantize else self.model.quantize.place(latents.float())
+            codes = found.codes if quantize else self.model.quantize.normalize(latents.float())
             return Passed(*self._decoded(codes, lengths), found, latents)
 
     def _decoded(self, codes: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | slice]:

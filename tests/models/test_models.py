@@ -369,7 +369,7 @@ def test_bfloat16_stays_close(codec):
     assert (single.decode(tokens) - half.decode(tokens)).abs().mean() < 0.01
     pixels = F.interpolate(pictures(UPSAMPLER, 4), 256)
     a, b = (
-        model.quantize.place(model.latents(pixels.to(t)).float())
+        model.quantize.normalize(model.latents(pixels.to(t)).float())
         for model, t in ((single, torch.float32), (half, torch.bfloat16))
     )
     assert (a - b).abs().mean() < 0.05

@@ -15,7 +15,7 @@ from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from titokcodec.errors import FramesWarning, ImageError, LimitExceeded, RangeWarning, TitokError
 from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
-from titokcodec.pictures import images
+from titokcodec.pictures import srgb
 from titokcodec.pictures.images import load, resize, to_image
 
 WIDTH, HEIGHT = 40, 30
@@ -46,7 +46,7 @@ def one_line(error):
 
 @pytest.fixture(params=[1 << 20, 100], ids=["one band", "many bands"])
 def bands(request, monkeypatch):
-    monkeypatch.setattr(images, "_BAND_PIXELS", request.param)
+    monkeypatch.setattr(srgb, "BAND_PIXELS", request.param)
 
 
 # ---- sources -----------------------------------------------------------------------------------------------------

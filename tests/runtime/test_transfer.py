@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from titokcodec import Codec
+from titokcodec.pictures.batches import TileChunk
 from titokcodec.runtime.transfer import one_ahead, to_device
 
 DEVICES = [torch.device("cpu"), pytest.param(torch.device("cuda"), marks=pytest.mark.cuda)]
@@ -27,12 +28,12 @@ def test_tensors_travel_too():
 @pytest.mark.parametrize("counts", [[9], [9, 12]], ids=str)
 def test_the_host_waits_for_nothing_on_the_way(counts, tiny_path):
     codec = Codec.from_pretrained(tiny_path, device="cuda", dtype="fp32")
-    tiles, wishes = np.zeros((4, 256, 256, 3), np.uint8), [(count, 0) for count in counts] * (4 // len(counts))
+    chunk = TileChunk(np.zeros((4, 256, 256, 3), np.uint8), np.array(counts * (4 // len(counts))), np.zeros(4, int))
     tokens = np.zeros((4, 9), np.int64)
     for mode in ("default", "error"):  # the first time, libraries are loaded
         torch.cuda.set_sync_debug_mode(mode)
         try:
-            codec._encode_tiles(tiles, wishes.copy())
+            codec.encode_chunk(chunk)
             list(codec._decode_rows([tokens]))
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -24,6 +24,7 @@ import numpy as np
 
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.format import rangecoder
+from titokcodec.format.bitstream import BytesLike
 from titokcodec.format.tables import MAX_CODEBOOK_SIZE, MAX_TOKENS, FrequencyTables
 
 PACKED, TABLES, PRIOR = 0, 1, 2  # the entropy modes of the header
@@ -62,7 +63,7 @@ def encode(tokens: np.ndarray, codebook_size: int, tables: FrequencyTables | Non
 
 
 def decode(
-    payload: bytes, mode: int, tiles: int, tokens: int, codebook_size: int, tables: FrequencyTables | None = None
+    payload: BytesLike, mode: int, tiles: int, tokens: int, codebook_size: int, tables: FrequencyTables | None = None
 ) -> np.ndarray:
     """Read a whole payload.
 
@@ -107,7 +108,12 @@ def decode(
 
 
 def decode_prefix(
-    payload_part: bytes, mode: int, tiles: int, tokens: int, codebook_size: int, tables: FrequencyTables | None = None
+    payload_part: BytesLike,
+    mode: int,
+    tiles: int,
+    tokens: int,
+    codebook_size: int,
+    tables: FrequencyTables | None = None,
 ) -> np.ndarray:
     """Read what the first bytes of a payload already say for certain.
 
@@ -136,7 +142,7 @@ def decode_prefix(
         bad = flat >= codebook_size
         flat = flat[: bad.argmax()] if bad.any() else flat
     else:
-        flat = rangecoder.certain_tokens(part, tiles, tokens, tables)
+        flat = rangecoder.certain_tokens(part, tiles, tokens, _needed(tables))
     known = flat.size // tiles
     return np.ascontiguousarray(flat[: known * tiles].reshape(known, tiles).T, dtype=np.int64)
 
@@ -221,9 +227,13 @@ def _check_mode(mode: int, tokens: int, codebook_size: int, tables: FrequencyTab
     if mode not in (PACKED, TABLES):
         raise UnsupportedFile(f"entropy mode {mode} needs a newer library; upgrade titokcodec")
     if mode == TABLES:
-        if tables is None:
-            raise ModelMismatch("file is coded with frequency tables and this model has none; load the file's model")
-        _check_tables(tables, tokens, codebook_size)
+        _check_tables(_needed(tables), tokens, codebook_size)
+
+
+def _needed(tables: FrequencyTables | None) -> FrequencyTables:
+    if tables is None:
+        raise ModelMismatch("file is coded with frequency tables and this model has none; load the file's model")
+    return tables
 
 
 def _check_tables(tables: FrequencyTables, tokens: int, codebook_size: int) -> None:

@@ -25,7 +25,7 @@ from titokcodec.format.bitstream import BytesLike
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
 except ImportError:  # Windows, where a file that somebody has open cannot be removed anyway
-    flock = None
+    flock = None  # type: ignore[assignment]
 
 _PART = re.compile(r"\.titok-[0-9a-f]{16}\.part")
 _STALE = 600  # seconds without a write: also where locks are not seen from other machines, no living writer's file
@@ -142,7 +142,7 @@ def _create(part: str, before: os.stat_result | None) -> IO[bytes]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     mode = stat.S_IMODE(before.st_mode) & 0o777 if before else 0o666
     file = os.fdopen(os.open(part, flags, mode), "wb")
-    if flock:
+    if flock is not None:
         with suppress(OSError):  # a file system without locks
             flock(file.fileno(), LOCK_EX | LOCK_NB)
     if before and hasattr(os, "fchown"):

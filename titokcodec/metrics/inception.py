@@ -159,7 +159,7 @@ class _Mixed(nn.Module):
                 last = pooling == "halve" and step is branch[-1]
                 for name, channels, kernel in convs:
                     across = (kernel, kernel) if isinstance(kernel, int) else kernel
-                    padding = 0 if last else tuple(side // 2 for side in across)
+                    padding = (0, 0) if last else (across[0] // 2, across[1] // 2)
                     self.add_module(name, nn.Conv2d(inside, channels, across, 2 if last else 1, padding))
                 inside = sum(channels for _, channels, _ in convs)
             self.channels += inside

@@ -37,6 +37,10 @@ class LPIPS(nn.Module):
         WeightsError: the file is not of this network.
     """
 
+    shift: Tensor
+    scale: Tensor
+    features_0_weight: Tensor
+
     def __init__(self, path: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         path = Path(path)

@@ -135,7 +135,7 @@ class Comparison:
     def scores(self, picture: Image.Image) -> dict[str, float]:
         """Every metric of a picture that has the original's size, the quick ones first."""
         pixels, wanted = as_tensor(picture), self.judge.metrics
-        found = {"psnr-rgb": psnr(pixels, self.pixels)}
+        found: dict[str, Tensor | float] = {"psnr-rgb": psnr(pixels, self.pixels)}
         if {"ssim-rgb", "ms-ssim-rgb"} & {*wanted}:
             whole, structure = ssim_terms(pixels, self.pixels)
             found["ssim-rgb"] = whole.mean(1)
@@ -146,12 +146,13 @@ class Comparison:
             found |= {name: unevenness(energy, GRAINS[name]) for name in grains}
         if "ssimulacra2" in wanted:
             found["ssimulacra2"] = ssimulacra2(self.original, picture)
-        if "lpips-squeeze" in wanted:
+        if self.judge.lpips is not None and "lpips-squeeze" in wanted:
             found["lpips-squeeze"] = self.judge.lpips.distance(self.judge.lpips.directions(pixels), self._directions)
         return {name: float(found[name]) for name in found if name in wanted}
 
     @cached_property
     def _directions(self) -> list[Tensor]:
+        assert self.judge.lpips is not None
         return self.judge.lpips.directions(self.pixels)
 
 

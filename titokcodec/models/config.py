@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import reprlib
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
+from titokcodec.checks import whole
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.validation import check_fields, check_types, parse_json, require
 
@@ -136,6 +138,14 @@ class TiTokConfig:
             span = f"{self.min_tokens} to {self.tokens}" if self.nested else f"exactly {self.tokens}"
             raise TitokError(f"this model takes {span} tokens, not {count}")
 
+    def token_count(self, asked: int | None) -> int:
+        """How many tokens to write: those that are asked for, or all. Raises ``TitokError`` like ``check_count``."""
+        if asked is None:
+            return self.tokens
+        count = whole("tokens", asked)
+        self.check_count(count)
+        return count
+
     def check_depth(self, tokens: int) -> None:
         """Raise ``TitokError`` unless the model draws ``tokens`` tokens.
 
@@ -168,8 +178,8 @@ _DEFAULTS = {field.name: field.default for field in fields(TiTokConfig)}
 
 SMALL, BASE, LARGE = Tower(512, 8, 8), Tower(768, 12, 12), Tower(1024, 24, 16)
 
-_LEGACY = {"head": "proxy", "legacy": True}
-_ONE_STAGE = {"head": "pixels", "codes": 8192, "code_width": 64, "l2_normalised": False}
+_LEGACY: dict[str, Any] = {"head": "proxy", "legacy": True}
+_ONE_STAGE: dict[str, Any] = {"head": "pixels", "codes": 8192, "code_width": 64, "l2_normalised": False}
 
 PRESETS: dict[str, TiTokConfig] = {
     "titok_l32": TiTokConfig(LARGE, LARGE, 32, **_LEGACY),
@@ -206,7 +216,7 @@ PRESETS: dict[str, TiTokConfig] = {
 }
 
 
-def preset(name: str, **changes: object) -> TiTokConfig:
+def preset(name: str, **changes: Any) -> TiTokConfig:
     """The named preset, with some fields replaced. Raises ``WeightsError`` for an unknown name."""
     if name not in PRESETS:
         raise WeightsError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")

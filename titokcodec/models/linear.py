@@ -39,6 +39,9 @@ class Spectrum(nn.Module):
             deviation.
     """
 
+    colour: Tensor
+    cosine: Tensor
+    chosen: Tensor
     mean: Tensor
     deviation: Tensor
 
@@ -83,8 +86,8 @@ class LinearPath(nn.Module):
         gain: (K d,) how many units of the component a unit of the entry is, or the other way round in the encoder.
     """
 
-    component: Tensor | None
-    gain: Tensor | None
+    component: Tensor
+    gain: Tensor
 
     def __init__(self, count: int, entries: int, components: int) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import reprlib
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,6 +113,10 @@ class _MaskGIT(nn.Module):
         self.config = config
         self.drop = nn.Dropout(dropout)
 
+    def guess(self, ids: Tensor) -> Tensor:
+        """(B, 1 + K) ids of [class, tokens] -> (B, K, N) logits."""
+        raise NotImplementedError
+
     def forward(self, tokens: Tensor, labels: Tensor | None = None) -> Tensor:
         """Logits over codes, at known and masked positions alike.
 
@@ -145,8 +150,9 @@ class BertBlock(nn.Module):
         self.output = _dense(config.mlp, width)
 
     def attend(self, x: Tensor) -> Tensor:
-        q, k, v = (_split(linear(x), self.heads) for linear in self.attention["self"].values())
-        return self.attention["output"]["dense"](attention(q, k, v).transpose(1, 2).flatten(2))
+        parts: Any = self.attention
+        q, k, v = (_split(linear(x), self.heads) for linear in parts["self"].values())
+        return parts["output"]["dense"](attention(q, k, v).transpose(1, 2).flatten(2))
 
     def think(self, x: Tensor) -> Tensor:
         return self.output["dense"](F.gelu(self.intermediate["dense"](x)))
@@ -178,14 +184,15 @@ class Bert(_MaskGIT):
         self.apply(_start)
 
     def guess(self, ids: Tensor) -> Tensor:
-        table = self.model["embeddings"]
+        parts: Any = self.model
+        table = parts["embeddings"]
         # BERT tells two sentences apart by type; here all is the first one, yet its vector was trained along.
         places = table["position_embeddings"].weight + table["token_type_embeddings"].weight[0]
         x = self.drop(table["LayerNorm"](table["word_embeddings"](ids) + places))
-        for block in self.model["encoder"]["layer"]:
+        for block in parts["encoder"]["layer"]:
             x = block.attention["output"]["LayerNorm"](x + self.drop(block.attend(x)))
             x = block.output["LayerNorm"](x + self.drop(block.think(x)))
-        return self.model["lm_head"](x[:, 1:])
+        return parts["lm_head"](x[:, 1:])
 
 
 class UViTBlock(nn.Module):
@@ -228,6 +235,7 @@ class UViT(_MaskGIT):
     def guess(self, ids: Tensor) -> Tensor:
         x = self.embeddings(ids) + self.pos_embed
         passed = []
+        block: Any
         for block in self.in_blocks:
             x = self._through(block, x)
             passed.append(x)

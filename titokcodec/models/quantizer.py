@@ -49,6 +49,7 @@ class VectorQuantizer(nn.Module):
     """
 
     component: Tensor | None
+    importance: Tensor | None
 
     def __init__(
         self, codes: int, width: int, l2_normalised: bool, codebooks: int = 1, positions: int = 0, components: int = 0
@@ -58,7 +59,6 @@ class VectorQuantizer(nn.Module):
         self.share = max(positions // codebooks, 1)  # positions that one codebook serves
         self.embedding = nn.Embedding(codebooks * codes, width)
         nn.init.uniform_(self.embedding.weight, -1 / codes, 1 / codes)
-        self.importance: Tensor | None
         worth = (3 * SKETCH**2) ** -0.5 if components else 1.0  # of a component's unit in the picture
         self.register_buffer("importance", torch.full((positions, width), worth) if positions else None)
         self.components = components
@@ -66,7 +66,7 @@ class VectorQuantizer(nn.Module):
 
     def codebook(self) -> Tensor:
         """(N, d) float32, or all codebooks' one after the other: the codes as they are compared and handed on."""
-        return self.place(self.embedding.weight.float())
+        return self.normalize(self.embedding.weight.float())
 
     def nearest(self, latents: Tensor, first: int = 0) -> Tensor:
         """(B, k, d) latents of the positions from ``first`` on -> (B, k) int64 indices of the closest codes.
@@ -74,12 +74,12 @@ class VectorQuantizer(nn.Module):
         With ``components``, ``first`` is 0: later positions depend on what the first ones got wrong.
         """
         with torch.autocast(latents.device.type, enabled=False):
-            return self._compared(self.place(latents.float()), first)[0]
+            return self._compared(self.normalize(latents.float()), first)[0]
 
     def lookup(self, tokens: Tensor) -> Tensor:
         """(B, k) indices of the first k positions -> (B, k, d) float32 codes."""
         if self.importance is None:
-            return self.place(self.embedding(tokens).float())
+            return self.normalize(self.embedding(tokens).float())
         return self.masked(self.embedding(self.rows(tokens)).float())
 
     def rows(self, tokens: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class VectorQuantizer(nn.Module):
     def forward(self, latents: Tensor) -> Quantized:
         """(B, K, d) latents of any float type -> codes, tokens and the two losses."""
         with torch.autocast(latents.device.type, enabled=False):
-            z = self.place(latents.float())
+            z = self.normalize(latents.float())
             with torch.no_grad():
                 tokens, compared = self._compared(z)
             z = z + (compared - z).detach()
@@ -111,7 +111,7 @@ class VectorQuantizer(nn.Module):
             # The picture's error reaches codes as well as latents: what both should be is what draws best.
             return Quantized(codes + z - z.detach(), tokens, codebook_loss, commitment_loss, compared)
 
-    def place(self, vectors: Tensor) -> Tensor:
+    def normalize(self, vectors: Tensor) -> Tensor:
         """Vectors where codes live: on the unit sphere if they are l2-normalised, anywhere otherwise."""
         return F.normalize(vectors, dim=-1) if self.l2_normalised else vectors
 
@@ -127,6 +127,7 @@ class VectorQuantizer(nn.Module):
 
     def _compared_weighted(self, z: Tensor, codebook: Tensor, first: int) -> tuple[Tensor, Tensor]:
         """By the error in the picture, one codebook after the other."""
+        assert self.importance is not None
         found, compared, start = [], [], 0
         wrong = z.new_zeros(len(z), self.components)  # with the components so far, in units of the picture
         while start < z.shape[1]:

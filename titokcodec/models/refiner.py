@@ -9,6 +9,7 @@ cell.
 from __future__ import annotations
 
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class Detail(nn.Module):
 
     def forward(self, x: Tensor, sketch: Tensor) -> Tensor:
         x = torch.cat([_enlarged(self.enter(x), SKETCH), sketch.to(x.dtype) - 0.5], 1)
+        step: Any
         for side, step, block in zip_longest(self.sides, self.steps, [self.block, *self.finer]):
             x = F.gelu(self._noisy(step, _enlarged(x, side)))
             x = block(x) if block else x
@@ -88,6 +90,8 @@ class Refiner(nn.Module):
             there and costs as much as all the rest.
     """
 
+    rows: Tensor
+
     def __init__(self, config: TiTokConfig) -> None:
         super().__init__()
         width, finer = config.head_width, config.head_grid // config.grid
@@ -105,8 +109,8 @@ class Refiner(nn.Module):
     def silence(self) -> None:
         """Draw nothing but the sketch."""
         for last in (self.correct, self.detail.leave):
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, sketch: Tensor) -> Tensor:
         x, sketch = self.refine_sketch(cells, sketch)

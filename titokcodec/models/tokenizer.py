@@ -29,7 +29,8 @@ class Encoder(Transformer):
         side = config.patch_size // config.pool
         self.patch_embed = nn.Conv2d(3, config.encoder.width, side, stride=side)
         self.conv_out = nn.Conv2d(config.encoder.width, config.code_width, 1)
-        self.linear = self.linear_embed = None
+        self.linear: LinearEncoder | None = None
+        self.linear_embed: nn.Linear | None = None
         if config.spectrum:
             self.linear = LinearEncoder(config.spectrum, config.tokens, config.code_width, config.components)
             self.linear_embed = nn.Linear(config.code_width, config.encoder.width)
@@ -39,9 +40,10 @@ class Encoder(Transformer):
 
         With a linear path, the transformer sees what that found, and what it says itself is added.
         """
-        found = self.linear(pixels) if self.linear else None
+        found = None
         queries = latent_tokens.expand(len(pixels), -1, -1)
-        if self.linear:
+        if self.linear is not None and self.linear_embed is not None:
+            found = self.linear(pixels)
             queries = queries + self.linear_embed(found.to(queries.dtype))
         pixels = pixels.to(latent_tokens.dtype)
         if self.pool > 1:
@@ -112,11 +114,13 @@ class Decoder(Transformer):
         self.decoder_embed = nn.Linear(config.code_width, width)
         self.mask_token = nn.Parameter(torch.randn(1, 1, width) * width**-0.5)
         self.conv_out: nn.Module = nn.Identity()
-        self.linear = self.sketch_embed = None
+        self.linear: LinearDecoder | None = None
+        self.sketch_embed: nn.Linear | None = None
         if config.spectrum:
             self.linear = LinearDecoder(config.spectrum, config.tokens, config.code_width, config.components)
             self.patch = SKETCH // config.grid
             self.sketch_embed = nn.Linear(3 * self.patch**2, width)
+        self.ffn: nn.Module
         if config.head == "proxy":
             self.ffn = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.Tanh(), nn.Conv2d(2 * width, PROXY_CODES, 1))
         elif config.head == "pixels":
@@ -127,6 +131,12 @@ class Decoder(Transformer):
         else:
             self.ffn = Upsampler(config)
 
+    @property
+    def refiner(self) -> Refiner:
+        """The head of models with linear paths."""
+        assert isinstance(self.ffn, Refiner)
+        return self.ffn
+
     def forward(self, codes: Tensor) -> Tensor:
         """(B, k, d) -> (B, 3, H, H) pixels, or (B, 1024, H/p, H/p) logits over proxy codes."""
         cells, sketch = self.cells_and_sketch(codes)
@@ -135,8 +145,9 @@ class Decoder(Transformer):
     def cells_and_sketch(self, codes: Tensor) -> tuple[Tensor, Tensor | None]:
         """The transformer's (B, W, H/p, H/p) cells and, with a linear path, its (B, 3, 64, 64) sketch."""
         masks = self.mask_token.expand(len(codes), self.cells, -1)
-        sketch = self.linear(codes) if self.linear else None
-        if self.linear:
+        sketch = None
+        if self.linear is not None and self.sketch_embed is not None:
+            sketch = self.linear(codes)
             patches = F.pixel_unshuffle(sketch - 0.5, self.patch).flatten(2).transpose(1, 2)
             masks = masks + self.sketch_embed(patches.to(masks.dtype))
         cells, _ = self.attend(masks, self.decoder_embed(codes.to(masks.dtype)))
@@ -159,7 +170,7 @@ class TiTok(nn.Module):
         self.apply(init_weights)
         if config.spectrum:  # the transformers say nothing yet: what is drawn is the sketch
             nn.init.zeros_(self.encoder.conv_out.weight)
-            self.decoder.ffn.silence()
+            self.decoder.refiner.silence()
         if config.head == "proxy":
             self.pixel_quantize = VectorQuantizer(PROXY_CODES, vqgan.CODE_WIDTH, l2_normalised=False)
             self.pixel_decoder = vqgan.Decoder()
@@ -185,7 +196,9 @@ class TiTok(nn.Module):
     def sketch(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, 64, 64) pixels, not clamped: what ``draw`` adds fine detail to, in less than half
         of its time. Of models with linear paths only."""
-        return self.decoder.ffn.refine_sketch(*self.decoder.cells_and_sketch(codes))[1]
+        cells, sketch = self.decoder.cells_and_sketch(codes)
+        assert sketch is not None, "only models with linear paths have one"
+        return self.decoder.refiner.refine_sketch(cells, sketch)[1]
 
     def paint(self, drawn: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The decoder's output as pixels: logits over proxy codes mix these and go through ``pixel_decoder``."""

@@ -8,30 +8,26 @@ and a few megabytes.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TypeAlias
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageColor
+from PIL import ExifTags, Image, ImageColor
 
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
 from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
+from titokcodec.format.layout import Grid, plan
 from titokcodec.pictures.opening import check_size, key_colour, name_of, opened
 from titokcodec.pictures.pillow_guard import PillowLimit, one_error
 from titokcodec.pictures.ranges import check_white, eight_bit, find_white
+from titokcodec.pictures.srgb import DEEP_MODES, ToRGB, bands, row_slices
 
 Source: TypeAlias = (
     "Picture | Image.Image | np.ndarray | str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]"
 )
-
-_DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
-_GREY_MODES = _DEEP_MODES | {"1", "L", "LA", "La"}
-_KEYED_MODES = frozenset({"1", "L", "La", "P", "PA", "RGB", "RGBa"})  # may be transparent in a way of their own
-_BAND_PIXELS = 1 << 20
 
 # By EXIF orientation: views an upright array the way the camera stored it, so that filling the view turns the picture
 # at no cost. 1 and anything unknown leave it as it is.
@@ -143,9 +139,15 @@ def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     image = _resized(Image.fromarray(pixels), size)
     scaled = np.empty((size[1], size[0], 3), np.uint8)
     with PillowLimit.replaced(None):  # cropping asks for the limit too, and these pixels were let in long ago
-        for top, band in _bands(image):
+        for top, band in bands(image):
             scaled[top : top + band.height] = np.asarray(band)
     return scaled
+
+
+def to_canvas(pixels: np.ndarray, grid: Grid) -> np.ndarray:
+    """(H, W, 3) uint8 pixels of a picture, scaled to the canvas of a grid of tiles."""
+    laid = plan(grid)
+    return resize(pixels, (laid.width, laid.height))
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -178,7 +180,7 @@ def _from_array(
 
 def _array_of_bytes(array: np.ndarray, white: float | None) -> np.ndarray:
     """A deep array as uint8, in bands: floats of 64 bits would double the memory that it takes."""
-    rows = list(_row_slices(array.shape[1], array.shape[0]))
+    rows = list(row_slices(array.shape[1], array.shape[0]))
     found = find_white((array[band] for band in rows), white, "array")
     pixels = np.empty(array.shape, np.uint8)
     for band in rows:
@@ -197,11 +199,11 @@ def _from_image(
     orientation = _orientation(image)
     pixels = np.empty((width, height, 3) if orientation in (5, 6, 7, 8) else (height, width, 3), np.uint8)
     stored = _AS_STORED.get(orientation, lambda upright: upright)(pixels)
-    if image.mode in _DEEP_MODES:
+    if image.mode in DEEP_MODES:
         # Of Pillow's formats PPM alone scales what it reads to 16 bits and then hands it over with 32.
-        white = find_white((np.asarray(band) for _, band in _bands(image)), white, name, image.format == "PPM")
-    to_rgb = _ToRGB(image, under, white, key)
-    for top, band in _bands(image):
+        white = find_white((np.asarray(band) for _, band in bands(image)), white, name, image.format == "PPM")
+    to_rgb = ToRGB(image, under, white, key)
+    for top, band in bands(image):
         stored[top : top + band.height] = np.asarray(to_rgb(band))
     return pixels
 
@@ -213,88 +215,6 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-class _ToRGB:
-    """Turns bands of one image to sRGB; what depends on the whole image (profile, value range) is found once."""
-
-    def __init__(self, image: Image.Image, under: tuple[int, int, int], white: float | None, key: object) -> None:
-        self.under, self.white, self.key = under, white, key
-        self.grey = image.mode in _GREY_MODES
-        self.space = "L" if self.grey else "RGB"
-        self.transform = None
-        if found := _profile(image):
-            self.space, self.transform = found
-
-    def __call__(self, band: Image.Image) -> Image.Image:
-        band = self._straight(band)
-        alpha = band.getchannel("A") if band.mode in ("LA", "RGBA") else None
-        colour = band.convert(self.space)
-        if self.transform is not None:
-            colour = ImageCms.applyTransform(colour, self.transform)
-            if self.grey:  # rounding in the profile must not tint a grey picture
-                colour = colour.convert("L")
-        colour = colour.convert("RGB")
-        if alpha is None:
-            return colour
-        flat = Image.new("RGB", colour.size, self.under)
-        flat.paste(colour, mask=alpha)
-        return flat
-
-    def _straight(self, band: Image.Image) -> Image.Image:
-        """Eight bits a channel, and transparency of any kind (premultiplied, palette, key colour) as a channel A."""
-        if band.mode in _DEEP_MODES:
-            return self._eight_bit(band)
-        if band.mode in _KEYED_MODES and band.has_transparency_data:
-            if self.key is not None:
-                band.info["transparency"] = self.key
-            return band.convert("LA" if self.grey else "RGBA")
-        return band
-
-    def _eight_bit(self, band: Image.Image) -> Image.Image:
-        values = np.asarray(band)
-        grey = Image.fromarray(eight_bit(values, self.white))
-        if not isinstance(self.key, int):
-            return grey
-        return Image.merge("LA", (grey, Image.fromarray(np.where(values == self.key, 0, 255).astype(np.uint8))))
-
-
-def _profile(image: Image.Image) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    """The image's ICC profile as (mode it applies to, transform to sRGB); None if absent, broken, unfit or sRGB."""
-    icc = image.info.get("icc_profile")
-    if not icc or image.mode == "LAB":
-        return None
-    try:
-        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
-        space = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}.get(profile.profile.xcolor_space.strip(), "")
-        fits = {"L": image.mode in _GREY_MODES, "RGB": image.mode != "CMYK", "CMYK": image.mode == "CMYK"}
-        if not fits.get(space):
-            return None
-        transform = ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), space, "RGB")
-        probe = _probe(space)
-        change = np.asarray(ImageCms.applyTransform(probe, transform), int) - np.asarray(probe.convert("RGB"), int)
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, ImportError):
-        return None
-    # Most profiles in the wild are sRGB by another name: leaving those pixels alone keeps them exact, and is faster.
-    return None if np.abs(change).max() <= 1 else (space, transform)
-
-
-def _probe(space: str) -> Image.Image:
-    """A small picture with colours from all over ``space``."""
-    steps = np.linspace(0, 255, 256 if space == "L" else 9).astype(np.uint8)
-    cube = np.stack(np.meshgrid(*[steps] * len(space)), axis=-1)
-    return Image.frombytes(space, (cube.size // len(space), 1), cube.tobytes())
-
-
 def _is_grey(pixels: np.ndarray) -> bool:
-    bands = (pixels[rows] for rows in _row_slices(pixels.shape[1], pixels.shape[0]))
-    return all((band[..., 0] == band[..., 1]).all() and (band[..., 1] == band[..., 2]).all() for band in bands)
-
-
-def _row_slices(width: int, height: int) -> Iterator[slice]:
-    rows = max(1, _BAND_PIXELS // width)
-    return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """The image in bands of whole rows, each with its topmost row's number."""
-    for rows in _row_slices(*image.size):
-        yield rows.start, image.crop((0, rows.start, image.width, rows.stop))
+    parts = (pixels[rows] for rows in row_slices(pixels.shape[1], pixels.shape[0]))
+    return all((part[..., 0] == part[..., 1]).all() and (part[..., 1] == part[..., 2]).all() for part in parts)

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
@@ -34,7 +34,7 @@ def opened(source: object, name: str, max_pixels: int | None, frame: int | None)
         LimitExceeded: it is too large.
     """
     if isinstance(source, Image.Image):
-        check_size(name, *source.size, max_pixels)
+        check_size(name, source.width, source.height, max_pixels)
         before = source.tell()
         try:
             if frame is not None:
@@ -45,7 +45,7 @@ def opened(source: object, name: str, max_pixels: int | None, frame: int | None)
                 source.seek(before)
         return
     with _open(source, name) as image:
-        check_size(name, *image.size, max_pixels)
+        check_size(name, image.width, image.height, max_pixels)
         if frame is not None:
             _seek(image, name, frame)
         elif image.format != _ONE_PICTURE and _has_more(image):
@@ -92,7 +92,7 @@ def name_of(source: object) -> str:
     return shown(name)
 
 
-def _open(source: object, name: str) -> Image.Image:
+def _open(source: Any, name: str) -> Image.Image:
     file: str | os.PathLike[str] | IO[bytes]
     if isinstance(source, bytes | bytearray | memoryview):
         file = io.BytesIO(source)

@@ -28,7 +28,7 @@ class PillowLimit(int):
     _users = 0
     _original: int | None = None
 
-    def __rmul__(self, factor: int) -> int | float:
+    def __rmul__(self, factor: int) -> int | float:  # type: ignore[override, misc]
         limit = getattr(self._here, "limit", None)
         return factor * int(self) if limit is None else limit
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from inspect import signature
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,7 +49,7 @@ class Accelerated:
 class AcceleratedEncoder(Accelerated):
     """``TiTok.encode``, with one compilation and one recording for all numbers of tokens."""
 
-    def __call__(self, pixels: Tensor, tokens: int | None = None) -> Tensor:
+    def __call__(self, pixels: Tensor, tokens: int | None = None) -> Tensor:  # type: ignore[override]
         return super().__call__(pixels)[:, :tokens]
 
 
@@ -56,7 +57,7 @@ def _itself(function: Function) -> Function:
     return function
 
 
-def _limit() -> dict[str, int]:
+def _limit() -> dict[str, Any]:
     """As many shapes for the compiler as there are recordings: after eight it would go back to slow kernels.
 
     Older PyTorch has one limit for all that is compiled; there it is raised, never lowered.

@@ -7,6 +7,8 @@ import torch
 from titokcodec.checks import whole
 from titokcodec.errors import TitokError
 
+_DTYPES = {"bf16": torch.bfloat16, "bfloat16": torch.bfloat16, "fp32": torch.float32, "float32": torch.float32}
+
 
 def choose_device(name: str | torch.device = "auto") -> torch.device:
     """``auto`` is CUDA, then MPS, then the CPU. Raises ``TitokError`` for a device that is not there."""
@@ -26,9 +28,8 @@ def choose_dtype(device: torch.device, name: str | torch.dtype = "auto") -> torc
     """``auto`` is bfloat16 where the hardware multiplies it natively, else float32. Raises ``TitokError``."""
     if name == "auto":
         return torch.bfloat16 if _has_bf16(device) else torch.float32
-    chosen = {"bf16": torch.bfloat16, "bfloat16": torch.bfloat16, "fp32": torch.float32, "float32": torch.float32}
-    dtype = chosen.get(name, name)
-    if dtype not in chosen.values():
+    dtype = _DTYPES.get(name) if isinstance(name, str) else name
+    if dtype not in (torch.bfloat16, torch.float32):
         raise TitokError(f"no precision {str(name)!r}: use auto, bf16 or fp32")
     return dtype
 
@@ -45,6 +46,8 @@ def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        abilities = getattr(torch.cpu, "get_capabilities", dict)()  # older torch cannot tell: float32 is always right
+        abilities: dict[str, bool] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # older torch cannot tell: float32 is always right
         return bool(abilities.get("avx512_bf16") or abilities.get("amx_bf16"))
     return False

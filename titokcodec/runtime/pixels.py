@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
-from titokcodec.runtime.tokens import told
+from titokcodec.runtime.tokens import described
 from titokcodec.runtime.transfer import Arriving
 
 OVERSHOOT = 0.25
@@ -19,7 +19,7 @@ def as_pixels(pixels: object, side: int) -> Tensor:
     wanted = f"encode takes a tensor of pixels, (B, 3, {side}, {side})"
     if not isinstance(pixels, Tensor):
         raise TitokError(
-            f"{wanted}, not {told(pixels)}: for pictures of any kind and size, "
+            f"{wanted}, not {described(pixels)}: for pictures of any kind and size, "
             "codec.read(codec.compress(picture)) gives the tokens"
         )
     if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
@@ -71,7 +71,8 @@ class RangeCheck:
             return
         before, self._coming = self._coming, Arriving(_extremes(pixels))
         if before is not None:
-            _judge(*before.numpy().tolist(), when=" of the call before")
+            least, largest = before.numpy().tolist()
+            _judge(least, largest, when=" of the call before")
 
     def __reduce__(self) -> tuple[type[RangeCheck], tuple[()]]:
         """A copy begins anew: what is on its way from a device cannot be copied."""

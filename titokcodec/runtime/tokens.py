@@ -19,10 +19,11 @@ def shaped(tokens: object, columns: int | None = None) -> Tensor:
     Raises:
         TitokError: something else.
     """
-    fits = isinstance(tokens, Tensor) and tokens.dtype in INTEGERS and tokens.ndim == 2
-    if not fits or not tokens.shape[1] or columns not in (None, tokens.shape[1]):
-        raise TitokError(f"takes a tensor of integer tokens, (B, {columns or 'K'}), not {told(tokens)}")
-    return tokens.long()
+    if isinstance(tokens, Tensor) and tokens.dtype in INTEGERS and tokens.ndim == 2:
+        count = tokens.shape[1]
+        if count and columns in (None, count):
+            return tokens.long()
+    raise TitokError(f"takes a tensor of integer tokens, (B, {columns or 'K'}), not {described(tokens)}")
 
 
 def in_range(tokens: Tensor, codes: int) -> Tensor:
@@ -32,6 +33,6 @@ def in_range(tokens: Tensor, codes: int) -> Tensor:
     return tokens
 
 
-def told(given: object) -> str:
+def described(given: object) -> str:
     """Type and shape of what should have been a tensor."""
     return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__

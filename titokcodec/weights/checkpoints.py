@@ -61,7 +61,7 @@ def recognise(shapes: Shapes, published: Mapping[str, Any] | None = None) -> TiT
             "pixel_decoder, which the one of stage 2 has",
             "no whole TiTok",
         )
-    found = {
+    found: dict[str, Any] = {
         "encoder": _tower(shapes, "encoder", width),
         "decoder": _tower(shapes, "decoder", _shape(shapes, "decoder.mask_token", 3)[-1]),
         "tokens": tokens,
@@ -123,7 +123,8 @@ def config_beside(path: Path) -> dict[str, Any] | None:
 
 def settings_of(published: Mapping[str, Any] | None) -> dict[str, Any]:
     """What a published config says about the tokenizer: empty if it has no such section."""
-    model = (published or {}).get("model")
+    published = published or {}
+    model = published.get("model")
     vq = model.get("vq_model") if isinstance(model, Mapping) else None
     if not isinstance(vq, Mapping):
         return {}

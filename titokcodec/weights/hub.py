@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from titokcodec.errors import WeightsError
@@ -30,17 +31,20 @@ def download(repository: str) -> Path:
     except ImportError:
         raise WeightsError("hub: names need huggingface_hub: pip install 'titokcodec[hub]'") from None
     path = _fetch(hf_hub_download, repository, WEIGHTS)
-    _fetch(hf_hub_download, repository, CONFIG, optional=True)
+    with suppress(_Absent):
+        _fetch(hf_hub_download, repository, CONFIG)
     return path
 
 
-def _fetch(get: Callable[[str, str], str], repository: str, name: str, optional: bool = False) -> Path | None:
+class _Absent(WeightsError):
+    """The repository has no such file."""
+
+
+def _fetch(get: Callable[[str, str], str], repository: str, name: str) -> Path:
     try:
         return Path(get(repository, name))
     except Exception as error:  # the hub's many errors all mean the same here
         kinds = {kind.__name__ for kind in type(error).__mro__}  # where these classes live depends on the version
-        if optional and _ABSENT in kinds:
-            return None
         reason = " ".join(str(error).split()) or type(error).__name__
         message = f"could not get {name} of {repository!r} from the hub: {reason}"
         if kinds & _WRONG_NAME:
@@ -48,4 +52,4 @@ def _fetch(get: Callable[[str, str], str], repository: str, name: str, optional:
                 f"the hub has no repository {repository!r} that you may read: names look like org/name, and the "
                 f"published tokenizers are {', '.join(f'hub:{known}' for known in PUBLISHED)}"
             )
-        raise WeightsError(message) from None
+        raise (_Absent if _ABSENT in kinds else WeightsError)(message) from None

@@ -48,6 +48,16 @@ def by_id(model_id: int) -> Release:
     )
 
 
+def name_of(header: Header) -> str:
+    """What people call the model that a file was made with."""
+    if not header.model_id:
+        return "custom"
+    try:
+        return by_id(header.model_id).name
+    except ModelMismatch:
+        return f"unknown model {header.model_id}"
+
+
 def id_of(fingerprint: bytes) -> int:
     """Id of the published model with this fingerprint, 0 if it is none of them."""
     return next((release.id for release in RELEASES if release.fingerprint == fingerprint), 0)

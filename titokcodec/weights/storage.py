@@ -161,10 +161,11 @@ def floats(name: str, value: torch.Tensor) -> torch.Tensor:
     import torch
 
     known = value.dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-    value = value.detach().float() if known and value.layout == torch.strided else None
-    if value is None or not value.isfinite().all():
-        raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
-    return value
+    if known and value.layout == torch.strided:
+        found = value.detach().float()
+        if found.isfinite().all():
+            return found
+    raise WeightsError(f"tensor {name} does not hold finite floating-point numbers: get the file again")
 
 
 def check_shapes(expected: Shapes, stored: Shapes, path: Path, ignored: Set[str] = frozenset()) -> None:

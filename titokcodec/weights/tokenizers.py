@@ -32,6 +32,7 @@ from titokcodec.weights import checkpoints, hub, releases
 from titokcodec.weights.storage import array_of, check_shapes, open_file, shapes_in, store, widened, write_safetensors
 
 if TYPE_CHECKING:
+    from titokcodec.models.maskgit import GeneratorConfig
     from titokcodec.models.tokenizer import TiTok
 
 TABLES = "entropy.frequencies"
@@ -129,7 +130,7 @@ def _recognise(shapes: Shapes, path: Path) -> TiTokConfig:
         raise WeightsError(f"{path}: {error}") from None
 
 
-def fingerprint_of(config: TiTokConfig, arrays: Iterator[tuple[str, np.ndarray]]) -> bytes:
+def fingerprint_of(config: TiTokConfig | GeneratorConfig, arrays: Iterator[tuple[str, np.ndarray]]) -> bytes:
     """8 bytes of SHA-256 over the config and every array's name, type, shape and data, in order of names.
 
     The file itself is not hashed: safetensors may lay the same content out differently.

@@ -148,7 +148,10 @@ def _rehearse_plain(path: Path) -> None:
         _Rehearsal(told, path.stat().st_size).load()
 
 
-class _Rehearsal(pickle._Unpickler):
+_Unpickler: Any = pickle._Unpickler  # typeshed leaves out what is overridden here
+
+
+class _Rehearsal(_Unpickler):
     """Reads a pickle with stand-ins. In Python, since the one in C takes memory for whatever place a pickle names."""
 
     def __init__(self, file: io.BytesIO, length: int, sizes: dict[str, int] | None = None) -> None:
@@ -190,7 +193,7 @@ class _Rehearsal(pickle._Unpickler):
             raise _NotPlain(f"a {type(self.stack[-2]).__name__} with attributes")
         super().load_build()
 
-    dispatch = {getattr(pickle, name)[0]: pickle._Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES} | {
+    dispatch = {getattr(pickle, name)[0]: _Unpickler.dispatch[getattr(pickle, name)[0]] for name in _OPCODES} | {
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,
         pickle.BUILD[0]: load_build,
