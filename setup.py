@@ -13,7 +13,16 @@ bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3", "ssimulacra2>=0.3", "s
 convert = ["pyyaml>=6"]  # published configs are YAML; a checkpoint whose shapes tell all needs none
 hub = ["huggingface_hub>=0.24"]
 browser = ["selenium>=4.20"]  # the report in a real Chromium, which must be there with its chromedriver
-test = ["click>=8.2", "pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6.100", "pytest-benchmark>=4", "ruff>=0.8", "setuptools>=68"]
+test = [
+    "click>=8.2",
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "pytest-benchmark>=4",
+    "pytest-xdist>=3.5",
+    "pytest>=8",
+    "ruff>=0.8",
+    "setuptools>=68",
+]
 
 setup(
     name="titokcodec",

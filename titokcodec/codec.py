@@ -62,7 +62,7 @@ class Codec(TileCodec):
     @classmethod
     def from_pretrained(
         cls,
-        source: str | os.PathLike | None = None,
+        source: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
@@ -168,8 +168,8 @@ class Codec(TileCodec):
                 of tiles near its own resolution. ``auto`` is ``fit``, and with a target whichever serves it better.
             max_side: Scale the picture down first, so that its longer side is at most this.
             target_bytes: Choose grid and tokens so that no file is longer than this, and each as near to its picture
-                as can be: some are made and compared (:mod:`titokcodec.target_search`), which takes seconds on a CPU where
-                there are thousands of bytes.
+                as possible: some are made and compared (:mod:`titokcodec.target_search`), which takes seconds on a
+                CPU where there are thousands of bytes.
             target_psnr: Make the smallest file whose picture has this PSNR in dB.
             target_lpips: Make the smallest file whose picture has at most this LPIPS (with SqueezeNet), of pictures
                 reduced to 1024 pixels a side; ``lpips`` is the metric's weight file.

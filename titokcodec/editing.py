@@ -21,7 +21,7 @@ from titokcodec.weights.tokenizers import Weights
 
 
 def verify(
-    source: FileSource, model: str | os.PathLike | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
+    source: FileSource, model: str | os.PathLike[str] | None = None, max_pixels: int | None = DEFAULT_MAX_PIXELS
 ) -> Spelling:
     """Check all of a file that can be checked without a network: header, checksum, and that tokens have this payload.
 
@@ -49,7 +49,7 @@ def verify(
 def truncate(
     source: FileSource,
     tokens: int,
-    model: str | os.PathLike | None = None,
+    model: str | os.PathLike[str] | None = None,
     max_pixels: int | None = DEFAULT_MAX_PIXELS,
 ) -> bytes:
     """The same picture with fewer tokens a tile: a smaller file of lower quality, in its canonical spelling.
@@ -109,12 +109,12 @@ def _tokens(header: Header, payload: BytesLike, weights: Weights) -> np.ndarray:
     return entropy.decode(payload, header.mode, tiles, header.tokens, weights.config.codes, weights.tables)
 
 
-def _unavailable(fingerprint: bytes, model: str | os.PathLike | None) -> bool:
+def _unavailable(fingerprint: bytes, model: str | os.PathLike[str] | None) -> bool:
     """No weight file is given, and the bundled one is of another model."""
     return model is None and not any(known.file for known in releases.RELEASES if known.fingerprint == fingerprint)
 
 
-def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike | None) -> Weights:
+def _weights(header: Header, fingerprint: bytes, model: str | os.PathLike[str] | None) -> Weights:
     """The weight file for a header, if it is the right one."""
     if model is None and not releases.id_of(fingerprint):
         raise ModelMismatch("the file was made with a custom model: name its weight file, with --model or model=")

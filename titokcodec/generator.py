@@ -54,7 +54,7 @@ class Generator:
     @classmethod
     def from_pretrained(
         cls,
-        source: str | os.PathLike | None = None,
+        source: str | os.PathLike[str] | None = None,
         *,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",

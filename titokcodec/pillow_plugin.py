@@ -57,11 +57,11 @@ _SAVE_OPTIONS = (  # of CompressOptions, those that say something about a pictur
 class _Model:
     """The model that every picture is opened and saved with: Pillow's registry is global, so this is too."""
 
-    source: str | os.PathLike | Codec | None = None
+    source: str | os.PathLike[str] | Codec | None = None
     device: str = "auto"
 
 
-def register_pillow(model: str | os.PathLike | Codec | None = None, device: str = "auto") -> None:
+def register_pillow(model: str | os.PathLike[str] | Codec | None = None, device: str = "auto") -> None:
     """Teach Pillow to open and save ``.titok`` files, until the program ends.
 
     May be called again, to change the model. Nothing is loaded before it is needed.

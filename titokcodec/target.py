@@ -73,7 +73,7 @@ class Target:
     @property
     def network(self) -> LPIPS:
         """LPIPS. Raises ``TitokError`` if the weights are not its own."""
-        return read_lpips(os.fspath(self.weights))
+        return read_lpips(os.fspath(self.weights or ""))
 
 
 @lru_cache(maxsize=1)

@@ -52,14 +52,15 @@ def _shortest_tail(encoder: Any) -> bytes:
     # In units of the state's last bit the stream so far has position + 2 words. The encoder's own, longer ending is
     # a value in the interval; only the last 64 bits of the interval's start are given, and width is below 2**64.
     size = 4 * (position + 2)
-    value = int.from_bytes(words.astype(">u4").tobytes(), "big") << 8 * size - 32 * len(words)
+    value: int = int.from_bytes(words.astype(">u4").tobytes(), "big") << 8 * size - 32 * len(words)
     low = value - (value - lower & _STATE_MASK)
     tail = low & _STATE_MASK
     for shift in range(64, -8, -8):
         rounded_up = -(-tail >> shift) << shift
         if rounded_up - tail < width:
             break
-    return (low - tail + rounded_up).to_bytes(size, "big").rstrip(b"\0")
+    shortest: bytes = (low - tail + rounded_up).to_bytes(size, "big").rstrip(b"\0")
+    return shortest
 
 
 def _decoder(payload: bytes) -> Any:
@@ -73,7 +74,8 @@ def decode(payload: bytes, tiles: int, tokens: int, tables: FrequencyTables) -> 
     decoder = _decoder(payload)
     models = tables.models(tokens)
     if tables.shared:
-        return decoder.decode(models[0], tiles * tokens)
+        flat: np.ndarray = decoder.decode(models[0], tiles * tokens)
+        return flat
     if tiles == 1:
         return np.array([decoder.decode(model) for model in models], np.int32)
     return np.concatenate([decoder.decode(model, tiles) for model in models])
@@ -105,7 +107,8 @@ def _decode_some(decoder: Any, model: Any, count: int) -> np.ndarray:
     """Up to ``count`` tokens: fewer where the bytes stop being those of an encoder."""
     again = decoder.clone()
     try:
-        return guarded(decoder.decode, model, count)
+        whole: np.ndarray = guarded(decoder.decode, model, count)
+        return whole
     except CorruptFile:
         pass
     found: list[int] = []

@@ -85,7 +85,7 @@ class FrequencyTables:
     @property
     def codebook_size(self) -> int:
         """N, the number of codes."""
-        return self.frequencies.shape[1]
+        return int(self.frequencies.shape[1])
 
     @property
     def shared(self) -> bool:

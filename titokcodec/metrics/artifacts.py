@@ -53,8 +53,8 @@ def unevenness(energy: Tensor, period: int) -> Tensor:
             f"grain at {period} needs pictures of {2 * period} x {2 * period} pixels, these are "
             f"{energy.shape[-1]} x {energy.shape[-2]}"
         )
-    whole = energy[:, : rows * period, : columns * period]
-    cells = whole.unflatten(1, (rows, period)).unflatten(3, (columns, period))
+    whole: Tensor = energy[:, : rows * period, : columns * period]
+    cells: Tensor = whole.unflatten(1, (rows, period)).unflatten(3, (columns, period))
     cells = cells / (cells.mean((2, 4), keepdim=True) + 1)
     average, spread = cells.mean((1, 3)), cells.var((1, 3)).mean((1, 2))
     return average.var((1, 2)) - spread / (rows * columns)

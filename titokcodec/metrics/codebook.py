@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def codebook_usage(tokens: Tensor, codes: int) -> dict[str, float | int | list]:
+def codebook_usage(tokens: Tensor, codes: int) -> dict[str, float | list[int] | list[float]]:
     """How (N, K) tokens use a codebook of ``codes`` codes, over all positions and at each.
 
     Returns:

@@ -79,5 +79,7 @@ def _share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:
 
 def _centred(features: Tensor) -> Tensor:
     """X with X'X the covariance; no more rows than columns."""
-    x = (features - features.mean(0)) / (len(features) - 1) ** 0.5
-    return torch.linalg.qr(x, mode="r").R if len(x) > x.shape[1] else x
+    x: Tensor = (features - features.mean(0)) / (len(features) - 1) ** 0.5
+    if len(x) > x.shape[1]:
+        x = torch.linalg.qr(x, mode="r").R
+    return x

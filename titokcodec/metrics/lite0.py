@@ -86,7 +86,8 @@ class Lite0(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """(B, 1280) pooled features -> (B, 1000) logits of the ImageNet-1k classes."""
-        return self.fc(features)
+        logits: Tensor = self.fc(features)
+        return logits
 
     def logits(self, pixels: Tensor) -> Tensor:
         """(B, 1000) logits of the ImageNet-1k classes."""
@@ -116,6 +117,6 @@ class _Block(nn.Module):
         self.residual = stride == 1 and width == channels
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu6(self.expand(x)) if self.expand else x
-        y = self.project(F.relu6(self.dw(y)))
+        inner = F.relu6(self.expand(x)) if self.expand else x
+        y: Tensor = self.project(F.relu6(self.dw(inner)))
         return x + y if self.residual else y

@@ -180,7 +180,7 @@ def ssimulacra2(original: Image.Image, picture: Image.Image) -> float:
     """SSIMULACRA 2.1 of two pictures of one size, by the package of that name, which reads files."""
     from ssimulacra2 import compute_ssimulacra2
 
-    return compute_ssimulacra2(*map(_file, (original, picture)))
+    return float(compute_ssimulacra2(*map(_file, (original, picture))))
 
 
 def _file(picture: Image.Image) -> io.BytesIO:

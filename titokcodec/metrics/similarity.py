@@ -83,4 +83,5 @@ def gaussian_blur(pixels: Tensor, window: int = WINDOW, sigma: float = SIGMA) ->
     weights = (weights / weights.sum()).expand(len(planes), 1, 1, window)
     across = F.conv2d(planes[None], weights, groups=len(planes))
     down = F.conv2d(across, weights.transpose(2, 3), groups=len(planes))
-    return down.unflatten(1, pixels.shape[:-2])[0]
+    restored: Tensor = down.unflatten(1, pixels.shape[:-2])[0]
+    return restored
