@@ -19,7 +19,8 @@ from PIL import Image
 
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
-from titokcodec.format.layout import FIT, TILE, Grid
+from titokcodec.format.layout import FIT, Grid
+from titokcodec.format.limits import TILE
 from titokcodec.metrics.scores import Judge
 from titokcodec.pictures import images
 

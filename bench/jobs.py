@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from titokcodec.format.layout import TILE, Grid, nearest_grid, plan
+from titokcodec.format.layout import Grid, nearest_grid, plan
+from titokcodec.format.limits import TILE
 
 from .machine import synchronize
 

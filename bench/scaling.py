@@ -17,7 +17,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from titokcodec.cli.script import Parser, start
-from titokcodec.format.layout import TILE, nearest_grid
+from titokcodec.format.layout import nearest_grid
+from titokcodec.format.limits import TILE
 
 from . import jobs
 from .fresh import measure

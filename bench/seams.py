@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
 from titokcodec.format import layout
+from titokcodec.format.limits import TILE
 from titokcodec.pictures import geometry, images
 
 from .gallery import GAP, save
@@ -39,9 +40,9 @@ def draw_tiles(codec: Codec, pixels: np.ndarray, tokens: int) -> tuple[geometry.
     butted = np.empty_like(pixels)
     for index in range(plan.tiles):
         left, top = plan.corner(index)
-        own = pixels[top : top + geometry.TILE, left : left + geometry.TILE]
+        own = pixels[top : top + TILE, left : left + TILE]
         tile = np.asarray(codec.decompress(codec.compress(own, tokens=tokens, layout="fit", effort=0)).convert("RGB"))
-        butted[top : top + geometry.TILE, left : left + geometry.TILE] = tile
+        butted[top : top + TILE, left : left + TILE] = tile
     return plan, blended, butted
 
 
@@ -68,7 +69,7 @@ def picture(codec: Codec, path: Path, tokens: int) -> Image.Image:
     for x0, shown in ((0, butted), (width + GAP, blended)):
         canvas.paste(Image.fromarray(shown), (x0, margin))
         for left in plan.lefts:
-            for x in (left, left + geometry.TILE):
+            for x in (left, left + TILE):
                 if 0 < x < width:
                     draw.line([(x0 + x, 1), (x0 + x, margin - 2)], fill="black", width=2)
     return canvas

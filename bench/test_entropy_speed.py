@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from titokcodec.format import bitstream, entropy
+from titokcodec.format.header import Header
 
 N, K = 4096, 128
 FINGERPRINT = bytes(range(8))
@@ -38,7 +39,7 @@ def _sample(tables: entropy.FrequencyTables | None, tiles: int) -> np.ndarray:
 
 def _write(tokens: np.ndarray, tables: entropy.FrequencyTables | None) -> bytes:
     mode, payload = entropy.encode(tokens, N, tables)
-    header = bitstream.Header(256, 256, K, "fit", grey=False, nested=True, mode=mode, model_id=1)
+    header = Header(256, 256, K, "fit", grey=False, nested=True, mode=mode, model_id=1)
     return bitstream.pack(header, payload, FINGERPRINT)
 
 

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 import titokcodec
 from tests.conftest import TINY
 from titokcodec import LimitExceeded, editing, files
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, Header, check_pixels, pack
-from titokcodec.format.layout import TILE, Grid, check_tiles, most_tiles, nearest_grid, spread_grid
+from titokcodec.format.bitstream import check_pixels, pack
+from titokcodec.format.header import Header
+from titokcodec.format.layout import Grid, check_tiles, most_tiles, nearest_grid, spread_grid
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, TILE
 
 sides = st.integers(1, 2**21)
 

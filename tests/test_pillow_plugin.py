@@ -17,6 +17,7 @@ import titokcodec
 from titokcodec import pillow_plugin
 from titokcodec.errors import ImageError
 from titokcodec.format import bitstream
+from titokcodec.format.header import Header
 
 
 @pytest.fixture(autouse=True)
@@ -257,21 +258,21 @@ def test_a_newer_version_is_named(fitted):
 
 def test_another_model_is_an_error_of_loading(fitted):
     header, offset = bitstream.parse(fitted)
-    theirs = bitstream.Header(**{**vars(header), "fingerprint": b"theirs!!"})
+    theirs = Header(**{**vars(header), "fingerprint": b"theirs!!"})
     image = opened(bitstream.pack(theirs, fitted[offset:], b"theirs!!"))
     with pytest.raises(OSError, match="needs the custom model"):
         image.load()
 
 
 def test_bombs_are_refused_by_pillow_itself(codec):
-    header = bitstream.Header(2**21, 2**21, 16, "fit", False, True, 0, 0, codec.weights.fingerprint)
+    header = Header(2**21, 2**21, 16, "fit", False, True, 0, 0, codec.weights.fingerprint)
     with pytest.raises(Image.DecompressionBombError):
         opened(bitstream.pack(header, bytes(12), codec.weights.fingerprint))
 
 
 def test_tiles_are_bounded_by_pillows_limit_too(codec, monkeypatch):
     """A picture of one pixel across passes Pillow's own check, and would be drawn for minutes."""
-    header = bitstream.Header(1, 2**21, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
+    header = Header(1, 2**21, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
     image = opened(bitstream.pack(header, bytes(9363 * 6), codec.weights.fingerprint))
     assert image.size == (1, 2**21)
     with pytest.raises(OSError, match="9363 tiles, over the"):

@@ -13,8 +13,9 @@ from PIL import Image
 from titokcodec.checks import several, whole
 from titokcodec.errors import TitokError
 from titokcodec.files import FileSource, data_of
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, Header
-from titokcodec.format.layout import FIT, TILE, Grid
+from titokcodec.format.header import Header
+from titokcodec.format.layout import FIT, Grid
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, TILE
 from titokcodec.format.shape import Shape, scaled
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.options import CompressOptions, CompressSettings, DecompressOptions, DecompressSettings, lists

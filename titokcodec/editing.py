@@ -13,8 +13,9 @@ from titokcodec.checks import whole
 from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.files import FileSource, data_of
 from titokcodec.format import bitstream, entropy
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, BytesLike, Header
 from titokcodec.format.canonical import Spelling, canonical, judge
+from titokcodec.format.header import Header
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, BytesLike
 from titokcodec.packing import mismatch
 from titokcodec.weights import releases, tokenizers
 from titokcodec.weights.tokenizers import Weights

@@ -9,7 +9,7 @@ from typing import IO, Any, TypeAlias
 
 from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.format import bitstream
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, BytesLike
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, LONGEST_HEADER, BytesLike
 from titokcodec.weights import releases
 
 FileSource: TypeAlias = "BytesLike | str | os.PathLike[str] | IO[bytes]"
@@ -154,7 +154,7 @@ def read(stream: IO[bytes], max_pixels: int | None = DEFAULT_MAX_PIXELS) -> byte
         TitokError: it is not a ``.titok`` file, or claims more pixels or tiles than ``max_pixels`` allows.
         OSError: it cannot be read.
     """
-    head = read_at_most(stream, bitstream.LONGEST_HEADER)
+    head = read_at_most(stream, LONGEST_HEADER)
     header, offset = bitstream.parse(head)
     bitstream.check_pixels(header, max_pixels)
     most = 2 * header.tokens * header.tiles  # a code has 16 bits at most

@@ -15,8 +15,8 @@ from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import TitokError
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
 from titokcodec.format.layout import Grid
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS
 from titokcodec.format.shape import scaled
 from titokcodec.models.config import TiTokConfig
 from titokcodec.pictures import images

@@ -8,8 +8,9 @@ import numpy as np
 
 from titokcodec.errors import CorruptFile, ModelMismatch
 from titokcodec.format import bitstream, entropy
-from titokcodec.format.bitstream import BytesLike, Header
 from titokcodec.format.canonical import canonical
+from titokcodec.format.header import Header
+from titokcodec.format.limits import BytesLike
 from titokcodec.format.shape import Shape
 from titokcodec.weights.releases import by_id, fingerprint_for
 from titokcodec.weights.tokenizers import Weights

@@ -30,7 +30,8 @@ from PIL import Image, ImageFile
 from titokcodec import files
 from titokcodec.errors import IgnoredWarning, TitokError, UnsupportedFile
 from titokcodec.format import bitstream
-from titokcodec.format.layout import TILE
+from titokcodec.format.header import Header
+from titokcodec.format.limits import LONGEST_HEADER, SIGNATURE, TILE
 from titokcodec.format.shape import scaled
 from titokcodec.weights import releases
 
@@ -85,13 +86,13 @@ class TitokImageFile(ImageFile.ImageFile):
     format_description = "TiTok tokens"
 
     _drawn = True  # until _open says otherwise: copies and unpickled images have their pixels
-    _header: bitstream.Header
+    _header: Header
 
     def _open(self) -> None:
         assert self.fp is not None, "Pillow opens the file before it calls this"
         start = self.fp.tell()
         try:
-            self._header, _ = bitstream.parse(files.read_at_most(self.fp, bitstream.LONGEST_HEADER))
+            self._header, _ = bitstream.parse(files.read_at_most(self.fp, LONGEST_HEADER))
         except TitokError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way to say "not mine"
         self._start, self._drawn, self._lock = start, False, threading.Lock()
@@ -165,7 +166,7 @@ class TitokImageFile(ImageFile.ImageFile):
 
 def _accept(prefix: bytes) -> bool | str:
     """Whether these may be the first 16 bytes of one of ours; a text tells the user why it cannot be opened."""
-    if not prefix.startswith(bitstream.SIGNATURE):
+    if not prefix.startswith(SIGNATURE):
         return False
     try:
         bitstream.parse(prefix)

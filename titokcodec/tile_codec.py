@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from titokcodec.errors import WeightsError
-from titokcodec.format.layout import TILE, Grid, Plan, plan
+from titokcodec.format.layout import Grid, Plan, plan
+from titokcodec.format.limits import TILE
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.pictures import geometry
 from titokcodec.pictures.batches import TileChunk, compose, rebatch

@@ -16,6 +16,8 @@ from titokcodec import cli, files
 from titokcodec.cli import tool
 from titokcodec.codec import Codec
 from titokcodec.format import bitstream
+from titokcodec.format.header import Header
+from titokcodec.format.limits import MAX_SIDE
 from titokcodec.pictures import images
 
 TINY = str(conftest.TINY)
@@ -68,7 +70,7 @@ command()
 
 def titok(name, width=300, height=200, payload=b"payload", size=None):
     """A file of a model that nobody has, packed; ``size`` makes it longer by what is not there."""
-    header = bitstream.Header(width, height, 256, "tile", False, True, 0, 0, FINGERPRINT)
+    header = Header(width, height, 256, "tile", False, True, 0, 0, FINGERPRINT)
     Path(name).write_bytes(bitstream.pack(header, payload, FINGERPRINT))
     if size:
         os.truncate(name, size)
@@ -79,7 +81,7 @@ def titok(name, width=300, height=200, payload=b"payload", size=None):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory and sparse files")
-@pytest.mark.parametrize("side", [300, bitstream.MAX_SIDE])
+@pytest.mark.parametrize("side", [300, MAX_SIDE])
 def test_gigabytes_behind_a_header_cost_neither_memory_nor_time(here, side):
     """Whether the header could account for them or not."""
     titok("a.titok", side, side, size=HUGE)

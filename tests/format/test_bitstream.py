@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.format import bitstream
-from titokcodec.format.bitstream import Header
+from titokcodec.format.header import Header
 from titokcodec.format.layout import Grid
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS
 
 FINGERPRINT = bytes.fromhex("0123456789abcdef")
 OTHER = bytes.fromhex("fedcba9876543210")
@@ -330,7 +331,7 @@ def test_a_grid_goes_with_its_picture(size, grid):
 
 def test_pillow_and_we_have_the_same_limit():
     image = pytest.importorskip("PIL.Image")
-    assert image.MAX_IMAGE_PIXELS == bitstream.DEFAULT_MAX_PIXELS
+    assert image.MAX_IMAGE_PIXELS == DEFAULT_MAX_PIXELS
 
 
 def test_huge_claims_cost_no_memory():

@@ -14,7 +14,7 @@ from tests.conftest import DATA, TINY
 from titokcodec import cli, editing, truncate
 from titokcodec.errors import ModelMismatch, TitokError
 from titokcodec.format import bitstream, entropy
-from titokcodec.format.bitstream import Header
+from titokcodec.format.header import Header
 from titokcodec.format.layout import Grid
 from titokcodec.weights import releases
 

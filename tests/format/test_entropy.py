@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile, WeightsError
 from titokcodec.format import bitstream, entropy, rangecoder
 from titokcodec.format.entropy import PACKED, PRIOR, TABLES, FrequencyTables
+from titokcodec.format.header import Header
 
 TOTAL = 2**24
 
@@ -287,7 +288,7 @@ def test_files_stay_within_their_size(tokens, limit):
         for seed in range(5):
             array = np.random.default_rng(seed).integers(0, 4096, (1, tokens))
             mode, payload = entropy.encode(array, 4096, tables)
-            header = bitstream.Header(256, 256, tokens, "fit", False, True, mode, 1)
+            header = Header(256, 256, tokens, "fit", False, True, mode, 1)
             assert len(bitstream.pack(header, payload, bytes(8))) <= min(limit, len(payload) + 11)
 
 

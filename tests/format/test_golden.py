@@ -16,7 +16,7 @@ from PIL import Image
 from tests.conftest import DATA
 from titokcodec import info
 from titokcodec.format import bitstream, entropy
-from titokcodec.format.bitstream import Header
+from titokcodec.format.header import Header
 from titokcodec.format.layout import Grid
 
 PEAK, MEAN = 3, 0.5  # of 255: how far decoded pixels may be off on another machine

@@ -20,8 +20,8 @@ from titokcodec import editing, files, pillow_plugin
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, TitokError
 from titokcodec.format import bitstream, entropy
-from titokcodec.format.bitstream import Header
 from titokcodec.format.canonical import Spelling
+from titokcodec.format.header import Header
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.maskgit import GeneratorConfig, make

@@ -13,6 +13,7 @@ from tests.fuzz.__main__ import keep, main
 from tests.fuzz.run import run
 from titokcodec.errors import TitokError
 from titokcodec.format import bitstream
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, SIGNATURE
 
 NAMES = sorted(path.stem for path in corpus.FOLDER.glob("*.txt"))
 
@@ -93,7 +94,7 @@ def test_inputs_are_added_once(tmp_path):
 def test_the_security_page_states_the_limits_that_are_set():
     page = " ".join((Path(__file__).parents[2] / "SECURITY.md").read_text(encoding="utf-8").split())
     assert f"each within {child.SECONDS:g} seconds and {child.MEGABYTES} MB" in page
-    assert f"{bitstream.DEFAULT_MAX_PIXELS:,} by default" in page
+    assert f"{DEFAULT_MAX_PIXELS:,} by default" in page
     assert "python -m tests.fuzz --minutes 5 " in page and all(f"| {name} |" in page for name in NAMES)
 
 
@@ -144,7 +145,7 @@ def test_new_lines_lead_on():
             parsed.append(bitstream.parse(data))
 
     with pytest.raises(Enough):
-        mutate.fuzz(check, [b""], [bitstream.SIGNATURE], 60, 0)
+        mutate.fuzz(check, [b""], [SIGNATURE], 60, 0)
     assert parsed
     assert sys.gettrace() is None or "Lines" not in repr(sys.gettrace())
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageDraw, ImageOps
 
 from titokcodec.errors import FramesWarning, ImageError, LimitExceeded, RangeWarning, TitokError
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS
 from titokcodec.pictures import srgb
 from titokcodec.pictures.images import load, resize, to_image
 

@@ -19,7 +19,8 @@ from tests import conftest
 from titokcodec import cli, editing, files
 from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile, WeightsError
-from titokcodec.format.bitstream import Header, pack, parse
+from titokcodec.format.bitstream import pack, parse
+from titokcodec.format.header import Header
 from titokcodec.weights import tokenizers
 
 TINY = str(conftest.TINY)

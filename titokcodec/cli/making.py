@@ -182,7 +182,7 @@ def _grid_size(count: int, width: int, height: int) -> tuple[int, int]:
 
 
 def _check_grid(count: int, about: FileInfo | None, max_pixels: int | None) -> None:
-    from titokcodec.format.layout import TILE
+    from titokcodec.format.limits import TILE
 
     width, height = (about.width, about.height) if about else (TILE, TILE)
     across, down = _grid_size(count, width, height)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from titokcodec.cli import habits
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS, MAX_TOKENS
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS, MAX_TOKENS
 
 
 def shard_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:

@@ -51,97 +51,21 @@ them
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass
-from typing import TypeAlias
 
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import CorruptFile, LimitExceeded, ModelMismatch, TitokError, UnsupportedFile
-from titokcodec.format.layout import FIT, Grid, Plan, check_grid_of, check_tiles, plan, spread, spread_grid
+from titokcodec.format.header import Header, check_fingerprint
+from titokcodec.format.layout import FIT, Grid, check_grid_of, check_tiles
+from titokcodec.format.limits import (
+    DEFAULT_MAX_PIXELS,
+    FINGERPRINT_BYTES,
+    LAYOUTS,
+    LONGEST_HEADER,
+    SIGNATURE,
+    VERSIONS,
+    BytesLike,
+)
 from titokcodec.io import kinds
-
-BytesLike: TypeAlias = bytes | bytearray | memoryview
-
-SIGNATURE = b"\x9eT"
-VERSIONS = (1, 2)
-FINGERPRINT_BYTES = 8
-MAX_SIDE = 2**21  # what three bytes of LEB128 hold
-MAX_TOKENS = 256
-LAYOUTS = ("tile", "fit")  # the index is the header's bit
-DEFAULT_MAX_PIXELS = 89_478_485  # Pillow's own Image.MAX_IMAGE_PIXELS: what a user of Pillow already expects
-
-LONGEST_HEADER = len(SIGNATURE) + 3 + FINGERPRINT_BYTES + 3 + 3 + 2 + 2
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a file says of itself.
-
-    Attributes:
-        width, height: size of the picture in pixels, each 1 to 2**21.
-        tokens: tokens per tile, 1 to 256.
-        layout: ``"tile"`` (overlapping tiles) or ``"fit"`` (the whole picture on one tile).
-        grid: with layout ``"tile"``, the columns and rows of a file of version 2; None in version 1.
-        grey: the picture was greyscale and is to be given back as such.
-        nested: every prefix of a tile's tokens is a picture.
-        mode: how the payload is coded, 0 to 2 (see :mod:`titokcodec.format.entropy`).
-        model_id: 1 to 255 for a released model, 0 for any other.
-        fingerprint: the 8 bytes stored in the file when ``model_id`` is 0; None for a released model, whose
-            fingerprint the file does not hold.
-
-    Raises:
-        TitokError: a value is outside the range that the format can hold.
-    """
-
-    width: int
-    height: int
-    tokens: int
-    layout: str
-    grey: bool
-    nested: bool
-    mode: int
-    model_id: int
-    fingerprint: bytes | None = None
-    grid: Grid | None = None
-
-    def __post_init__(self) -> None:
-        _check_range("width", self.width, 1, MAX_SIDE)
-        _check_range("height", self.height, 1, MAX_SIDE)
-        _check_range("tokens", self.tokens, 1, MAX_TOKENS)
-        _check_range("mode", self.mode, 0, 2)
-        _check_range("model_id", self.model_id, 0, 255)
-        if self.layout not in LAYOUTS:
-            raise TitokError(f"layout is {self.layout!r}; give one of {', '.join(LAYOUTS)}")
-        if self.grid is not None:
-            check_grid_of(self.width, self.height, self.grid)
-            if self.layout != "tile" or self.grid == FIT:
-                raise TitokError("a grid has two tiles or more, and layout 'tile': give None for layout 'fit'")
-        if self.model_id == 0:
-            _check_fingerprint(self.fingerprint)
-        elif self.fingerprint is not None:
-            raise TitokError(f"model id {self.model_id} stores no fingerprint; leave it None, or use model id 0")
-
-    @property
-    def version(self) -> int:
-        """Of the format."""
-        return 1 if self.grid is None else 2
-
-    @property
-    def tiling(self) -> Grid:
-        """Columns and rows of tiles, in every version: by arithmetic alone, so safe to ask before checking a limit."""
-        if self.layout == "fit":
-            return FIT
-        return self.grid or spread_grid(self.width, self.height)
-
-    @property
-    def tiles(self) -> int:
-        """How many there are."""
-        return self.tiling.tiles
-
-    def plan(self) -> Plan:
-        """Where they lie on their canvas, which is then scaled to the picture's size."""
-        if self.layout == "fit":
-            return plan(FIT)
-        return plan(self.grid) if self.grid else spread(self.width, self.height)
 
 
 def pack(header: Header, payload: BytesLike, fingerprint: bytes) -> bytes:
@@ -159,7 +83,7 @@ def pack(header: Header, payload: BytesLike, fingerprint: bytes) -> bytes:
         ModelMismatch: ``header.fingerprint`` is another model's.
         TitokError: the fingerprint is not 8 bytes long.
     """
-    _check_fingerprint(fingerprint)
+    check_fingerprint(fingerprint)
     if header.fingerprint is not None and header.fingerprint != fingerprint:
         raise ModelMismatch(_other_model(header.fingerprint, fingerprint))
     flags = header.version << 5 | bool(header.grey) << 4 | LAYOUTS.index(header.layout) << 3 | header.mode << 1
@@ -210,7 +134,7 @@ def verify(data: BytesLike, header: Header, offset: int, fingerprint: bytes) -> 
         ModelMismatch: the file is whole, but holds the fingerprint of another model.
         CorruptFile: the checksum does not match.
     """
-    _check_fingerprint(fingerprint)
+    check_fingerprint(fingerprint)
     view = memoryview(data)
     head, payload = view[: offset - 2], view[offset:]
     stored = int.from_bytes(view[offset - 2 : offset], "big")
@@ -314,16 +238,6 @@ def _read_leb128(head: bytes, at: int) -> tuple[int, int]:
 
 def _checksum(fingerprint: bytes, head: BytesLike, payload: BytesLike) -> int:
     return binascii.crc_hqx(payload, binascii.crc_hqx(head, binascii.crc_hqx(fingerprint, 0xFFFF)))
-
-
-def _check_range(name: str, value: int, low: int, high: int) -> None:
-    if not isinstance(value, int) or not low <= value <= high:
-        raise TitokError(f"{name} is {value!r}; give an integer from {low} to {high}")
-
-
-def _check_fingerprint(fingerprint: bytes | None) -> None:
-    if not isinstance(fingerprint, bytes) or len(fingerprint) != FINGERPRINT_BYTES:
-        raise TitokError(f"fingerprint is {fingerprint!r}; give the model's {FINGERPRINT_BYTES} bytes")
 
 
 def _other_model(wanted: bytes, at_hand: bytes) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from titokcodec.format.bitstream import Header
-from titokcodec.format.layout import TILE
+from titokcodec.format.header import Header
+from titokcodec.format.limits import TILE
 from titokcodec.weights import releases
 
 _WHY = {  # by the header's field, what is wrong where it is not the canonical one

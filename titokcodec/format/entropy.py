@@ -24,8 +24,8 @@ import numpy as np
 
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.format import rangecoder
-from titokcodec.format.bitstream import BytesLike
-from titokcodec.format.tables import MAX_CODEBOOK_SIZE, MAX_TOKENS, FrequencyTables
+from titokcodec.format.limits import MAX_CODEBOOK_SIZE, MAX_TOKENS, BytesLike
+from titokcodec.format.tables import FrequencyTables
 
 PACKED, TABLES, PRIOR = 0, 1, 2  # the entropy modes of the header
 

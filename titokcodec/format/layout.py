@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from titokcodec.errors import LimitExceeded, TitokError
+from titokcodec.format.limits import MAX_ACROSS, TILE
 
-TILE = 256
 OVERLAP = 32  # of two neighbours, in version 1 at least; half of it would be .06 dB better, but skies show their tiles
-MOST_ACROSS = 256  # tiles in a row or a column of a grid: what a byte holds
 
 # How many times over tiles may cover the pixels that a caller allows. Overlaps alone make it 1.31 for a large picture
 # at its own resolution; long thin ones have more, up to 256 times for a row of single
@@ -78,8 +77,8 @@ def plan(grid: Grid) -> Plan:
 
 def check_grid(grid: Grid) -> None:
     """Raise ``TitokError`` unless both numbers are from 1 to 256."""
-    if not all(1 <= count <= MOST_ACROSS for count in grid):
-        raise TitokError(f"a grid of {grid[0]}x{grid[1]} tiles is none: give 1 to {MOST_ACROSS} columns and rows")
+    if not all(1 <= count <= MAX_ACROSS for count in grid):
+        raise TitokError(f"a grid of {grid[0]}x{grid[1]} tiles is none: give 1 to {MAX_ACROSS} columns and rows")
 
 
 def nearest_grid(width: float, height: float) -> Grid:
@@ -116,7 +115,7 @@ def grids(width: int, height: int, most: int | None = None) -> list[Grid]:
         tiles *= _STEP
         columns = min(max(1.0, math.sqrt(tiles * width / height)), tiles)  # a long, thin picture has one row of them
         grid = Grid(min(round(columns), 2 * own.columns), min(round(tiles / columns), 2 * own.rows))
-        if found[-1].tiles < grid.tiles <= last and max(grid) <= MOST_ACROSS:
+        if found[-1].tiles < grid.tiles <= last and max(grid) <= MAX_ACROSS:
             found.append(grid)
     return [*found, own] if found[-1].tiles < own.tiles <= last else found
 
@@ -151,7 +150,7 @@ def check_tiles(width: int, height: int, tiles: int, max_pixels: int | None) -> 
 
 
 def _nearest_count(length: float) -> int:
-    return min(max(1, round((length - OVERLAP) / (TILE - OVERLAP))), MOST_ACROSS)
+    return min(max(1, round((length - OVERLAP) / (TILE - OVERLAP))), MAX_ACROSS)
 
 
 def _spread_count(length: int) -> int:

@@ -8,11 +8,7 @@ from typing import Any
 import numpy as np
 
 from titokcodec.errors import WeightsError
-
-MAX_CODEBOOK_SIZE = 65536
-MAX_TOKENS = 256
-
-_TOTAL = 2**24  # the range coder's probabilities have 24 bits
+from titokcodec.format.limits import FREQUENCY_TOTAL, MAX_CODEBOOK_SIZE, MAX_TOKENS
 
 
 @functools.cache
@@ -46,7 +42,11 @@ class FrequencyTables:
         if not (1 <= rows <= MAX_TOKENS and 2 <= size <= MAX_CODEBOOK_SIZE):
             raise WeightsError(f"frequency tables are {rows} x {size}; P is 1 to {MAX_TOKENS}, N 2 to 65536")
         # In range first, so that the sums below cannot wrap around.
-        if array.min() < 0 or array.max() > _TOTAL or (array.sum(1, dtype=np.int64) != _TOTAL - size).any():
+        if (
+            array.min() < 0
+            or array.max() > FREQUENCY_TOTAL
+            or (array.sum(1, dtype=np.int64) != FREQUENCY_TOTAL - size).any()
+        ):
             raise WeightsError(f"a frequency row does not sum to 2**24 - {size}; make tables with from_counts")
         self.frequencies = np.array(array, dtype=np.uint32, order="C")
         self.frequencies.setflags(write=False)
@@ -116,13 +116,13 @@ class FrequencyTables:
 def _quantise(counts: np.ndarray, max_extra_bits: int) -> np.ndarray:
     """One row of frequencies (N,) from one row of counts; see :meth:`FrequencyTables.from_counts`."""
     size = counts.size
-    share = -(-_TOTAL // (size << max_extra_bits)) - 1  # the coder adds one
-    rest, total = _TOTAL - size - share * size, int(counts.sum())
+    share = -(-FREQUENCY_TOTAL // (size << max_extra_bits)) - 1  # the coder adds one
+    rest, total = FREQUENCY_TOTAL - size - share * size, int(counts.sum())
     if total == 0:
         counts, total = np.ones_like(counts), size
     scaled = counts * rest  # below 2**62
     frequencies, remainders = share + scaled // total, scaled % total
-    missing = _TOTAL - size - int(frequencies.sum())
+    missing = FREQUENCY_TOTAL - size - int(frequencies.sum())
     # A stable sort of the negated remainders: largest first, lower code first among equals.
     frequencies[np.argsort(-remainders, kind="stable")[:missing]] += 1
     return frequencies

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from titokcodec.format.bitstream import BytesLike
+from titokcodec.format.limits import BytesLike
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock

@@ -13,6 +13,7 @@ from typing import Any
 
 from titokcodec.checks import whole
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.format.limits import MAX_TOKENS, TILE
 from titokcodec.models.validation import check_fields, check_types, parse_json, require
 
 HEADS = ("upsampler", "pixels", "proxy", "refiner")
@@ -73,7 +74,7 @@ class TiTokConfig:
     tokens: int
     codes: int = 4096
     code_width: int = 12
-    image_size: int = 256
+    image_size: int = TILE
     patch_size: int = 16
     pool: int = 1
     l2_normalised: bool = True
@@ -101,7 +102,10 @@ class TiTokConfig:
         require(self.head in HEADS, f"head {reprlib.repr(self.head)} is none of {', '.join(HEADS)}")
         require(self.codes >= 2, "a codebook needs two codes or more")
         require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
-        require(1 <= self.min_tokens <= self.tokens <= 256, "tokens must be 1 to 256 and min_tokens at most that")
+        require(
+            1 <= self.min_tokens <= self.tokens <= MAX_TOKENS,
+            f"tokens must be 1 to {MAX_TOKENS}, min_tokens at most that",
+        )
         require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
         require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
         require(self.patch_size % self.pool == 0, "the pooling must divide the patch size")

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
+from titokcodec.format.limits import MAX_TOKENS
 from titokcodec.models.config import DEEPEST
 from titokcodec.models.layers import attention
 from titokcodec.models.shapes import Shape, Shapes, shape_of
@@ -60,7 +61,7 @@ class GeneratorConfig:
         require(self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads")
         require(self.layers <= DEEPEST, f"layers is {self.layers}")
         require(self.architecture == "bert" or self.layers % 2 == 0, "a U-ViT has as many blocks before as after")
-        require(self.tokens <= 256, f"tokens is {self.tokens}, not 1 to 256")
+        require(self.tokens <= MAX_TOKENS, f"tokens is {self.tokens}, not 1 to {MAX_TOKENS}")
         require(self.codes >= 2, "a codebook needs two codes or more")
         require(self.parameters <= MOST_PARAMETERS, f"{self.parameters} parameters are more than {MOST_PARAMETERS}")
 

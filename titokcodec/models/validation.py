@@ -9,12 +9,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from titokcodec.errors import WeightsError
+from titokcodec.format.limits import MAX_CODEBOOK_SIZE
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 LARGEST = 1 << 14  # no size in a config may exceed this: products of four of them still fit 64 bits
-LARGEST_CODEBOOK = 1 << 16  # what the entropy coder takes
 _MAY_BE_ZERO = ("head_blocks", "spectrum", "components", "detail_width")
 
 
@@ -48,7 +48,7 @@ def check_types(config: DataclassInstance) -> None:
         value, kind = getattr(config, field.name), field.type
         if kind == "int":
             least = 0 if field.name in _MAY_BE_ZERO else 1
-            most = LARGEST_CODEBOOK if field.name == "codes" else LARGEST
+            most = MAX_CODEBOOK_SIZE if field.name == "codes" else LARGEST
             require(type(value) is int and least <= value <= most, f"{field.name} is {reprlib.repr(value)}")
         elif kind == "bool":
             require(type(value) is bool, f"{field.name} is {reprlib.repr(value)}")

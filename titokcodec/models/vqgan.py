@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.errors import WeightsError
+from titokcodec.format.limits import MAX_CODEBOOK_SIZE
 from titokcodec.models.config import PROXY_CODES
 from titokcodec.models.meta import on_meta
 from titokcodec.models.quantizer import Quantized, VectorQuantizer
 from titokcodec.models.shapes import Shape, Shapes, differences, shape_of, shapes_of
-from titokcodec.models.validation import LARGEST, LARGEST_CODEBOOK
+from titokcodec.models.validation import LARGEST
 
 CODE_WIDTH = 256
 GROUPS = 32  # of every norm: numbers of channels are multiples of it
@@ -65,7 +66,7 @@ class VQGANConfig:
         limits = (
             ("blocks", 1, MOST_BLOCKS),
             ("code_width", 1, LARGEST),
-            ("codes", 2, LARGEST_CODEBOOK),
+            ("codes", 2, MAX_CODEBOOK_SIZE),
             ("patch", 1, LARGEST_PATCH),
         )
         for name, least, most in limits:

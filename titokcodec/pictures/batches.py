@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from titokcodec.format.layout import TILE, Plan
+from titokcodec.format.layout import Plan
+from titokcodec.format.limits import TILE
 from titokcodec.pictures.geometry import Canvas
 
 

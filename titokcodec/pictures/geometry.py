@@ -12,7 +12,8 @@ from itertools import pairwise
 import numpy as np
 
 from titokcodec.errors import TitokError
-from titokcodec.format.layout import TILE, Plan
+from titokcodec.format.layout import Plan
+from titokcodec.format.limits import TILE
 
 
 def cut(pixels: np.ndarray, plan: Plan, start: int = 0, stop: int | None = None) -> np.ndarray:

@@ -18,8 +18,8 @@ from PIL import ExifTags, Image, ImageColor
 
 from titokcodec.checks import whole_or_none
 from titokcodec.errors import ImageError, TitokError
-from titokcodec.format.bitstream import DEFAULT_MAX_PIXELS
 from titokcodec.format.layout import Grid, plan
+from titokcodec.format.limits import DEFAULT_MAX_PIXELS
 from titokcodec.pictures.opening import check_size, key_colour, name_of, opened
 from titokcodec.pictures.pillow_guard import PillowLimit, one_error
 from titokcodec.pictures.ranges import check_white, eight_bit, find_white

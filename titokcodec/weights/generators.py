@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from titokcodec.errors import WeightsError
-from titokcodec.format.bitstream import FINGERPRINT_BYTES
+from titokcodec.format.limits import FINGERPRINT_BYTES
 from titokcodec.io.names import printable
 from titokcodec.models.maskgit import PRESETS, Bert, GeneratorConfig, UViT, config_of, make
 from titokcodec.models.meta import on_meta

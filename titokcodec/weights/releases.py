@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from titokcodec.errors import ModelMismatch
-from titokcodec.format.bitstream import Header
+from titokcodec.format.header import Header
 
 
 @dataclass(frozen=True)

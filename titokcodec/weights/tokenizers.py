@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from titokcodec.errors import WeightsError
-from titokcodec.format.bitstream import FINGERPRINT_BYTES
+from titokcodec.format.limits import FINGERPRINT_BYTES
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.io.names import printable
 from titokcodec.models.config import TiTokConfig
