@@ -1,5 +1,5 @@
-"""The adversarial loss of TiTok's second stage: a small patch discriminator, hinge losses, LeCam regularization; and
-who trains it, or the critic of ``training.critic``, beside a decoder.
+"""The adversarial loss of TiTok's second stage: a small patch discriminator, hinge losses, LeCam regularization, and
+their training, or that of the critic of ``critic.py``, beside a decoder.
 
 Widths and weights follow the published training code; Yu et al. 2024 give the losses in section 3.3.
 """
@@ -133,7 +133,7 @@ class Adversary:
         decay: Weight decay of the critic.
         device: Where the critic is.
         autocast: Makes the context that its forward passes run in.
-        lite0: The classifier whose features it judges; None: a discriminator of pixels, as published.
+        lite0: The classifier whose features it sees; None: a discriminator of pixels, as published.
 
     Attributes:
         weight: Of its loss in the decoder's.
@@ -154,13 +154,13 @@ class Adversary:
         self.lecam, self.autocast = LeCam().to(device), autocast
         self.trained = [p for p in self.critic.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=hyper.rate, betas=(0.9, 0.999), weight_decay=decay)
-        self.judge = parallel.wrapped(self.critic)
+        self.forward = parallel.wrapped(self.critic)
 
-    def learn(self, truth: Tensor, decoded: Tensor, rate: float) -> dict[str, Tensor]:
+    def learn(self, target: Tensor, decoded: Tensor, rate: float) -> dict[str, Tensor]:
         """One step of the critic on (B, 3, H, W) pairs, at ``rate`` times its peak learning rate."""
         some = self._some(decoded)
         with self.autocast():
-            maps = self.judge(torch.cat([truth[some], decoded[some].detach()]))
+            maps = self.forward(torch.cat([target[some], decoded[some].detach()]))
         pairs = [(real, fake) for real, fake in (logits.float().chunk(2) for logits in maps)]
         losses = torch.stack([hinge_discriminator(real, fake) for real, fake in pairs])
         lecam = torch.stack([self.lecam(real, fake) for real, fake in pairs])
@@ -184,7 +184,7 @@ class Adversary:
         return torch.stack([hinge_generator(logits) for logits in maps]).mean()
 
     def _some(self, decoded: Tensor) -> Tensor | slice:
-        """Which pictures of a batch are judged: all, or as many of them at random as ``share`` says."""
+        """Which pictures of a batch it sees: all, or a random ``share`` of them."""
         if self.hyper.share >= 1:
             return slice(None)
         return torch.randperm(len(decoded), device=decoded.device)[: max(1, round(len(decoded) * self.hyper.share))]

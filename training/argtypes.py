@@ -50,5 +50,5 @@ def add_resume(parser: argparse.ArgumentParser, resume: str) -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--resume", action="store_true", help=resume)
     either.add_argument(
-        "--force", action="store_true", help="start anew where a run was before, whose files are deleted"
+        "--force", action="store_true", help="start a new run where one was before, whose files are deleted"
     )

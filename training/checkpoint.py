@@ -42,7 +42,7 @@ def save_state(path: Path, state: dict, older: Path | None = None) -> None:
     with replacing(path) as file:
         try:
             torch.save(state, file)
-        except RuntimeError as error:  # how it reports that a write failed, on a full disk say
+        except RuntimeError as error:  # how it reports that a write failed, on a full disk for example
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from None
             raise
@@ -81,7 +81,7 @@ def load_state(path: Path, device: torch.device, advice: str = GIVE) -> dict:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict:
-    """Read the checkpoint of a tokenizer that somebody named.
+    """Read the checkpoint of a tokenizer that was given on a command line.
 
     Raises:
         WeightsError: it cannot be read, is damaged, or is no such thing.

@@ -1,7 +1,7 @@
 """A critic that learns from few pictures: small heads on the features of a frozen classifier (Sauer et al. 2021,
 "Projected GANs Converge Faster"), and one on pixels.
 
-A discriminator trained from nothing knows its 20,000 pictures by heart within minutes. Here features are given, and the
+A discriminator trained from nothing memorises its 20,000 pictures within minutes. Here features are given, and the
 heads have little to learn; fixed random projections mix channels and strides, lest a head rely on a few features alone.
 The head on pixels sees what the classifier does not: grain, and marks that repeat.
 """
@@ -26,9 +26,9 @@ HOLE = 0.35  # side of the hole in a picture, as a share of the picture's
 class FeatureCritic(nn.Module):
     """(B, 3, H, W) RGB in [0, 1] -> four maps (B, 1, h, w) of logits, high where the picture looks real.
 
-    At 256 x 256 pixels, three maps of 28, 14 and 7 places across judge the classifier's features at strides 8, 16 and
+    At 256 x 256 pixels, three maps of 28, 14 and 7 cells across see the classifier's features at strides 8, 16 and
     32; the fourth, of 56, patches of 26 pixels. Sides must be multiples of 32. Pictures are clamped, then changed at
-    random, drawn ones and true ones alike (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN
+    random, decoded ones and originals alike (Zhao et al. 2020, "Differentiable Augmentation for Data-Efficient GAN
     Training"). Lite0 is no part of the state dict.
 
     Args:
@@ -47,11 +47,11 @@ class FeatureCritic(nn.Module):
         self.patches = nn.Sequential(*_halved(3, 32), *_halved(32, WIDTH), *_head(WIDTH))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        pixels = changed(pixels.clamp(0, 1))
+        pixels = augmented(pixels.clamp(0, 1))
         found = self.projected(pixels)
         with torch.autocast(pixels.device.type, enabled=False):  # spectral norms want one precision, and cost little
-            judged = [head(x.float()) for head, x in zip(self.heads, found, strict=True)]
-            return [*judged, self.patches(pixels.float() - 0.5)]
+            logits = [head(x.float()) for head, x in zip(self.heads, found, strict=True)]
+            return [*logits, self.patches(pixels.float() - 0.5)]
 
     def projected(self, pixels: Tensor) -> list[Tensor]:
         """The classifier's features, from fine to coarse, each mixed with the coarser ones: (B, WIDTH, h, w)."""
@@ -64,7 +64,7 @@ class FeatureCritic(nn.Module):
 
 
 def _level(x: Tensor) -> Tensor:
-    """Of unit mean square in each picture, whatever the stage: projections shall not have favourites."""
+    """Of unit mean square in each picture, whatever the stage: no stage dominates the projections."""
     return x * x.float().square().mean((1, 2, 3), keepdim=True).add(1e-6).rsqrt().to(x.dtype)
 
 
@@ -77,8 +77,8 @@ def _halved(width: int, after: int) -> list[nn.Module]:
     return [spectral_norm(nn.Conv2d(width, after, 4, stride=2, padding=1)), nn.LeakyReLU(SLOPE)]
 
 
-def changed(pixels: Tensor) -> Tensor:
-    """(B, 3, H, W) pictures cropped and mirrored, alike for the whole batch, each with other colours and a hole.
+def augmented(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) pictures cropped and mirrored, the same way for the whole batch, each with other colours and a hole.
 
     Differentiable; results may lie slightly outside of [0, 1]. The crop leaves out 32 pixels in each direction if there
     are more than 64, so that a classifier's strides divide what is left.
@@ -97,12 +97,12 @@ def changed(pixels: Tensor) -> Tensor:
 
 
 def _holes(pixels: Tensor) -> Tensor:
-    """(B, 1, H, W) ones, with a square of zeros at a random place of each picture."""
+    """(B, 1, H, W) ones, with a square of zeros at a random position of each picture."""
     kept = 1.0
     for axis in (2, 3):
         side = pixels.shape[axis]
-        places = torch.arange(side, device=pixels.device).view(*([1] * axis), side, *([1] * (3 - axis)))
+        positions = torch.arange(side, device=pixels.device).view(*([1] * axis), side, *([1] * (3 - axis)))
         first = torch.rand(len(pixels), 1, 1, 1, device=pixels.device) * (1 + HOLE) * side - HOLE * side
-        inside = ((places >= first) & (places < first + HOLE * side)).to(pixels.dtype)
+        inside = ((positions >= first) & (positions < first + HOLE * side)).to(pixels.dtype)
         kept = kept * inside
     return 1 - kept

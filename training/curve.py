@@ -3,7 +3,7 @@
     python -m training.curve runs/single runs/stage2 [--points 8] [--json FILE]
 
 Each line stands for an equal share of a run's minutes and has what the losses of its updates were on average: squared
-error as PSNR, over whatever lengths of prefixes were drawn, and LPIPS of what was compared. Both are of training
+error as PSNR, over whatever lengths of prefixes were decoded, and LPIPS of what was compared. Both are of training
 pictures, as they were shown; scores of held-out pictures stand beside them where the run took any.
 """
 
@@ -45,7 +45,7 @@ def read(folder: Path) -> list[dict]:
 
 
 def _parsed(written: str) -> dict | None:
-    """What a line of a log says, None if it is none. Figures that are not finite are left out."""
+    """The figures of a log's line, None if it is none. Figures that are not finite are left out."""
     try:
         line = json.loads(written)
     except ValueError:
@@ -89,10 +89,10 @@ def table(curves: dict[str, list[dict[str, float]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: dict[str, float], name: str, places: int) -> str:
+def _cell(row: dict[str, float], name: str, decimals: int) -> str:
     """The figure of this name, or those of all lengths whose names begin so."""
     keys = [key for key in row if key == name or ("/" in name and key.startswith(name))]
-    return " / ".join(f"{row[key]:.{places}f}" for key in keys) or "-"
+    return " / ".join(f"{row[key]:.{decimals}f}" for key in keys) or "-"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -102,7 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--points", type=whole(1), default=8, help="lines for each run (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     options = parser.parse_args(arguments)
-    curves = {name: curve(read(folder), options.points) for name, folder in named(options.runs).items()}
+    curves = {name: curve(read(folder), options.points) for name, folder in by_name(options.runs).items()}
     print(table(curves), end="")
     if options.json:
         short = {name: [{k: round(v, 5) for k, v in row.items()} for row in rows] for name, rows in curves.items()}
@@ -112,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise TitokError(f"{options.json} cannot be written: {error.strerror}") from None
 
 
-def named(folders: list[Path]) -> dict[str, Path]:
+def by_name(folders: list[Path]) -> dict[str, Path]:
     """The runs by the last part of their folder, or by the whole of it where several end alike."""
     ends = [folder.absolute().name for folder in folders]
     return {end if ends.count(end) == 1 else str(folder): folder for end, folder in zip(ends, folders, strict=True)}

@@ -40,7 +40,7 @@ class Pictures:
 
     Attributes:
         names: File names, in order.
-        keys: What tables of labels go by, see ``key_of``.
+        keys: Keys of the pictures in tables of labels, see ``key_of``.
         digest: Of their files' bytes, in order, and of the sizes they are held at: other pictures have another one.
         skipped: Files that could not be read as pictures.
         damaged: Shards that were not read to their end, each with the reason, one line each.
@@ -150,7 +150,7 @@ class Pictures:
         return Boxes(which, corners, sizes, flips, contrast[:, None] * gain, lift)
 
     def views(self, boxes: Boxes, sampler: Callable[..., Tensor] = sample) -> Tensor:
-        """(n, 3, side, side) float32 in [0, 1]: what lies in the boxes, as ``sample`` or what is made of it says."""
+        """(n, 3, side, side) float32 in [0, 1]: the contents of the boxes, by ``sample`` or a compiled one."""
         return sampler(self.pixels, self.starts[boxes.which], self.sizes[boxes.which], boxes, self.side)
 
 

@@ -82,17 +82,17 @@ def measure(
         if inception:
             features.setdefault("rfid", []).append(inception.pooled(pixels).cpu())
         for count in counts:
-            drawn = (model.decode(rows[:, :count]) * 255).round() / 255
-            _add(sums, f"psnr/{count}", psnr(drawn, pixels))
-            _add(sums, f"ssim/{count}", ssim(drawn, pixels))
+            decoded = (model.decode(rows[:, :count]) * 255).round() / 255
+            _add(sums, f"psnr/{count}", psnr(decoded, pixels))
+            _add(sums, f"ssim/{count}", ssim(decoded, pixels))
             if lpips:
-                _add(sums, f"lpips/{count}", lpips(drawn, pixels))
+                _add(sums, f"lpips/{count}", lpips(decoded, pixels))
             if lite0:
-                found = lite0.pooled(drawn)
+                found = lite0.pooled(decoded)
                 features.setdefault(f"fd_lite0/{count}", []).append(found.cpu())
                 _add(sums, f"top1_agreement/{count}", lite0.classify(found).argmax(1) == lite0.classify(seen).argmax(1))
             if inception:
-                features.setdefault(f"rfid/{count}", []).append(inception.pooled(drawn).cpu())
+                features.setdefault(f"rfid/{count}", []).append(inception.pooled(decoded).cpu())
     scores: Scores = {name: value / total for name, value in sums.items()}
     sets = {name: torch.cat(parts) for name, parts in features.items()}
     for name in (name for name in sets if "/" in name):

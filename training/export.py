@@ -49,12 +49,12 @@ WORTH = 0.01  # bits a token that a table must save to be stored
 
 
 def load_averaged(path: Path) -> TiTok:
-    """The averaged model of a checkpoint, in evaluation mode. Raises ``WeightsError`` if it draws no pixels."""
+    """The averaged model of a checkpoint, in evaluation mode. Raises ``WeightsError`` if it decodes no pixels."""
     state = load_checkpoint(path, torch.device("cpu"))
     if state["stage"] == "vqgan":
-        raise WeightsError(f"{path} is a 2D tokenizer's: what training.stage1 reads lies beside it, vqgan.safetensors")
+        raise WeightsError(f"{path} is a 2D tokenizer's: training.stage1 reads the vqgan.safetensors beside it")
     if predicts_proxies(state):
-        raise WeightsError(f"{path} draws proxy codes, not pixels: run training.stage2 --init {path} first")
+        raise WeightsError(f"{path} predicts proxy codes, not pixels: run training.stage2 --init {path} first")
     return tokenizer_of(path, state).eval().requires_grad_(False)
 
 
@@ -119,7 +119,7 @@ def blended(model: TiTok, other: TiTok, share: float) -> TiTok:
 def mean_of(model: TiTok, others: Sequence[TiTok]) -> TiTok:
     """The model with the mean of all their decoders as its own, fine detail included. Changed in place.
 
-    Decoders that were tuned from one another lie in one valley, and their middle draws better than each of them
+    Decoders that were tuned from one another lie in one basin, and their mean reconstructs better than each of them
     (Wortsman et al. 2022, "Model soups").
 
     Raises:
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("state", type=Path, help="checkpoint of a training run, or a weight file")
     parser.add_argument("out", type=Path, help="weight file to write")
-    parser.add_argument("--name", required=True, help="what the model is to be called")
+    parser.add_argument("--name", required=True, help="name of the model")
     parser.add_argument(
         "--data",
         type=Path,

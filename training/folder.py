@@ -10,7 +10,7 @@ from titokcodec.errors import TitokError
 from .checkpoint import OLDER, STATE
 from .log import BOARD, LOG
 
-SHEET = "val.png"  # what the last score drew
+SHEET = "val.png"  # reconstructions at the last score
 
 
 def check(out: Path, resume: bool, force: bool, results: tuple[str, ...] = ()) -> None:

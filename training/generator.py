@@ -160,7 +160,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         """The labels of the table or of the folders, as the options say; prints how many there are."""
         found = labels_of(pictures, self.table)
         if found.classes or self.options.labels:
-            progress.say(f"{self.options.labels or 'folders as classes'}: {found}")
+            progress.message(f"{self.options.labels or 'folders as classes'}: {found}")
         return found
 
     def batches(self, averaged: nn.Module) -> tokens.TokenBatches | tokens.LiveTokens:
@@ -195,7 +195,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             found, reason = tokens.load_tokens(file, of)
             if found is None:
                 if reason:
-                    progress.say(f"the tokens in {file} are {reason}: pictures are tokenized again")
+                    progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")
                 found = tokens.tokenize(self.tokenize, pictures, options.variants, options.seed)
                 tokens.save_tokens(file, found, of)
         parallel.wait()

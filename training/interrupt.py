@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run that is told to stop ends at its next step, and leaves a checkpoint."""
+"""Ctrl-C and SIGTERM: an interrupted run ends after its step, and leaves a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Postponed:
-    """Within this context a signal does not end the process but is kept: ``number`` says which, 0 for none yet.
+    """Within this context a signal does not end the process but is kept: ``number`` is the signal, 0 for none yet.
 
-    A second one ends it at once, by ``Interrupted``: what is being written then is not put in place. A signal that was
+    A second one ends it at once, by ``Interrupted``: a file that is being written is left out. A signal that was
     ignored before, as in a background job of a shell, still is. Outside the main thread, where Python has no signals,
     the context does nothing.
     """
@@ -44,7 +44,7 @@ class Postponed:
         self.number = number
 
 
-def stand_aside(_: int = 0) -> None:
+def leave_process_group(_: int = 0) -> None:
     """For a worker process: what a terminal or ``torchrun`` sends to a whole group shall not reach it, since its parent
     needs it until the step is done."""
     if hasattr(os, "setpgrp"):

@@ -1,4 +1,4 @@
-"""Classes of pictures: from a table of keys and labels, or else from the folders that the pictures lie in.
+"""Classes of pictures: from a table of keys and labels, or else from the folders that hold the pictures.
 
 A picture's key is its path below the folder or shard that holds it, without suffix: ``cat/0000``. A table may also have
 suffixes, and leave folders out where no two pictures share a name. Without a table the first folder of a key is the
@@ -48,9 +48,9 @@ class Labels:
         return tuple(sorted({label for label in self.found if label is not None}))
 
     def numbers(self, classes: Sequence[str]) -> Tensor:
-        """(n,) int64 place of each picture's label among ``classes``, -1 for none."""
-        places = {label: number for number, label in enumerate(classes)}
-        return torch.tensor([places.get(label, -1) for label in self.found], dtype=torch.int64)
+        """(n,) int64 index of each picture's label among ``classes``, -1 for none."""
+        index = {label: number for number, label in enumerate(classes)}
+        return torch.tensor([index.get(label, -1) for label in self.found], dtype=torch.int64)
 
     def __str__(self) -> str:
         without = [key for key, label in zip(self.keys, self.found, strict=True) if label is None]

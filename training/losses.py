@@ -1,4 +1,4 @@
-"""What a drawn picture is judged by: squared error, LPIPS, a classifier's logits and features, marks on a grid, and
+"""What a decoded picture is compared by: squared error, LPIPS, a classifier's logits and features, marks on a grid, and
 texture. Weights are given by path."""
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class PixelLoss(nn.Module):
         hyper: Weights of the terms.
         lpips, classifier: Weight files of the two networks.
         dtype: What the networks are kept in and compute in. All else is float32.
-        compiled: ``torch.compile``, say. LPIPS meets one shape for each of ``scales``, the classifier a single one.
+        compiled: For example ``torch.compile``. LPIPS has a shape for each of ``scales``, the classifier one.
 
     Attributes:
-        blur: Pixels of the strongest random blur of what LPIPS compares, so that no single dot pleases it; 0: none.
+        blur: Pixels of the strongest random blur of what LPIPS compares, so that no single dot satisfies it; 0: none.
         scales: What pairs are shrunk to, one of them at random.
     """
 
@@ -68,28 +68,28 @@ class PixelLoss(nn.Module):
         marks = {"grain": excess_grain, "texture": texture_distance}
         self.marks = {name: compiled(distance) for name, distance in marks.items() if getattr(hyper, name)}
 
-    def forward(self, drawn: Tensor, truth: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, decoded: Tensor, target: Tensor, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """(B, 3, H, W) twice, RGB nominally in [0, 1], and the share of the run that is over -> loss and its parts."""
         hyper = self.hyper
-        parts = {"mse": F.mse_loss(drawn, truth)}
+        parts = {"mse": F.mse_loss(decoded, target)}
         loss = hyper.pixels * parts["mse"]
         fade = min(max((progress - hyper.lpips_start) / 0.1, 0.0), 1.0) if hyper.lpips_start else 1.0
-        some = torch.randperm(len(truth), device=truth.device)[: max(1, round(len(truth) * hyper.lpips_share))]
+        some = torch.randperm(len(target), device=target.device)[: max(1, round(len(target) * hyper.lpips_share))]
         if self.lpips and hyper.lpips_weight * fade:
-            pair = jittered(drawn[some].clamp(-0.5, 1.5), truth[some], self.blur, self.scales)
+            pair = jittered(decoded[some].clamp(-0.5, 1.5), target[some], self.blur, self.scales)
             parts["lpips"] = self.lpips(*pair).mean()
             loss = loss + fade * hyper.lpips_weight * parts["lpips"]
         if self.classifier and hyper.logits * fade:
-            pair = (x[some].clamp(0, 1).contiguous(memory_format=torch.channels_last) for x in (drawn, truth))
+            pair = (x[some].clamp(0, 1).contiguous(memory_format=torch.channels_last) for x in (decoded, target))
             parts["logits"] = F.mse_loss(*(self.classifier.logits(x).float() for x in pair))
             loss = loss + fade * hyper.logits * parts["logits"]
         if self.classifier and hyper.features * fade:
-            pair = jittered(drawn[some].clamp(0, 1), truth[some], scales=self.scales)
+            pair = jittered(decoded[some].clamp(0, 1), target[some], scales=self.scales)
             parts["features"] = self._feature_distance(*pair)
             loss = loss + fade * hyper.features * parts["features"]
         for name, distance in self.marks.items():
             if fade:
-                parts[name] = distance(drawn[some].clamp(0, 1), truth[some])
+                parts[name] = distance(decoded[some].clamp(0, 1), target[some])
                 loss = loss + fade * getattr(hyper, name) * parts[name]
         return loss, parts
 
@@ -107,9 +107,9 @@ class PixelLoss(nn.Module):
             self.scales = before
 
     def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """Mean squared distance of the directions of a classifier's features, over its stages and places, 0 to 4.
+        """Mean squared distance of the directions of a classifier's features, over its stages and positions, 0 to 4.
 
-        A second network, trained otherwise than LPIPS's, so that what pleases one alone does not pay.
+        A second network, trained otherwise than LPIPS's, so that exploiting one alone does not pay.
         """
         maps = zip(self.classifier.stages(a), self.classifier.stages(b), strict=True)
         apart = [F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1) for f, g in maps]
@@ -162,13 +162,13 @@ def reduction(large: int, small: int, device: torch.device) -> Tensor:
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
 
 
-def excess_grain(drawn: Tensor, truth: Tensor) -> Tensor:
-    """By how much marks on a grid in (B, 3, H, W) drawn pictures exceed those in the true ones; differentiable.
+def excess_grain(decoded: Tensor, target: Tensor) -> Tensor:
+    """By how much marks on a grid in (B, 3, H, W) decoded pictures exceed those in the originals; differentiable.
 
     The mean over tiles of 8 x 8 cells, so that marks in a small part of a picture count, and over all ``PERIODS`` of
     which two cells fit into a picture.
     """
-    energies, shortest = (detail_energy(drawn), detail_energy(truth)), min(truth.shape[-2:])
+    energies, shortest = (detail_energy(decoded), detail_energy(target)), min(target.shape[-2:])
     found = []
     for period in PERIODS:
         if 2 * period <= shortest:
@@ -184,12 +184,12 @@ def _tiles(planes: Tensor, side: int) -> Tensor:
     return planes.unflatten(1, (rows, side)).unflatten(3, (columns, side)).transpose(2, 3).flatten(0, 2)
 
 
-def texture_distance(drawn: Tensor, truth: Tensor) -> Tensor:
-    """How unlike the fine detail of (B, 3, H, W) drawn pictures is to that of the true ones: direction, colour, dots.
+def texture_distance(decoded: Tensor, target: Tensor) -> Tensor:
+    """How unlike the fine detail of (B, 3, H, W) decoded pictures is to that of the originals: direction, colour, dots.
 
-    The mean absolute difference of ``texture``. It asks for no amount of detail, and not for its places.
+    The mean absolute difference of ``texture``. It asks neither for an amount of detail nor for its position.
     """
-    return (texture(drawn) - texture(truth).detach()).abs().mean()
+    return (texture(decoded) - texture(target).detach()).abs().mean()
 
 
 def texture(pixels: Tensor) -> Tensor:

@@ -20,13 +20,13 @@ def start(device: str) -> torch.device:
     """Join the other ranks if ``torchrun`` started this process; returns the device to use."""
     if "RANK" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return choose_device(device)
-    place = torch.device(device)
-    if place.type == "cuda":
-        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(place)
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    return place
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return chosen
 
 
 def finish() -> None:
@@ -88,11 +88,11 @@ def mean(tensor: Tensor) -> Tensor:
 
 
 def agreed(first: float, most: float, device: torch.device) -> tuple[float, float]:
-    """Numbers that are not negative: of ``first`` what rank 0 says, as clocks differ and a schedule must not; of
+    """Numbers that are not negative: of ``first`` that of rank 0, as clocks differ and a schedule must not; of
     ``most`` the largest that a rank has."""
     if count() == 1:
         return first, most
-    said = torch.tensor([0.0 if rank() else first, most], dtype=torch.float64, device=device)
-    dist.all_reduce(said, dist.ReduceOp.MAX)
-    first, most = said.tolist()
+    shared = torch.tensor([0.0 if rank() else first, most], dtype=torch.float64, device=device)
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    first, most = shared.tolist()
     return first, most

@@ -1,6 +1,6 @@
 """Tail drop: a nested model learns every rate at once, by decoding parts of each batch from prefixes of their tokens.
 
-One-D-Piece (Miwa et al. 2025) draws one length for a whole batch; here pictures of a batch have different ones, or one
+One-D-Piece (Miwa et al. 2025) uses one length for a whole batch; here pictures of a batch have different ones, or one
 batch has one and the next another.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from titokcodec.models.config import TiTokConfig
 
-SHORTER = (4, 2, 6, 2, 4, 3)  # halves of the least number of tokens that every other step draws, with linear paths
+SHORTER = (4, 2, 6, 2, 4, 3)  # halves of the least number of tokens that every other step keeps, with linear paths
 CYCLE = 2 * len(SHORTER)  # steps until all lengths have had their turn
 
 
@@ -22,7 +22,7 @@ def prefix_lengths(config: TiTokConfig, step: int) -> list[int]:
     """Tokens kept by each equal share of the batch: most keep all, the rest takes turns on shorter prefixes.
 
     A fixed ladder, so that compiled graphs see few shapes. Five eighths keep all: with half of the batch at full
-    length, tokens beyond the 64th learned little. With linear paths, which give every token its place, every other step
+    length, tokens beyond the 64th learned little. With linear paths, which give every token its role, every other step
     is at full length, and a whole batch has one length: a GPU waits less for its host.
     """
     if not config.nested:

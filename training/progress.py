@@ -1,7 +1,7 @@
-"""How far a long phase is, on stderr: on a terminal in one line that rewrites itself, in a log in a line now and then.
+"""Progress of long phases on stderr: on a terminal in one line that is rewritten, in a log in a line now and then.
 
-Only the first of several ranks speaks. To report costs a look at the clock; what there is to say is worked out, and
-the device waited for, when a line is due.
+Only the first of several ranks prints. Counting costs a look at the clock; a line is composed, and the device waited
+for, only when it is due.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from . import parallel
 
 TERMINAL = 1.0  # seconds between lines on a terminal
 LOG = 30.0  # and in a log, where
-FIRST = 10.0  # the first one comes after so many: phases that are shorter say nothing
+FIRST = 10.0  # the first one comes after so many: shorter phases print nothing
 FEW = 64  # updates; in fewer a run learns next to nothing
 MEASURED = 4  # updates, the first one included, that a forecast is made from, unless they take long
-SMALL = 4  # pictures; nobody is advised to take smaller batches
+SMALL = 4  # pictures; smaller batches are never advised
 
-_shown = False  # whether a line is on the terminal that is to be rewritten
+_shown = False  # whether there is a line on the terminal that is to be rewritten
 
 
 def clear() -> None:
-    """Wipe the line that rewrites itself, if there is one: something else is about to be printed."""
+    """Wipe the line that is rewritten, if there is one: something else is about to be printed."""
     global _shown
     if _shown:
         _shown = False
         _write("\r\x1b[K")
 
 
-def say(line: str) -> None:
-    """A line that stays."""
+def message(line: str) -> None:
+    """Print a line that stays."""
     if parallel.rank() == 0:
         clear()
         _write(f"{line}\n")
 
 
 class Line:
-    """A phase that shows how far it is. As a context manager it leaves a tidy terminal, whatever happens."""
+    """A phase that shows its progress. As a context manager it wipes its line at the end, whatever happens."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
-        self.speaks = parallel.rank() == 0 and sys.stderr is not None
-        self.terminal = self.speaks and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-        self.due = self.began + (TERMINAL if self.terminal else FIRST) if self.speaks else math.inf
+        self.shown = parallel.rank() == 0 and sys.stderr is not None
+        self.terminal = self.shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self.due = self.began + (TERMINAL if self.terminal else FIRST) if self.shown else math.inf
 
     def __enter__(self) -> Line:
         return self
@@ -67,7 +67,7 @@ class Line:
             _write(f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K")
             _shown = True
         else:
-            say(line)
+            message(line)
         self.due = now + (TERMINAL if self.terminal else LOG)
 
 
@@ -76,7 +76,7 @@ class Progress(Line):
 
     Args:
         phase: What is being done.
-        total: How many there are to do; None if nobody knows.
+        total: How many there are to do; None if unknown.
         unit: What is counted, in the plural.
     """
 
@@ -125,7 +125,7 @@ class Updates(Line):
         super().__init__()
         self.name, self.batch, self.steps = name, batch, steps
         self.marks: list[Mark] = []  # where the run began, and after its first update, which is slower than others
-        self.foretold = False
+        self.forecasted = False
 
     def at(self, step: int, share: float, loss: Tensor | None = None) -> None:
         """So many updates were made, and this share of the budget is used up, 0 to 1."""
@@ -133,10 +133,10 @@ class Updates(Line):
         if len(self.marks) < 2:
             self.marks.append(Mark(step, share, now))
         made = step - self.marks[0].step
-        if not self.foretold and made and (made >= MEASURED or now > self.began + FIRST / 2):
-            self.foretold = True
+        if not self.forecasted and made and (made >= MEASURED or now > self.began + FIRST / 2):
+            self.forecasted = True
             if line := self.forecast(Mark(step, share, now)):
-                say(f"{self.name}: {line}")
+                message(f"{self.name}: {line}")
         if now < self.due or not made:
             return
         since = self.since(step)
@@ -151,7 +151,7 @@ class Updates(Line):
         return self.marks[-1] if step > self.marks[-1].step else self.marks[0]
 
     def forecast(self, now: Mark) -> str:
-        """How many updates the budget allows or, if it is of updates, how long they take, judged by those until now."""
+        """How many updates the budget allows or, if it is of updates, how long they take, at the pace so far."""
         begin, since = self.marks[0], self.since(now.step)
         if now.share <= since.share:
             return ""
@@ -176,7 +176,7 @@ class Updates(Line):
         made = step - self.marks[0].step if self.marks else 0
         if made:
             last = f", loss {loss.item():.4g}" if loss is not None else ""
-            say(f"{self.name}: {made:,} steps in {words(time.monotonic() - self.began)}{last}")
+            message(f"{self.name}: {made:,} steps in {words(time.monotonic() - self.began)}{last}")
 
 
 def clock(seconds: float) -> str:
@@ -197,6 +197,6 @@ def words(seconds: float) -> str:
 
 def _write(text: str) -> None:
     if sys.stderr is not None:
-        with suppress(OSError, ValueError):  # a terminal that has gone away ends no run
+        with suppress(OSError, ValueError):  # a closed terminal ends no run
             sys.stderr.write(text)
             sys.stderr.flush()

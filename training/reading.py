@@ -35,17 +35,17 @@ class Rejects:
     """What could not be read, counted.
 
     Args:
-        tell: Say so on stderr as well, in one line for each shard or folder at most.
+        verbose: Warn on stderr as well, in one line for each shard or folder at most.
 
     Attributes:
         skipped: Pictures that could not be decoded.
         damaged: Shards whose rest is lost and folders that cannot be listed, each with the reason, one line each.
     """
 
-    def __init__(self, tell: bool = False) -> None:
-        self.skipped, self.tell = 0, tell
+    def __init__(self, verbose: bool = False) -> None:
+        self.skipped, self.verbose = 0, verbose
         self.damaged: list[str] = []
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     def add(self, where: str, name: str | None, reason: str) -> None:
         """Picture ``name`` of the shard or folder ``where`` is lost, or (None) all that was still to be read there."""
@@ -54,8 +54,8 @@ class Rejects:
             self.skipped += 1
         elif line not in self.damaged:
             self.damaged.append(line)
-        if self.tell and where not in self._told:
-            self._told.add(where)
+        if self.verbose and where not in self._warned:
+            self._warned.add(where)
             rest = "the rest of it is left out" if name is None else "it is skipped, and so are all such"
             progress.clear()
             print(f"warning: {line}; {rest}", file=sys.stderr, flush=True)
@@ -108,8 +108,8 @@ def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1
     """Shard or folder, name and bytes of the pictures that ``paths`` are or hold, in order.
 
     Of all of them together every ``stride``-th is read, from number ``first`` on. A shard that turns out damaged is
-    left at that point. A file that cannot be read, or has more than ``LARGEST`` bytes, comes without any, as good as a
-    picture that cannot be decoded: on disk a file of gigabytes may take no place, in memory it does.
+    left at that point. A file that cannot be read, or has more than ``LARGEST`` bytes, comes without any, like a
+    picture that cannot be decoded: a sparse file of gigabytes takes no space on disk, but it would in memory.
     """
     turns = cycle([number == first for number in range(stride)])
     for path in paths:
@@ -122,7 +122,7 @@ def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1
 
 def _read_file(path: str) -> bytes:
     try:
-        fits = os.path.isfile(path) and os.path.getsize(path) <= LARGEST  # reading a pipe could wait for ever
+        fits = os.path.isfile(path) and os.path.getsize(path) <= LARGEST  # reading a pipe could block for ever
         return Path(path).read_bytes() if fits else b""
     except OSError:
         return b""
@@ -152,10 +152,10 @@ def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[
 
 
 def key_of(where: str, name: str, folders: Iterable[Path]) -> str:
-    """What a picture goes by, given where ``read_files`` found it: its path without the suffix.
+    """A picture's key in tables of labels, given where ``read_files`` found it: its path without the suffix.
 
-    That is below the first of ``folders`` that it lies in, or the name alone if in none. In a shard it ends at the
-    first dot of its last part, as WebDataset has it.
+    That is relative to the first of ``folders`` that holds it, or the name alone if none does. In a shard it ends at
+    the first dot of its last part, as in WebDataset.
     """
     if is_shard(where) and not os.path.isdir(where):
         folder, base = posixpath.split(posixpath.normpath(name))

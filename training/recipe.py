@@ -9,15 +9,15 @@ after a stop or a kill, and it goes on. A tenth of the time is kept for what fol
 and checkpoint.
 
 ``--minutes`` count training alone; a ``--deadline`` is for everything, so that reading pictures and compiling shorten
-the training. Scores that take longer than the tenth, of many pictures on a CPU say, end after it, and a line says so.
-A run that goes on after a kill has the deadline that it began with: with the same time of day as before it never waits
-for tomorrow's, but exports and scores at once what it has if that time is over.
+the training. Scores that take longer than the tenth, of many pictures on a CPU for example, end later, with a message.
+A resumed run keeps the deadline that it began with: given the same time of day, it does not wait for tomorrow's, but
+exports and scores at once what it has if that time is over.
 
 Chains: ``single`` learns pixels from the start; ``sharpened`` does so by squared error alone, and gives its last
 quarter to the decoder, with perceptual losses and an adversary; ``finished`` gives its last half to the decoder, first
 with perceptual losses, then with an adversary as well, and exports the mean of both; ``two-stage`` is the published
 way, by a 2D tokenizer that is trained first (or given by ``--proxies``).
-Options that this command does not know are handed to the stages that do, for instance ``--preset`` or ``--batch``.
+Options of the stages, for instance ``--preset`` or ``--batch``, are handed on to them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RESULTS = ("model.safetensors", "scores.json", "sheet.png")  # in OUT, beside th
 TIMES = "recipe.json"
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
-# What the links of chains are; each has a folder of its name.
+# The stages of chains by their names, which are those of their folders.
 STAGES = {
     "vqgan": vqgan.ProxyTokenizer,
     "stage1": stage1.Stage1,
@@ -64,7 +64,7 @@ CHAINS = {  # shares of the training time
     "finished": {"single": 0.5, "stage2": 0.22, "critic": 0.28},
     "two-stage": {"vqgan": 0.25, "stage1": 0.45, "stage2": 0.3},
 }
-AVERAGED = {"finished": ["stage2"]}  # links whose decoder the exported one is averaged with
+AVERAGED = {"finished": ["stage2"]}  # stages whose decoder the exported one is averaged with
 # What makes a stage of a chain differ from the stage alone, whatever else is asked for.
 SQUARED = ["--lpips-weight", "0", "--features", "0"]
 FIXED = {
@@ -97,10 +97,10 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
         "day, HH:MM:SS, or seconds since the epoch; with --minutes, whichever ends first",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
-    parser.add_argument("--name", default="titok", help="what the model is to be called (default: %(default)s)")
+    parser.add_argument("--name", default="titok", help="name of the model (default: %(default)s)")
     parser.add_argument("--chain", choices=CHAINS, default="single", help="stages to run (default: %(default)s)")
     parser.add_argument("--proxies", type=Path, help="2D tokenizer for the two-stage chain, instead of training one")
-    argtypes.add_resume(parser, "go on with what lies in OUT")
+    argtypes.add_resume(parser, "go on with what is in OUT")
     options, extra = parser.parse_known_args(arguments)
     if options.minutes is None and options.deadline is None:
         parser.error("give --minutes or --deadline, or both")
@@ -108,7 +108,7 @@ def parse(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[
 
 
 def deadline(text: str) -> str:
-    """The text, seconds included, if it names a moment. Which one is for ``Timetable`` to say: a resumed run knows it
+    """The text, seconds included, if it is a time. Which one is for ``Timetable`` to decide: a resumed run has it
     already."""
     argtypes.deadline(text)
     return f"{text}:00" if text.count(":") == 1 else text
@@ -142,14 +142,14 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         before = given.state
     if unknown:
         raise UsageError(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
-    judged = [given for _, given in steps if isinstance(given, PixelOptions) and given.critic]
-    if judged and all(given.hyper.get("adversary") == 0 for given in judged):
+    critics = [given for _, given in steps if isinstance(given, PixelOptions) and given.critic]
+    if critics and all(given.hyper.get("adversary") == 0 for given in critics):
         raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
     return steps
 
 
 def networks(options: argparse.Namespace) -> list[str]:
-    """The words that name the networks for losses and scores."""
+    """The options that give the networks for losses and scores."""
     given = [(f"--{name}", str(path)) for name in ("lpips", "lite0") if (path := getattr(options, name))]
     return [word for pair in given for word in pair]
 
@@ -157,8 +157,8 @@ def networks(options: argparse.Namespace) -> list[str]:
 class Timetable:
     """When training ends in a run with a deadline, and each of its stages.
 
-    What is settled lies in OUT/recipe.json and holds for a run that is resumed with the same deadline: by then a time
-    of day may have passed, and would be tomorrow's if it was read again.
+    What is settled is kept in OUT/recipe.json and holds for a run that is resumed with the same deadline: by then a
+    time of day may have passed, and would be tomorrow's if it was read again.
     """
 
     def __init__(self, text: str, out: Path) -> None:
@@ -166,7 +166,7 @@ class Timetable:
         try:
             self.settled = json.loads(self.file.read_text()) if self.file.exists() else {}
         except ValueError:
-            raise TitokError(f"{self.file} is damaged: delete it, and the deadline counts anew") from None
+            raise TitokError(f"{self.file} is damaged: delete it, and the deadline counts from now") from None
         if self.settled.get("deadline") != text:
             now, end = time.time(), argtypes.moment(text)
             self.settled = {"deadline": text, "end": end, "training": end - KEPT * (end - now), "stages": {}}

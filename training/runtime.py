@@ -34,8 +34,8 @@ class Runtime:
     @classmethod
     def start(cls, device: str, bf16: bool | None, compiles: bool) -> Runtime:
         """Join the other ranks, if any; ``bf16`` None takes bfloat16 where the device multiplies it natively."""
-        place = parallel.start(device)
-        return cls(place, choose_dtype(place, {None: "auto", True: "bf16", False: "fp32"}[bf16]), compiles)
+        chosen = parallel.start(device)
+        return cls(chosen, choose_dtype(chosen, {None: "auto", True: "bf16", False: "fp32"}[bf16]), compiles)
 
     def autocast(self) -> AbstractContextManager:
         """The context for passes of what is trained: bfloat16 if ``dtype`` is that."""
@@ -44,7 +44,7 @@ class Runtime:
     def compiled(self, module: nn.Module | Callable) -> Any:
         """The module, or function, as ``torch.compile`` makes it, if this run compiles.
 
-        Of a transformer the blocks are compiled, in place, and the head after them: blocks are alike and need one
+        Of a transformer the blocks are compiled, in chosen, and the head after them: blocks are alike and need one
         compilation for all, where a whole tower takes as many times longer as it has blocks.
         """
         if not self.compiles:

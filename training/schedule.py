@@ -64,7 +64,7 @@ def flat(progress: float, share: float, floor: float = 0.01) -> float:
 
 
 def schedule(progress: float, step: int, hyper: Schedule) -> float:
-    """Learning-rate factor of a step, as ``hyper`` says: a rise, then a plateau and a line or half a cosine.
+    """Learning-rate factor of a step, by ``hyper``: a rise, then a plateau and a line or half a cosine.
 
     A rise of so many steps lets optimizers find their moments, which takes no longer in a longer run; a run of few
     steps has a tenth for it.

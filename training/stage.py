@@ -118,7 +118,7 @@ class Stage(ABC, Generic[O]):
         """A module whose one call runs all trained parameters, so that gradients can be averaged over ranks."""
 
     def prepare_forward(self) -> None:
-        """Set ``forward``; once the model lies on its device and has its weights."""
+        """Set ``forward``; once the model is on its device and has its weights."""
         self.forward = parallel.wrapped(self.forward_pass())
 
     def make_adversary(self) -> Adversary | None:

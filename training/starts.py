@@ -1,4 +1,4 @@
-"""Places to start from.
+"""Initial weights.
 
 ``start_in_2d``: patches, cells and latents begin with the positional code of a point of the picture. Attention then
 finds content by position at once instead of discovering space first, which is worth several decibels in a short run.
@@ -6,7 +6,7 @@ finds content by position at once instead of discovering space first, which is w
 ``start_linear``: the linear paths are set in closed form, from pictures. What comes out is a transform coder: principal
 components of low frequencies, a rate for each by reverse water-filling, k-means for the codes. No gradient is taken.
 
-All but scales and places stays learnable.
+All but scales and the choice of components stays learnable.
 """
 
 from __future__ import annotations
@@ -82,18 +82,18 @@ def start_in_2d(model: TiTok) -> None:
 
 KMEANS = 6  # rounds
 SAMPLED = {"cpu": 1 << 16, "cuda": 1 << 18}  # latents that the codes of one codebook are found from
-NOTHING = 1e-6  # a component of so small a share of the largest variance, or what is left of it, is as good as none
-REMAINDERS = {"cpu": 1 << 14, "cuda": 1 << 16}  # pictures that say what tokens leave
+NOTHING = 1e-6  # a component of so small a share of the largest variance, or what is left of it, counts as none
+REMAINDERS = {"cpu": 1 << 14, "cuda": 1 << 16}  # pictures whose remainders are measured
 
 
 @torch.no_grad()
-def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], None] = progress.say) -> None:
+def start_linear(model: TiTok, pictures: Iterable[Tensor], report: Callable[[str], None] = progress.message) -> None:
     """Set the linear paths and codebooks of ``model`` in place, so that it compresses before it has learned anything.
 
     Args:
         model: With linear paths and components; on the device where the pictures are.
         pictures: Batches (B, 3, H, H) in [0, 1], some tens of thousands of pictures in all. H is a multiple of 64.
-        say: Told about each step, in a line.
+        report: Called with a line about each step.
 
     Mirror images count as seen, as far as means and covariances go. Deterministic: equal pictures give equal weights.
 
@@ -103,11 +103,11 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
     """
     config, spectrum = model.config, model.encoder.linear.spectrum
     coefficients = torch.cat([spectrum.coefficients(batch) for batch in pictures])
-    say(f"linear start: {len(coefficients)} pictures")
+    report(f"linear start: {len(coefficients)} pictures")
     mean, covariance = _statistics(coefficients, spectrum)
     variance, basis = torch.linalg.eigh(covariance)
     floor, basis = variance[-1].item() * NOTHING, basis.flip(1)[:, : config.components]
-    basis = basis * basis.sum(0).sign()  # an eigenvector's sign is chance
+    basis = basis * basis.sum(0).sign()  # an eigenvector's sign is arbitrary
     deviation = covariance.diagonal().sqrt().clamp_min(1e-6)
     for path in (model.encoder.linear, model.decoder.linear):
         path.spectrum.mean.copy_(mean)
@@ -116,42 +116,43 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], say: Callable[[str], 
     model.decoder.linear.weight.copy_(basis / deviation[:, None])
 
     device = coefficients.device.type
-    chance = torch.Generator(coefficients.device).manual_seed(0)
-    order = torch.randperm(len(coefficients), generator=chance, device=coefficients.device)
+    rng = torch.Generator(coefficients.device).manual_seed(0)
+    order = torch.randperm(len(coefficients), generator=rng, device=coefficients.device)
     left = (coefficients[order[: REMAINDERS.get(device, 1 << 14)]] - mean.float()) @ basis.float()
-    new = torch.ones(left.shape[1], dtype=torch.bool, device=left.device)  # components that nothing was said of yet
+    new = torch.ones(left.shape[1], dtype=torch.bool, device=left.device)  # components that no token describes yet
     share = config.tokens // config.codebooks
     with Progress("linear start: k-means", config.codebooks * KMEANS, "rounds") as shown:
         for book in range(config.codebooks):
             variance = left.double().square().mean(0)
-            place, scale = _allocate(variance, share, config.code_width, math.log2(config.codes), floor)
+            component, scale = _allocate(variance, share, config.code_width, math.log2(config.codes), floor)
             used = scale > 0
-            latents = left[:, place.flatten()].view(-1, *place.shape) / scale.clamp_min(1e-30) * used
+            latents = left[:, component.flatten()].view(-1, *component.shape) / scale.clamp_min(1e-30) * used
             sampled = latents[: max(SAMPLED.get(device, 1 << 16) // share, 1)]
-            codes = _start_codes(sampled, scale, config.codes, chance, shown)
-            _set_codebook(model, book, codes, place, scale, new[place] & used)
+            codes = _start_codes(sampled, scale, config.codes, rng, shown)
+            _set_codebook(model, book, codes, component, scale, new[component] & used)
             for few, part in zip(latents.split(1024), left.split(1024), strict=True):
-                told = codes[nearest_weighted(few, scale.square(), codes)] * scale
-                part.index_add_(1, place.flatten(), -told.flatten(1))
-            new[place[used]] = False
-    say(f"linear start: {int((~new).sum())} components, {config.codebooks} codebooks of {config.codes} codes")
+                decoded = codes[nearest_weighted(few, scale.square(), codes)] * scale
+                part.index_add_(1, component.flatten(), -decoded.flatten(1))
+            new[component[used]] = False
+    report(f"linear start: {int((~new).sum())} components, {config.codebooks} codebooks of {config.codes} codes")
 
 
-def _set_codebook(model: TiTok, book: int, codes: Tensor, place: Tensor, scale: Tensor, first: Tensor) -> None:
+def _set_codebook(model: TiTok, book: int, codes: Tensor, component: Tensor, scale: Tensor, first: Tensor) -> None:
     """Write one codebook and what its positions mean, in place.
 
     Args:
-        codes: (N, d). place, scale: (positions, d) as ``_allocate`` gives them.
+        codes: (N, d).
+        component, scale: (positions, d) as ``_allocate`` gives them.
         first: (positions, d) entries that are the first to describe their component: the encoder hands it to these.
     """
     quantizer, encoder, decoder = model.quantize, model.encoder.linear, model.decoder.linear
     rows = slice(book * len(codes), (book + 1) * len(codes))
-    positions = slice(book * len(place), (book + 1) * len(place))
-    entries = slice(book * place.numel(), (book + 1) * place.numel())
+    positions = slice(book * len(component), (book + 1) * len(component))
+    entries = slice(book * component.numel(), (book + 1) * component.numel())
     quantizer.embedding.weight[rows] = codes
     quantizer.importance[positions] = scale / math.sqrt(3 * SIDE * SIDE)
     for part in (quantizer, encoder, decoder):
-        part.component[entries] = place.flatten()
+        part.component[entries] = component.flatten()
     encoder.gain[entries] = (first / scale.clamp_min(1e-30)).flatten()
     decoder.gain[entries] = scale.flatten()
 
@@ -187,17 +188,17 @@ def _allocate(variance: Tensor, tokens: int, width: int, bits: float, floor: flo
         low, high = (level, high) if worth.sum() > tokens * bits else (low, level)
     token = ((worth.cumsum(0) - 1e-4) / bits).floor().long()
     token[(worth <= 0) | (variance <= floor)] = tokens
-    place = torch.zeros(tokens, width, dtype=torch.long, device=variance.device)
+    component = torch.zeros(tokens, width, dtype=torch.long, device=variance.device)
     scale = torch.zeros(tokens, width, device=variance.device)
     for t in range(tokens):
         mine = (token == t).nonzero().flatten()[:width]
-        place[t, : len(mine)] = order[mine]
+        component[t, : len(mine)] = order[mine]
         scale[t, : len(mine)] = variance[mine].sqrt().float()
-    return place, scale
+    return component, scale
 
 
 def _start_codes(
-    latents: Tensor, scale: Tensor, count: int, chance: torch.Generator, shown: Progress | None = None
+    latents: Tensor, scale: Tensor, count: int, rng: torch.Generator, shown: Progress | None = None
 ) -> Tensor:
     """(count, d) codes for latents (n, K, d) of positions whose entries have deviations (K, d) in the picture.
 
@@ -206,18 +207,16 @@ def _start_codes(
     """
     worth = scale.square().expand_as(latents).flatten(0, 1)
     # Entries that a position lacks are filled with what they would be, so that every code starts complete.
-    noise = torch.randn(latents.shape, generator=chance, device=latents.device)
+    noise = torch.randn(latents.shape, generator=rng, device=latents.device)
     filled = torch.where(scale > 0, latents, noise).flatten(0, 1)
-    return _kmeans(filled, worth, count, chance, shown)
+    return _kmeans(filled, worth, count, rng, shown)
 
 
-def _kmeans(
-    points: Tensor, worth: Tensor, count: int, chance: torch.Generator, shown: Progress | None = None
-) -> Tensor:
+def _kmeans(points: Tensor, worth: Tensor, count: int, rng: torch.Generator, shown: Progress | None = None) -> Tensor:
     """(n, d) points, each with its own weights (n, d) of entries -> (count, d) codes; rounds are ``shown``."""
-    codes = points[torch.randperm(len(points), generator=chance, device=points.device)[:count]].clone()
+    codes = points[torch.randperm(len(points), generator=rng, device=points.device)[:count]].clone()
     if len(codes) < count:  # fewer points than codes: some stand twice, slightly apart
-        more = torch.randn(count - len(codes), points.shape[1], generator=chance, device=points.device)
+        more = torch.randn(count - len(codes), points.shape[1], generator=rng, device=points.device)
         codes = torch.cat([codes, more])
     for _ in range(KMEANS):
         parts = zip(points.split(8192), worth.split(8192), strict=True)

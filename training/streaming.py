@@ -2,7 +2,7 @@
 
 Shards are taken in another order each epoch, split over all workers of all ranks, and shuffled through a buffer, like
 the WebDataset loader that TiTok was published with. Unlike ``batches.InMemory``, a stream does not promise that a
-resumed run sees what an uninterrupted one would: it begins its epochs anew, under another seed.
+resumed run sees what an uninterrupted one would: it starts new epochs, under another seed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def portion(units: list[list[str]], worker: int, workers: int, seed: int, epoch:
 
     The portions of an epoch are disjoint and together complete. There are whole units for everybody, or else all read
     the same units, each its own pictures of them. Turns go round: where there are fewer pictures than workers, or
-    some units hold none, nobody is left without for ever.
+    some units hold none, no worker is left without for ever.
     """
     order = units.copy()
     random.Random(mix(seed, epoch)).shuffle(order)
@@ -156,8 +156,8 @@ class Stream:
     Attributes:
         pictures: None, their number is not known.
         skipped: Pictures that could not be decoded, each time that one was met.
-        damaged: Shards that were not read to their end, each with the reason, one line each. What is lost is told on
-            stderr too, as it is found during the run.
+        damaged: Shards that were not read to their end, each with the reason, one line each. What is lost is printed
+            on stderr too, as it is found during the run.
 
     Raises:
         TitokError: a source does not exist, all are empty, or ``ranks`` do not divide ``size``.
@@ -182,7 +182,7 @@ class Stream:
             raise UsageError(f"{workers} workers cannot read pictures: give 0 or more")
         self.sources, self.side, self.seed, self.buffer = sources, side, seed, buffer
         self.rank, self.ranks, self.workers, self.device = rank, ranks, workers, torch.device(device)
-        self.rejects = Rejects(tell=True)
+        self.rejects = Rejects(verbose=True)
         paths = find(sources, self.rejects.add)
         if not paths:
             raise self.rejects.nothing_in(sources)
@@ -236,7 +236,7 @@ class Stream:
             num_workers=self.workers,
             timeout=PATIENCE if self.workers else 0,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=interrupt.stand_aside,
+            worker_init_fn=interrupt.leave_process_group,
             generator=torch.Generator(),  # or the loader would draw from the one that training draws from
         )
 
@@ -259,7 +259,7 @@ def open_source(
     compiled: bool = False,
 ) -> Source:
     """Where a trainer's batches come from: ``batch(step)`` gives this rank's (size / ranks, 3, side, side) float32 in
-    [0, 1], ``batch(step, True)`` augmented ones; ``pictures``, ``skipped`` and ``damaged`` say what was found;
+    [0, 1], ``batch(step, True)`` augmented ones; ``pictures``, ``skipped`` and ``damaged`` describe what was found;
     ``close()`` ends it.
 
     Args:

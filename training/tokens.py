@@ -27,7 +27,7 @@ HELD_OUT = 20  # one picture in so many, chosen by its key, is kept for scores
 
 
 def is_held_out(key: str) -> bool:
-    """Whether a picture is for scores alone: its key says, so that it is the same for every order and subset."""
+    """Whether a picture is for scores alone: decided by its key, so that it is the same for every order and subset."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % HELD_OUT == 0
 
 

@@ -182,7 +182,7 @@ class Trainer(Generic[S]):
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
-        # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for every one at every step.
+        # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for each at every step.
         file, stage = self.options.state, self.stage
         state = load_state(file, torch.device("cpu"), "give another --out, or start anew with --force")
         if (state.get("stage"), state.get("config")) != (stage.name, json.dumps(asdict(stage.config))):
@@ -193,7 +193,7 @@ class Trainer(Generic[S]):
             stage.remember(state.get("memory", {}))
         except MISFITS:  # pages of names, where one would do
             raise WeightsError(
-                f"{file} was left by a run with other options, another --critic or --adversary-width say: give "
+                f"{file} was left by a run with other options, another --critic or --adversary-width for example: give "
                 "the same ones, or another --out"
             ) from None
         return spent

@@ -64,7 +64,7 @@ class Boxes(NamedTuple):
 def sample(pixels: Tensor, starts: Tensor, sizes: Tensor, boxes: Boxes, side: int) -> Tensor:
     """(n, 3, side, side) float32 in [0, 1]: parts of pictures, resized bilinearly.
 
-    ``torch.compile`` makes one kernel of it: the four neighbours of every place are gathered where they are mixed.
+    ``torch.compile`` makes one kernel of it: the four neighbours of every position are gathered where they are mixed.
     Where a box is as large as what becomes of it and begins at a whole pixel, the picture's own pixels come out.
 
     Args:
@@ -73,10 +73,10 @@ def sample(pixels: Tensor, starts: Tensor, sizes: Tensor, boxes: Boxes, side: in
         sizes: (n, 2) int64, height and width of each box's picture.
     """
     centres = torch.arange(side, device=pixels.device) + 0.5
-    places = boxes.corners[:, :, None] + centres * (boxes.sizes / side)[:, :, None] - 0.5  # (n, 2, side)
+    positions = boxes.corners[:, :, None] + centres * (boxes.sizes / side)[:, :, None] - 0.5  # (n, 2, side)
     last = sizes[:, :, None] - 1
-    places = torch.minimum(places.clamp(min=0), last)
-    rows, columns = places.unbind(1)
+    positions = torch.minimum(positions.clamp(min=0), last)
+    rows, columns = positions.unbind(1)
     columns = torch.where(boxes.flips[:, None], columns.flip(1), columns)
     top, left = rows.long(), columns.long()
     bottom, right = torch.minimum(top + 1, last[:, 0]), torch.minimum(left + 1, last[:, 1])

@@ -58,7 +58,7 @@ def started(config=CONFIG, count=1500, seed=0):
     """An untrained model whose linear paths are set from random pictures."""
     torch.manual_seed(seed)
     model = TiTok(config)
-    start_linear(model, fields(count).split(256), say=lambda line: None)
+    start_linear(model, fields(count).split(256), report=lambda line: None)
     return model.eval().requires_grad_(False)
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tests.metrics.test_lite0 import lite0_state
 from titokcodec.metrics.lite0 import Lite0
 from training.adversarial import Adversary, Discriminator
-from training.critic import GAIN, HOLE, OFFSET, FeatureCritic, changed
+from training.critic import GAIN, HOLE, OFFSET, FeatureCritic, augmented
 from training.defaults import STAGE2
 
 
@@ -67,7 +67,7 @@ def test_coarse_features_reach_the_finest_map_and_none_the_coarsest(critic):
 def test_changes_stay_within_their_bounds():
     torch.manual_seed(1)
     ramp = torch.linspace(0.2, 0.8, 96).expand(64, 3, 96, 96)
-    found = changed(ramp)
+    found = augmented(ramp)
     assert found.shape == (64, 3, 64, 64)
     holes = (found == 0).all(1).float().mean((1, 2))
     assert holes.max() <= (HOLE + 1 / 64) ** 2 and holes.max() > holes.min()
@@ -77,12 +77,12 @@ def test_changes_stay_within_their_bounds():
 
 
 def test_small_pictures_are_not_cropped():
-    assert changed(torch.rand(2, 3, 64, 64)).shape == (2, 3, 64, 64)
+    assert augmented(torch.rand(2, 3, 64, 64)).shape == (2, 3, 64, 64)
 
 
 def test_changes_pass_gradients_on():
     pixels = torch.rand(2, 3, 96, 96, requires_grad=True)
-    changed(pixels).sum().backward()
+    augmented(pixels).sum().backward()
     assert (pixels.grad != 0).float().mean() > 0.25  # what is neither cropped off nor in a hole
 
 
@@ -119,7 +119,7 @@ def test_it_learns_to_tell_stripes_from_noise_and_pushes_towards_them(lite0):
 
 def test_a_share_of_the_batch_is_judged(lite0):
     judge, seen = adversary(lite0, share=0.5), []
-    judge.judge.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
+    judge.forward.register_forward_hook(lambda module, given, made: seen.append(len(given[0])))
     judge.learn(stripes(6), torch.rand(6, 3, 64, 64), 1.0)
     judge.generator_loss(torch.rand(6, 3, 64, 64))
     assert seen == [6, 3]  # pairs of three, then three

@@ -49,15 +49,15 @@ def wait(monkeypatch):
 
 
 def test_a_log_has_a_line_now_and_then(screen, wait):
-    with Progress("naming tokens", 2000, "crops") as shown:
+    with Progress("tokenizing", 2000, "crops") as shown:
         for _ in range(100):
             wait(1)
             shown.add(20)
     assert screen.lines == [
-        "naming tokens: 200 of 2,000 crops, 20/s, 1:30 left",
-        "naming tokens: 800 of 2,000 crops, 20/s, 1:00 left",
-        "naming tokens: 1,400 of 2,000 crops, 20/s, 0:30 left",
-        "naming tokens: 2,000 of 2,000 crops, 20/s, 0:00 left",
+        "tokenizing: 200 of 2,000 crops, 20/s, 1:30 left",
+        "tokenizing: 800 of 2,000 crops, 20/s, 1:00 left",
+        "tokenizing: 1,400 of 2,000 crops, 20/s, 0:30 left",
+        "tokenizing: 2,000 of 2,000 crops, 20/s, 0:00 left",
         "",
     ]
 
@@ -70,7 +70,7 @@ def test_a_terminal_has_one_line_that_rewrites_itself_and_is_gone_in_the_end(scr
             shown.add(4)
         assert screen.lines == ["reading pictures: 120 pictures, 8/s"]
         assert screen.getvalue().count("\r") == 15, "one/s"
-        progress.say("a line that stays")
+        progress.message("a line that stays")
         wait(1)
         shown.add(4)
         assert screen.lines == ["a line that stays", "reading pictures: 124 pictures, 7.75/s"]
@@ -102,7 +102,7 @@ def test_ranks_but_the_first_say_nothing(screen, wait, monkeypatch, terminal):
             wait(10)
             shown.add()
             updates.at(step, step / 100, None)
-    progress.say("a line")
+    progress.message("a line")
     assert screen.getvalue() == ""
 
 
@@ -115,7 +115,7 @@ def test_a_terminal_that_is_none_or_gone_ends_no_run(wait, monkeypatch):
         with Progress("reading pictures") as shown:
             wait(100)
             shown.add()
-        progress.say("a line")
+        progress.message("a line")
 
 
 # ---- updates ---------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def test_stage_1_learns_to_name_frozen_proxies(train, photos, proxy_file):
         a.equal(b)
         for a, b in zip(train.trainer.stage.proxies.parameters(), proxies.load(proxy_file).parameters(), strict=True)
     )
-    with pytest.raises(TitokError, match="draws proxy codes, not pixels: run training"):
+    with pytest.raises(TitokError, match="predicts proxy codes, not pixels: run training"):
         export.main([str(train.out / "run" / "state.pt"), str(train.out / "x.safetensors"), "--name", "x"])
 
 

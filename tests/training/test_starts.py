@@ -175,7 +175,7 @@ def test_few_pictures_do_not_crash(count):
 
 def test_pictures_all_of_one_colour_do_not_crash():
     model = TiTok(CONFIG).eval()
-    start_linear(model, [torch.full((20, 3, 64, 64), 0.25)], say=lambda line: None)
+    start_linear(model, [torch.full((20, 3, 64, 64), 0.25)], report=lambda line: None)
     drawn = model.decode(model.encode(torch.full((1, 3, 256, 256), 0.25)))
     assert (drawn - 0.25).abs().max() < 0.01
 
