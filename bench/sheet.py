@@ -21,7 +21,7 @@ from titokcodec.training.sheet import images, reconstructions
 from torch import Tensor
 
 from titokcodec import Codec, TitokError
-from titokcodec.cli.pictures import format_of
+from titokcodec.cli.picture_files import format_of
 from titokcodec.cli.script import Parser, start
 from titokcodec.metrics import psnr
 from titokcodec.models.tokenizer import TiTok

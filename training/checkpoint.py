@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from titokcodec.cli.tool import out_of_memory
+from titokcodec.cli.errors import out_of_memory
 from titokcodec.errors import WeightsError
 from titokcodec.io.atomic import replacing
 from titokcodec.models.config import TiTokConfig

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from titokcodec.cli.script import Parser, UsageError, start
-from titokcodec.cli.tool import exists, in_the_way
+from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.tokenizer import TiTok

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from titokcodec.cli.tool import reason
+from titokcodec.cli.errors import reason
 from titokcodec.errors import TitokError
 from titokcodec.metrics import psnr
 

@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from PIL import Image
 
-from titokcodec.cli.pictures import is_foreign_picture, is_picture
+from titokcodec.cli.picture_files import is_foreign_picture, is_picture
 from titokcodec.errors import TitokError
 from titokcodec.io.names import shown
 from titokcodec.io.walk import AGAIN, NOWHERE, walk

@@ -33,8 +33,8 @@ from typing import TypeAlias
 import torch
 
 from titokcodec import Codec
+from titokcodec.cli.errors import reason
 from titokcodec.cli.script import Parser, UsageError, start
-from titokcodec.cli.tool import reason
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import write_atomic
 

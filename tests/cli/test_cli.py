@@ -15,7 +15,7 @@ import titokcodec
 from tests import conftest
 from tests.conftest import ROOT
 from titokcodec import cli
-from titokcodec.cli import pictures
+from titokcodec.cli import picture_files
 from titokcodec.codec import Codec
 from titokcodec.format import bitstream
 from titokcodec.weights import releases, tokenizers
@@ -117,7 +117,7 @@ def test_input_output_and_options(here, codec):
 
 def test_a_registered_plugin_changes_nothing(here):
     titokcodec.register_pillow()
-    pictures._formats.cache_clear()
+    picture_files._formats.cache_clear()
     picture("a.png")
     assert call(cli.compress, "a.png", "a.titok").exit_code == 0
     result = call(cli.decompress, "a.titok", "b.png", "--format", "TITOK")
@@ -428,10 +428,10 @@ def test_targets(here, codec):
 
 
 def test_files_for_which_another_format_is_better_are_remarked_on(album, monkeypatch):
-    from titokcodec.cli import report
+    from titokcodec.cli import batch_reporter
 
-    monkeypatch.setattr(report, "SENSIBLE_BYTES", 60)
-    said = "above 60 bytes, an AVIF or WebP thumbnail in as many is nearer to the picture"
+    monkeypatch.setattr(batch_reporter, "SENSIBLE_BYTES", 60)
+    said = "above 60 bytes, an AVIF or WebP thumbnail of the same size is closer to the picture"
     picture(album / "wide.png", (2000, 300))
     line = ("album/wide.png", "one.titok", "--layout", "tile", "-f")
     assert f"this file: {said}" in call(cli.compress, *line).stderr
@@ -473,7 +473,7 @@ def test_weights_of_a_metric_that_are_none(here):
 
 def test_the_remark_stands_where_thumbnails_overtake():
     """Of the sizes that were measured, titok wins those below it, and the best thumbnail of any format those above."""
-    from titokcodec.cli.report import SENSIBLE_BYTES
+    from titokcodec.cli.batch_reporter import SENSIBLE_BYTES
 
     folder = ROOT / "bench/results/kodak-targets"
     results = {path.stem: json.loads(path.read_text())["results"] for path in folder.glob("*-t*.json")}
@@ -685,13 +685,13 @@ def test_interruption_is_quiet(here, codec, monkeypatch):
         (["--quality", "30", "a.png"], "No such option: --quality; quality is a number of tokens"),
         (["-m", "6", "a.png"], "6 is no weight file"),
         (["-mt", "a.png"], "No such option: -mt; all cores are used"),
-        (["-d", "a.titok"], "'a.titok' is no device, such as cpu or cuda:1; titok-decompress draws .titok files"),
-        (["-dc", "a.titok"], "titok-decompress draws .titok files"),
+        (["-d", "a.titok"], "'a.titok' is no device, such as cpu or cuda:1; titok-decompress decodes .titok files"),
+        (["-dc", "a.titok"], "titok-decompress decodes .titok files"),
         (["-d", "1.0", "a.png"], "no device, such as cpu or cuda:1; quality is a number of tokens"),
         (["-c", "a.png"], "No such option: -c; - as OUTPUT, or -o -, is standard output"),
         (["-k", "a.png"], "inputs are kept in any case"),
         (["--rm", "a.png"], "inputs are kept"),
-        (["-r", "album"], "all that lies in a folder is taken"),
+        (["-r", "album"], "folders are searched with all their subfolders"),
         (["-l", "a.titok"], "titok-info"),
         (["-9", "a.png"], "--effort"),
         (["-e", "7", "a.png"], "--effort"),

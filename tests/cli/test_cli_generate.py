@@ -242,7 +242,7 @@ def test_nothing_is_replaced_unasked(call, one_codec, monkeypatch):
     failed(call("-o", "out/any-001.png"), "exists")
     failed(call("-o", "missing/a.png"), "there is no folder missing")
     Path("plain").write_text("")
-    failed(call("-o", "plain/"), "plain/ is no folder")
+    failed(call("-o", "plain/"), "plain/ is not a folder")
     failed(call("-o", "plain"), "without a suffix", code=2)
     assert files("out") == before
 

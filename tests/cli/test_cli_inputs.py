@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests import conftest
 from titokcodec import cli, files
-from titokcodec.cli import tool
+from titokcodec.cli import streams
 from titokcodec.codec import Codec
 from titokcodec.format import bitstream
 from titokcodec.format.header import Header
@@ -123,7 +123,7 @@ def test_a_stream_is_held_once(here):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
 def test_what_does_not_end_is_refused(here, monkeypatch):
-    monkeypatch.setattr(tool, "STREAM_LIMIT", 1 << 20)
+    monkeypatch.setattr(streams, "STREAM_LIMIT", 1 << 20)
     result = call(cli.compress, "-", stdin=bytes((1 << 20) + 1))
     assert result.exit_code == 1 and "stdin: more than 1 MiB: give a file instead" in result.stderr
     result = call(cli.compress, "/dev/zero", "o.titok")
@@ -137,7 +137,7 @@ def test_standard_input_may_be_a_file_even_if_some_of_it_has_been_read(here, mon
         with open(name) as file:
             file.buffer.seek(before)
             monkeypatch.setattr(sys, "stdin", file)
-            with tool.picture_source(None) as source:
+            with streams.picture_source(None) as source:
                 assert images.load(source).pixels.shape == (30, 40, 3)
 
 

@@ -87,7 +87,7 @@ def shell(line):
 @pytest.mark.parametrize(
     "module",
     [
-        "titokcodec.cli.commands",
+        "titokcodec.cli.commands.compress",
         "click",
         "numpy",
         "PIL.ImageCms",

@@ -1,282 +1,215 @@
-"""``titok-generate``: pictures that nobody took, and variations of compressed ones."""
+"""The work of ``titok-generate``: tokens from the generator, and files and pictures of them."""
 
 from __future__ import annotations
 
-import json
 import math
-import secrets
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import click
-
-from titokcodec.cli import options
-from titokcodec.cli.making import run
-from titokcodec.cli.process import tell
-from titokcodec.cli.report import describe
-from titokcodec.cli.tool import Tool, complain, reason, write_line
-from titokcodec.cli.wishes import TITOK, Place, Wish, placed, taking_turns
-from titokcodec.errors import ImageError, TitokError
+from titokcodec.cli import picture_files
+from titokcodec.cli.request import TITOK, Destination, Request, class_number
+from titokcodec.cli.streams import read_titok, write_target
+from titokcodec.errors import LimitExceeded, TitokError
 from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
     from titokcodec.codec import Codec
     from titokcodec.files import FileInfo
     from titokcodec.generator import Generator
+    from titokcodec.sampling import Noise
 
-SHARE = 0.3
+GAP = 4  # pixels between the pictures of a grid
 
-
-def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Ours, or a picture format that Pillow writes."""
-    return TITOK if value and value.upper() == TITOK else options.format_of(ctx, param, value)
-
-
-def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1:
-        raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
-    return value
+# Called for each file that is written, with the .titok files that it shows and their classes.
+Written: TypeAlias = "Callable[[Path | None, list[bytes], list[str | None]], None]"
 
 
-def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{param.name} is {value}: give a finite number", ctx, param)
-    if param.name == "temperature" and value < 0:
-        raise click.BadParameter(f"temperature is {value}: give 0 or more", ctx, param)
-    return value
+@dataclass(frozen=True)
+class SourceFile:
+    """A compressed picture to vary: the file, and what its header says."""
+
+    data: bytes
+    about: FileInfo
 
 
-@click.command("titok-generate", cls=Tool)
-@click.option(
-    "-c",
-    "--class",
-    "classes",
-    multiple=True,
-    metavar="CLASS",
-    show_default="any",
-    help="Name or number of what to draw. Give it several times, and pictures take turns.",
-)
-@click.option("-n", "--count", type=click.IntRange(1), metavar="N", show_default="one a class", help="Pictures.")
-@click.option(
-    "-o",
-    "--output",
-    metavar="PATH",
-    help="A picture, which shows all of them; a .titok file for a single one; a folder, made if missing, for "
-    "numbered files; - is standard output.",
-)
-@click.option(
-    "--format",
-    "format_name",
-    metavar="FORMAT",
-    callback=_format_of,
-    show_default="as the suffix of PATH says, else PNG",
-    help="titok, PNG, JPEG, WEBP ...",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    show_default="another each time",
-    help="The same one gives the same pictures, and a larger -n more of them.",
-)
-@click.option("--from", "source", metavar="FILE", help="Vary this .titok file of a single tile; - is standard input.")
-@click.option(
-    "--vary",
-    "share",
-    type=float,
-    metavar="SHARE",
-    callback=_share_of,
-    show_default=str(SHARE),
-    help="Which part of its tokens to choose anew: up to 1, all of them.",
-)
-@click.option(
-    "-g",
-    "--generator",
-    metavar="FILE",
-    show_default="the bundled one",
-    help="Weight file of the generator, its folder, or hub:org/name.",
-)
-@click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
-@click.option(
-    "--guidance-scale", type=float, default=4.5, metavar="X", callback=_finite, help="How much to insist on the class."
-)
-@click.option(
-    "--guidance",
-    type=click.Choice(["constant", "linear", "power-cosine"]),
-    default="linear",
-    help="How that scale grows from pass to pass.",
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["arccos", "linear", "cosine", "root"]),
-    default="arccos",
-    help="How many tokens are left to later passes.",
-)
-@click.option(
-    "--temperature",
-    type=float,
-    default=1.0,
-    metavar="X",
-    callback=_finite,
-    help="More is more varied; 0 is no chance at all.",
-)
-@click.option(
-    "--softmax-temperature",
-    is_flag=True,
-    show_default=False,
-    help="Sharpen guesses from pass to pass, as published generators want it.",
-)
-@options.network
-@options.FORCE
-@options.MAX_PIXELS
-@options.QUIET
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    show_default=False,
-    help="A JSON object a file on standard output (on standard error if that carries the result).",
-)
-@click.option("--list-classes", is_flag=True, show_default=False, help="Show the generator's classes and exit.")
-def generate(
-    classes: tuple[str, ...],
-    count: int | None,
-    output: str | None,
-    format_name: str | None,
-    seed: int | None,
-    source: str | None,
-    share: float | None,
-    generator: str | None,
-    list_classes: bool,
+def run(
+    request: Request,
+    destination: Destination,
+    load: Callable[[], tuple[Generator, Codec]],
+    written: Written,
     force: bool,
     max_pixels: int | None,
-    quiet: bool,
-    as_json: bool,
-    model: str | None,
-    device: str,
-    dtype: str,
-    batch_size: int,
-    **settings: Any,
 ) -> None:
-    """Draw pictures of a class, or variations of a compressed picture.
-
-    A generator chooses the tokens and the model draws them, so each picture is a .titok file of its own, whether it
-    is written as one or not.
-
-    \b
-    Examples:
-      titok-generate --class church -n 16 -o grid.png           a grid of 4 x 4
-      titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
-      titok-generate --class dog -o dog.titok
-      titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
-      titok-generate --list-classes
-    """
-    if list_classes:
-        _list_classes(generator, as_json)
-        return
-    if output is None:
-        raise click.UsageError("Missing option '-o': name a picture, a .titok file, a folder, or - (standard output).")
-    if share is not None and source is None:
-        raise click.UsageError("--vary changes a compressed picture: name it with --from.")
-    chosen = secrets.randbelow(1 << 32) if seed is None else seed
-    wish = Wish(taking_turns(classes, count), chosen, source, SHARE if share is None else share, settings)
-
-    def load() -> tuple[Generator, Codec]:
-        from titokcodec.codec import Codec
-        from titokcodec.generator import Generator
-
-        opened = Generator.from_pretrained(generator, device=device, dtype=dtype)
-        wish.check_labels(opened)  # before the next file is read
-        codec = Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
-        opened.check_fits(codec.weights)
-        return opened, codec
-
-    talk = Talk(wish, stream=output == "-", quiet=quiet, as_json=as_json)
-    try:
-        place = placed(output, format_name, wish)
-    except ImageError as error:  # for a suffix that no format has
-        raise click.UsageError(f"-o {shown(output)}: {error}.") from None
-    try:
-        run(wish, place, load, talk, force, max_pixels)
-    except (TitokError, OSError) as error:
-        talk.fail(output, reason(error))
-        click.get_current_context().exit(1)
-
-
-class Talk:
-    """A JSON object a file, or a line on standard error when all is done.
-
-    Args:
-        wish: What is made.
-        stream: Standard output carries a result.
-        quiet: Say nothing but errors.
-        as_json: JSON in place of text.
-    """
-
-    def __init__(self, wish: Wish, *, stream: bool, quiet: bool, as_json: bool) -> None:
-        self.wish, self.stream, self.quiet, self.as_json = wish, stream, quiet or as_json, as_json
-        self.bytes = 0
-        self.about: FileInfo | None = None
-        self.started = self.before = time.perf_counter()
-
-    def wrote(self, target: Path | None, files: list[bytes], labels: list[str | None]) -> None:
-        """A file is written; it shows ``files`` of the classes ``labels``."""
-        from titokcodec.files import info
-
-        self.about, size, now = info(files[0]), sum(map(len, files)), time.perf_counter()
-        self.bytes += size
-        self._json(
-            {
-                "output": str(target or "-"),
-                "pictures": len(files),
-                "classes": labels,
-                "seed": self.wish.seed,
-                "width": self.about.width,
-                "height": self.about.height,
-                "tokens": self.about.tokens,
-                "bytes": size,
-                "seconds": round(now - self.before, 4),
-            }
-        )
-        self.before = now
-
-    def finish(self, place: Place) -> None:
-        """The line for people."""
-        if self.quiet or self.about is None:
-            return
-        seconds = time.perf_counter() - self.started
-        about = f"{self.bytes} bytes as .titok files" if len(self.wish.labels) > 1 else describe(self.about)
-        where = shown(None if place.output == "-" else place.output, "stdout")
-        tell(f"{self.wish} -> {where}  {about}  seed {self.wish.seed}  {seconds:.1f} s")
-
-    def fail(self, output: str, message: str) -> None:
-        """Nothing more is written."""
-        if not (self.as_json and self.stream):  # there the object is the line
-            complain("titok-generate", message)
-        self._json({"output": output, "error": message})
-
-    def _json(self, facts: dict[str, Any]) -> None:
-        if not self.as_json:
-            return
-        if self.stream:
-            tell(json.dumps(facts))
-        else:
-            write_line(json.dumps(facts))
-
-
-def _list_classes(generator: str | None, as_json: bool) -> None:
-    """A line a class. Raises ``TitokError`` if the generator has no names for them."""
-    from titokcodec.weights.generators import read
-
-    card, _ = read(generator)
-    if card.class_names is None:
-        raise TitokError(
-            f"generator {card.name} has no names for its classes: give numbers, 0 to {card.config.classes - 1}"
-        )
-    named = enumerate(card.class_names)
-    if as_json:
-        lines = [json.dumps({"number": number, "name": name}) for number, name in named]
+    """Generate and write all that was asked for. Raises ``TitokError`` or ``OSError``; files written so far stay."""
+    destination.check(force)
+    original = opened(request.source, max_pixels)
+    if len(destination.targets) < len(request.labels):
+        _check_grid(len(request.labels), original.about if original else None, max_pixels)
+    generator, codec = load()
+    batches = _generated(generator, codec, request, original)
+    if destination.folder:
+        _write_each(batches, codec, request, destination, written, force)
     else:
-        lines = [f"{number}\t{' '.join(name.split())}" for number, name in named]
-    write_line("\n".join(lines))
+        files = [data for batch in batches for data in batch]
+        (target,) = destination.targets
+        write_target(target, _together(files, codec, destination.format), force)
+        written(target, files, request.labels)
+
+
+def opened(source: str | None, max_pixels: int | None) -> SourceFile | None:
+    """The file to vary. Raises ``TitokError`` or ``OSError`` if it cannot be."""
+    if source is None:
+        return None
+    from titokcodec.files import info
+
+    with _naming(source):
+        data = read_titok(None if source == "-" else Path(source), max_pixels)
+        about = info(data)
+        if about.layout != "fit":
+            raise TitokError(f"has {about.tiles} tiles, and one can be varied: compress the picture with --layout fit")
+    return SourceFile(data, about)
+
+
+@contextmanager
+def _naming(source: str) -> Iterator[None]:
+    """Errors about a file name it."""
+    try:
+        yield
+    except TitokError as error:
+        raise type(error)(f"{shown(None if source == '-' else source, 'stdin')}: {error}") from None
+
+
+def _generated(
+    generator: Generator, codec: Codec, request: Request, original: SourceFile | None
+) -> Iterator[list[bytes]]:
+    """.titok files of all pictures in order; those in a list went through the network together."""
+    start = None if original is None else _tokens(generator, codec, original, request.source or "")
+    size: dict[str, Any] = (
+        {"width": original.about.width, "height": original.about.height, "grey": original.about.grey}
+        if original
+        else {}
+    )
+    for first in range(0, len(request.labels), codec.batch_size):
+        labels = [class_number(generator, label) for label in request.labels[first : first + codec.batch_size]]
+        seeds = [_seed(request.seed, first + row) for row in range(len(labels))]
+        noise = _noise(seeds, generator.device)
+        if start is None:
+            tokens = generator.sample(labels, noise=noise, **request.settings)
+        else:
+            rows = start.expand(len(labels), -1)
+            kept = _kept(seeds, rows, request.share)
+            tokens = generator.inpaint(rows, kept, labels, noise=noise, **request.settings)
+        yield [codec.write(row[None], **size) for row in tokens.cpu()]
+
+
+def _tokens(generator: Generator, codec: Codec, original: SourceFile, source: str) -> Tensor:
+    """(1, K) tokens of the file to vary, as many as the generator makes. Raises ``TitokError`` if there are fewer."""
+    with _naming(source):
+        tokens, wanted = codec.read(original.data, max_pixels=None), generator.config.tokens
+        if tokens.shape[1] < wanted:
+            raise TitokError(
+                f"has {tokens.shape[1]} tokens, but generator {generator.name} needs {wanted}: compress "
+                f"the picture with --tokens {wanted}"
+            )
+        return tokens[:, :wanted]
+
+
+def _seed(seed: int, number: int) -> np.random.SeedSequence:
+    """Each picture has a random sequence of its own, so that it does not depend on what is generated with it."""
+    import numpy as np
+
+    return np.random.SeedSequence(seed, spawn_key=(number,))
+
+
+def _noise(seeds: list[np.random.SeedSequence], device: torch.device) -> Noise:
+    import torch
+
+    numbers = [int(own.generate_state(1, "uint64")[0]) for own in seeds]
+    generators = [torch.Generator(device).manual_seed(number) for number in numbers]
+    return lambda step, shape: torch.stack([torch.rand(shape[1:], generator=own, device=device) for own in generators])
+
+
+def _kept(seeds: list[np.random.SeedSequence], tokens: Tensor, share: float) -> Tensor:
+    """(B, K) bool: False for that share of each picture's tokens, at least one."""
+    import numpy as np
+    import torch
+
+    count = tokens.shape[1]
+    keep = np.ones(tokens.shape, bool)
+    for row, own in zip(keep, seeds, strict=True):
+        row[np.random.default_rng(own).permutation(count)[: max(1, round(share * count))]] = False
+    return torch.from_numpy(keep)
+
+
+def _encoded(files: list[bytes], codec: Codec, name: str) -> list[bytes]:
+    """Each .titok file as a file of the format."""
+    if name == TITOK.name:
+        return files
+    return [picture_files.to_bytes(image, name) for image in codec.decompress_batch(files, max_pixels=None)]
+
+
+def _together(files: list[bytes], codec: Codec, name: str) -> bytes:
+    """A single picture as it is, several as a grid, as a file of the format."""
+    if len(files) == 1:
+        return _encoded(files, codec, name)[0]
+    return picture_files.to_bytes(_grid(codec.decompress_batch(files, max_pixels=None)), name)
+
+
+def _write_each(
+    batches: Iterator[list[bytes]],
+    codec: Codec,
+    request: Request,
+    destination: Destination,
+    written: Written,
+    force: bool,
+) -> None:
+    todo = zip(destination.targets, request.labels, strict=True)
+    for files in batches:
+        Path(destination.output).mkdir(parents=True, exist_ok=True)
+        for data, content in zip(files, _encoded(files, codec, destination.format), strict=True):
+            target, label = next(todo)
+            write_target(target, content, force)
+            written(target, [data], [label])
+
+
+def _columns(count: int) -> int:
+    return math.isqrt(count - 1) + 1
+
+
+def _grid_size(count: int, width: int, height: int) -> tuple[int, int]:
+    columns = _columns(count)
+    rows = -(-count // columns)
+    return columns * (width + GAP) - GAP, rows * (height + GAP) - GAP
+
+
+def _check_grid(count: int, about: FileInfo | None, max_pixels: int | None) -> None:
+    from titokcodec.format.limits import TILE
+
+    width, height = (about.width, about.height) if about else (TILE, TILE)
+    across, down = _grid_size(count, width, height)
+    if max_pixels is not None and across * down > max_pixels:
+        raise LimitExceeded(
+            f"a grid of {count} pictures would have {across}x{down} pixels, over the limit of "
+            f"{max_pixels}: give -o a folder, or raise --max-pixels"
+        )
+
+
+def _grid(images: list[Image.Image]) -> Image.Image:
+    """Pictures of one size in as many rows as columns, or one fewer; empty cells are white."""
+    from PIL import Image
+
+    width, height = images[0].size
+    columns = _columns(len(images))
+    sheet = Image.new(images[0].mode, _grid_size(len(images), width, height), "white")
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        sheet.paste(image, (column * (width + GAP), row * (height + GAP)))
+    return sheet

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from titokcodec.cli import habits
+from titokcodec.cli import hints
+from titokcodec.errors import TitokError
 from titokcodec.format.limits import DEFAULT_MAX_PIXELS, MAX_TOKENS
+
+if TYPE_CHECKING:
+    from titokcodec.cli.picture_files import PictureFormat
 
 
 def shard_of(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -38,30 +42,34 @@ def colour_of(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
-def format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+def format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> PictureFormat | None:
     """A picture format that Pillow writes."""
-    if value is not None:
-        from titokcodec.cli.pictures import suffix_of
-        from titokcodec.errors import ImageError
+    if value is None:
+        return None
+    from titokcodec.cli.picture_files import format_named
 
-        try:
-            suffix_of(value)
-        except ImageError as error:
-            raise click.BadParameter(str(error), ctx, param) from None
-    return value and value.upper()
+    try:
+        return format_named(value)
+    except TitokError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+def usage(error: TitokError) -> click.UsageError:
+    """An error of the library's about the command line itself."""
+    return click.UsageError(f"{error}.")
 
 
 MODEL = click.option(
     "-m",
     "--model",
     metavar="MODEL",
-    callback=habits.model_of,
+    callback=hints.model_of,
     show_default="the bundled one",
     help="Weight file, its folder, or hub:org/name.",
 )
 TOKENS = click.IntRange(1, MAX_TOKENS)  # of any file; the model at hand may have fewer
 FORCE = click.option("-f", "--force", is_flag=True, help="Replace files that exist.", show_default=False)
-QUIET = click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.", show_default=False)
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.", show_default=False)
 MAX_PIXELS = click.option(
     "--max-pixels",
     type=click.IntRange(0),
@@ -70,9 +78,16 @@ MAX_PIXELS = click.option(
     callback=pixels_of,
     help="Refuse larger pictures; 0 is no limit.",
 )
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    show_default=False,
+    help="Print a JSON object for each file on standard output (on standard error if that carries the result).",
+)
 _NETWORK = (
     MODEL,
-    click.option("-d", "--device", default="auto", callback=habits.device_of, help="auto, cpu, cuda, cuda:1, mps ..."),
+    click.option("-d", "--device", default="auto", callback=hints.device_of, help="auto, cpu, cuda, cuda:1, mps ..."),
     click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Precision."),
     click.option("-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."),
 )
@@ -94,15 +109,9 @@ _BULK = (
     ),
     QUIET,
     click.option(
-        "-v", "--verbose", is_flag=True, help="Also the model, and a line a file however many.", show_default=False
+        "-v", "--verbose", is_flag=True, help="Print the model too, and a line for every file.", show_default=False
     ),
-    click.option(
-        "--json",
-        "as_json",
-        is_flag=True,
-        show_default=False,
-        help="A JSON object a file on standard output (on standard error if that carries the result).",
-    ),
+    JSON,
 )
 
 

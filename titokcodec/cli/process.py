@@ -28,11 +28,12 @@ def prepare() -> None:
 def _leave(*_: Any) -> None:
     """End at once. An exception could be raised anywhere: in an import, which turns it into another one or leaves half
     a library behind, or where Python can but print that it was ignored."""
-    atomic, multiprocessing = map(sys.modules.get, ("titokcodec.io.atomic", "multiprocessing"))
+    modules: list[Any] = [sys.modules.get(name) for name in ("titokcodec.io.atomic", "multiprocessing")]
+    atomic, multiprocessing = modules  # None, or perhaps half imported
     if hasattr(atomic, "abandon"):
         atomic.abandon()
     if hasattr(multiprocessing, "active_children"):
-        for worker in multiprocessing.active_children():  # which would complain that nobody talks to it any more
+        for worker in multiprocessing.active_children():  # which would complain that its pipe is closed
             worker.kill()
     os._exit(130)
 
@@ -63,12 +64,12 @@ def one_line(name: str) -> Iterator[None]:
     except OSError as error:
         discard(sys.stdout)
         about = f"{shown(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-        tell(f"{name}: {about}{error.strerror or error}")
+        write_stderr(f"{name}: {about}{error.strerror or error}")
         raise SystemExit(1) from None
 
 
-def tell(text: str, end: str = "\n") -> None:
-    """A line on standard error, if anybody listens there."""
+def write_stderr(text: str, end: str = "\n") -> None:
+    """Write a line to standard error, unless that is closed."""
     if sys.stderr is None:
         return
     try:

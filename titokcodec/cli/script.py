@@ -12,8 +12,8 @@ import signal
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from titokcodec.cli.process import one_line, tell
-from titokcodec.cli.tool import out_of_memory, reason
+from titokcodec.cli.errors import out_of_memory, reason
+from titokcodec.cli.process import one_line, write_stderr
 from titokcodec.errors import TitokError
 
 
@@ -52,5 +52,5 @@ def start(main: Callable[[], object]) -> None:
 
 
 def _end(line: str, code: int) -> NoReturn:
-    tell(f"error: {line}")
+    write_stderr(f"error: {line}")
     raise SystemExit(code)

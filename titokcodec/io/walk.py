@@ -1,9 +1,9 @@
-"""What lies in a folder: every file that is wanted, and the names of those that look like one and are left out.
+"""The files in a folder: all that are wanted, and the names of those that look like one and are left out.
 
 Links to folders are followed, and each folder is searched once, under its own name if that lies in the tree: links that
 lead in circles, or a thousand to one place, add nothing. What is hidden, by a name that begins with a dot, is left out,
 files and folders both; so are pipes and devices, since reading them could wait for ever. A link to a file that is gone
-counts as the file, so that reading it tells.
+counts as the file, so that reading it fails and says why.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ HIDDEN = "hidden"
 FOREIGN = "in a format that is not read here"
 NOWHERE = "a link that leads nowhere"
 AGAIN = "a folder searched under another name"
+NO_SUFFIX = "a picture without a suffix"
 
 ByName: TypeAlias = Callable[[Path], bool]
 
@@ -42,13 +43,19 @@ class Found:
     problems: list[OSError] = field(default_factory=list)
 
 
-def walk(folder: str | os.PathLike, wanted: ByName, foreign: ByName = lambda path: False) -> Found:
+def walk(
+    folder: str | os.PathLike,
+    wanted: ByName,
+    foreign: ByName = lambda path: False,
+    unnamed: ByName = lambda path: False,
+) -> Found:
     """Search a folder and all below it.
 
     Args:
         folder: Where to begin.
         wanted: Whether a file is one of those to find, by its name.
-        foreign: Whether it is one that somebody might expect to be found, so that leaving it out is to be told.
+        foreign: Whether it is one that somebody might expect to be found, so that leaving it out is to be reported.
+        unnamed: Whether a file without a suffix, given by its path, is such a one.
     """
     found = Found()
     searched: set[tuple[int, int]] = set()
@@ -65,6 +72,8 @@ def walk(folder: str | os.PathLike, wanted: ByName, foreign: ByName = lambda pat
                 found.left_out.append((entry.path, HIDDEN if entry.name.startswith(".") else FOREIGN))
             elif not name.suffix and _leads_nowhere(entry):  # to a folder, as far as anybody can tell
                 found.left_out.append((entry.path, NOWHERE))
+            elif not name.suffix and _is_visible_file(entry) and unnamed(Path(entry.path)):
+                found.left_out.append((entry.path, NO_SUFFIX))
     found.files.sort(key=lambda path: path.split(os.sep))
     found.left_out.sort(key=lambda left: left[0].split(os.sep))
     return found
@@ -121,6 +130,13 @@ def _unfit(entry: os.DirEntry) -> str | None:
         return None if entry.is_file() or _leads_nowhere(entry) else STREAM
     except OSError:
         return None
+
+
+def _is_visible_file(entry: os.DirEntry) -> bool:
+    try:
+        return not entry.name.startswith(".") and entry.is_file()
+    except OSError:
+        return False
 
 
 def _leads_nowhere(entry: os.DirEntry) -> bool:

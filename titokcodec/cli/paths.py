@@ -1,4 +1,4 @@
-"""Which files to read and where their results go: arguments to jobs."""
+"""Which files to read and where their results go."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from titokcodec.io.walk import ByName, walk
 
 
 @dataclass(frozen=True)
-class Job:
+class FileJob:
     """One file to make from another.
 
     Attributes:
@@ -35,15 +35,16 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What a command reads and writes.
+class FileTypes:
+    """The files that a command reads and writes.
 
     Attributes:
         noun: What its inputs are called.
         wanted: Whether a file found in a folder is one of them, by its name.
         suffix: Of the results, with the dot.
         check: Raises ``click.UsageError`` for a file name that no result may have.
-        foreign: Whether it is one that cannot be read here, which is told rather than passed over in silence.
+        foreign: Whether a file is one that cannot be read here, so that leaving it out is reported.
+        unnamed: Likewise, for the paths of files without a suffix.
     """
 
     noun: str
@@ -51,16 +52,29 @@ class Kind:
     suffix: str
     check: Callable[[Path], None]
     foreign: ByName = lambda path: False
+    unnamed: ByName = lambda path: False
 
 
-class Plan(NamedTuple):
-    """What a command is to do: its jobs, and what it leaves out of folders, as path and reason."""
+class JobList(NamedTuple):
+    """What a command is to do: its jobs, and the files in folders that it leaves out, as path and reason."""
 
-    jobs: list[Job]
+    jobs: list[FileJob]
     left_out: list[tuple[str, str]]
 
+    @property
+    def stream(self) -> bool:
+        """Standard output carries a result."""
+        return any(job.target is None and not job.problem for job in self.jobs)
 
-def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> Plan:
+    def shard(self, part: tuple[int, int] | None) -> JobList:
+        """Every n-th job, for machine i of n; all jobs for None."""
+        if part is None:
+            return self
+        index, count = part
+        return self._replace(jobs=self.jobs[index::count])
+
+
+def plan_jobs(arguments: tuple[str, ...], output: str | None, types: FileTypes) -> JobList:
     """Jobs for the arguments of a command, in an order that is the same on every machine.
 
     Without ``output``, one argument is an input whose result lies beside it and two are INPUT OUTPUT. With it, all
@@ -70,21 +84,21 @@ def plan_jobs(arguments: tuple[str, ...], output: str | None, kind: Kind) -> Pla
         click.UsageError: the arguments can be understood in more than one way, or in none.
     """
     if output is None:
-        return Plan([_checked(_pair(arguments, kind), kind)], [])
-    is_file = output == "-" or (Path(output).suffix and not is_folder_name(output))
+        return JobList([_checked(_pair(arguments, types), types)], [])
+    is_file = output == "-" or is_stream(Path(output)) or (Path(output).suffix and not is_folder_name(output))
     if is_file and len(arguments) == 1 and not os.path.isdir(arguments[0]):
-        return Plan([_checked(Job(_path(arguments[0]), result_of(output, kind.check)), kind)], [])
+        return JobList([_checked(FileJob(_path(arguments[0]), output_path(output, types.check)), types)], [])
     if output == "-":
         raise click.UsageError("Standard output takes one file: give -o a folder.")
-    is_result = Path(output).suffix.lower() == kind.suffix and not is_folder_name(output)
+    is_result = Path(output).suffix.lower() == types.suffix and not is_folder_name(output)
     if is_result or (os.path.exists(output) and not os.path.isdir(output)):
         raise click.UsageError(f"-o {shown(output)} is a file: several inputs need a folder.")
     left_out: list[tuple[str, str]] = []
-    jobs = list(_without_collisions(_into_folder(arguments, Path(output), kind, left_out), kind))
-    return Plan(jobs, left_out)
+    jobs = list(_without_collisions(_into_folder(arguments, Path(output), types, left_out), types))
+    return JobList(jobs, left_out)
 
 
-def result_of(output: str, check: Callable[[Path], None]) -> Path | None:
+def output_path(output: str, check: Callable[[Path], None]) -> Path | None:
     """A single file to write, None for standard output. Raises ``click.UsageError`` for a name that none may have."""
     target = _path(output)
     if is_folder_name(output):
@@ -94,72 +108,66 @@ def result_of(output: str, check: Callable[[Path], None]) -> Path | None:
     return target
 
 
-def inputs(arguments: tuple[str, ...], kind: Kind) -> Plan:
-    """Jobs that only read: files, standard input, and all that is wanted in folders."""
+def plan_inputs(arguments: tuple[str, ...], types: FileTypes) -> JobList:
+    """Jobs that only read: files, standard input, and all wanted files in folders."""
     if arguments == ("-",):
-        return Plan([Job(None, None)], [])
+        return JobList([FileJob(None, None)], [])
     left_out: list[tuple[str, str]] = []
-    jobs = [replace(job, target=None) for job in _into_folder(arguments, Path(), kind, left_out)]
-    return Plan(jobs, left_out)
+    jobs = [replace(job, target=None) for job in _into_folder(arguments, Path(), types, left_out)]
+    return JobList(jobs, left_out)
 
 
-def shard(jobs: list[Job], part: tuple[int, int]) -> list[Job]:
-    """Every n-th job, for machine i of n."""
-    index, count = part
-    return jobs[index::count]
-
-
-def _pair(arguments: tuple[str, ...], kind: Kind) -> Job:
+def _pair(arguments: tuple[str, ...], types: FileTypes) -> FileJob:
     """INPUT, or INPUT OUTPUT."""
     if len(arguments) > 2:
         raise click.UsageError(f"Several inputs need -o FOLDER{_as_typed(arguments[-1])}.")
     if os.path.isdir(arguments[0]):
-        raise click.UsageError(f"{shown(arguments[0])} is a folder: say with -o FOLDER where its results go.")
+        raise click.UsageError(f"{shown(arguments[0])} is a folder: name one for its results with -o FOLDER.")
     source = _path(arguments[0])
     if len(arguments) == 1:
-        return Job(source, source.with_suffix(kind.suffix) if source else None)
+        return FileJob(source, source.with_suffix(types.suffix) if source else None)
     if is_folder_name(arguments[1]):
         raise click.UsageError(
             f"{shown(arguments[1])} is a folder: name it with -o to write into it{_as_typed(arguments[1])}."
         )
     target = _path(arguments[1])
-    if target and kind.wanted(target) and target.is_file():
+    if target and types.wanted(target) and target.is_file():
         # A shell pattern that matched two files looks the same as INPUT OUTPUT, and --force would destroy the second.
         raise click.UsageError(f"{shown(target)} looks like a second input: several inputs need -o FOLDER.")
-    return Job(source, result_of(arguments[1], kind.check))
+    return FileJob(source, output_path(arguments[1], types.check))
 
 
 def _as_typed(folder: str) -> str:
-    """What to type for a folder that stands last, as for cp."""
+    """What to type for a folder in the last place, where cp takes it."""
     return f": type -o {shown(folder)}" if is_folder_name(folder) else ""
 
 
 def _into_folder(
-    arguments: tuple[str, ...], folder: Path, kind: Kind, left_out: list[tuple[str, str]]
-) -> Iterator[Job]:
-    """Files become folder/NAME, what lies in folders keeps its place in the tree; adds to ``left_out``."""
+    arguments: tuple[str, ...], folder: Path, types: FileTypes, left_out: list[tuple[str, str]]
+) -> Iterator[FileJob]:
+    """Files become folder/NAME, files in folders keep their place in the tree; adds to ``left_out``."""
     for argument in arguments:
         if argument == "-":
             raise click.UsageError("Standard input does not go together with other inputs or a folder.")
         path = Path(argument)
         if not path.is_dir():
-            yield Job(path, folder / Path(path.name).with_suffix(kind.suffix), True)
+            yield FileJob(path, folder / Path(path.name).with_suffix(types.suffix), True)
             continue
-        found = walk(path, kind.wanted, kind.foreign)
+        found = walk(path, types.wanted, types.foreign, types.unnamed)
         left_out += found.left_out
         for source in map(Path, found.files):
-            yield Job(source, folder / source.relative_to(path).with_suffix(kind.suffix), True)
+            yield FileJob(source, folder / source.relative_to(path).with_suffix(types.suffix), True)
         for problem in found.problems:
-            yield Job(Path(problem.filename), None, problem=f"cannot be listed: {problem.strerror}")
+            yield FileJob(Path(problem.filename), None, problem=f"cannot be listed: {problem.strerror}")
         if not found.files and not found.problems:
-            yield Job(path, None, problem=f"no {kind.noun} in this folder")
+            yield FileJob(path, None, problem=f"no {types.noun} in this folder")
 
 
-def _without_collisions(jobs: Iterator[Job], kind: Kind) -> Iterator[Job]:
+def _without_collisions(jobs: Iterator[FileJob], types: FileTypes) -> Iterator[FileJob]:
     """photo.jpg and photo.png in one folder would both be photo.titok: the second is refused, wherever it runs."""
     taken: dict[Path, Path | None] = {}
     for job in jobs:
-        job = _checked(job, kind)
+        job = _checked(job, types)
         first = taken.setdefault(job.target, job.source) if job.target else job.source
         if first != job.source:
             where = f"{shown(job.target)}, which is for {shown(first)}"
@@ -167,22 +175,22 @@ def _without_collisions(jobs: Iterator[Job], kind: Kind) -> Iterator[Job]:
         yield job
 
 
-def _checked(job: Job, kind: Kind) -> Job:
+def _checked(job: FileJob, types: FileTypes) -> FileJob:
     """A result must not replace its own input, however either is spelt."""
     if job.problem or not (job.source and job.target and job.source.exists() and job.target.exists()):
         return job
     if not job.source.samefile(job.target):
         return job
-    problem = _mistaken(job.source, kind) or "would be replaced by its own result: name another output"
+    problem = _mistaken(job.source, types) or "would be replaced by its own result: name another output"
     return replace(job, problem=problem)
 
 
-def _mistaken(source: Path, kind: Kind) -> str | None:
-    """What a file is that has the name of its result already, if it is such a result."""
+def _mistaken(source: Path, types: FileTypes) -> str | None:
+    """What a file is that already has the name of its result, if it is such a result."""
     with suppress(OSError), source.open("rb") as file:
         head = file.read(kinds.HEAD)
         found = kinds.kind_of(head)
-        if kind.suffix == ".titok":
+        if types.suffix == ".titok":
             return kinds.ALREADY if found == kinds.TITOK else None
         return f"not a .titok file: {kinds.otherwise(head)}" if found and found.format else None
     return None

@@ -1,4 +1,4 @@
-"""What ``titok-generate`` is asked for, and where it goes."""
+"""What ``titok-generate`` is asked for, and where the results go."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from titokcodec.cli import pictures
-from titokcodec.cli.jobs import is_folder_name
-from titokcodec.cli.tool import exists, in_the_way
+from titokcodec.cli import picture_files
+from titokcodec.cli.paths import is_folder_name
+from titokcodec.cli.picture_files import PNG, PictureFormat
+from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
     from titokcodec.generator import Generator
 
-TITOK = "TITOK"  # the one format that is not Pillow's
+TITOK = PictureFormat("TITOK", ".titok")  # the one format that is not Pillow's
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What to make.
+class Request:
+    """The pictures to generate.
 
     Attributes:
         labels: A class for each picture as it was given, by name or number; None for any.
-        seed: Where chance starts.
-        source: The .titok file to vary, ``-`` for standard input; None for pictures out of nothing.
-        share: Which part of its tokens is chosen anew.
+        seed: Of the random generators.
+        source: The .titok file to vary, ``-`` for standard input; None for new pictures.
+        share: Which part of its tokens to sample again.
         settings: Of ``titokcodec.sampling.Settings``.
     """
 
@@ -57,8 +58,8 @@ class Wish:
         return f"{what} {'of' if self.source is None else 'as'} {named}"
 
 
-def taking_turns(classes: tuple[str, ...], count: int | None) -> list[str | None]:
-    """Classes that take turns."""
+def in_turns(classes: tuple[str, ...], count: int | None) -> list[str | None]:
+    """A class for each picture, the classes taking turns; None for any."""
     kinds = classes or (None,)
     if count is not None and count < len(kinds):
         raise click.UsageError(f"{len(kinds)} classes on {count} pictures: give -n {len(kinds)} or more.")
@@ -73,14 +74,14 @@ def class_number(generator: Generator, label: str | None) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where pictures go.
 
     Attributes:
         output: As it was given.
-        format: ``TITOK``, or what Pillow calls it.
+        format: ``TITOK``, or a name of Pillow's.
         targets: A file for each picture; or a single one, None for standard output, that shows all of them.
-        folder: They lie in a folder that is made for them.
+        folder: They go into a folder, which is made if it is missing.
     """
 
     output: str
@@ -89,9 +90,9 @@ class Place:
     folder: bool = False
 
     def check(self, force: bool) -> None:
-        """Raise ``OSError`` if writing is bound to fail: known before the work rather than after it."""
+        """Raise ``OSError`` if writing is bound to fail, before any work is done."""
         if self.folder and os.path.lexists(self.output.rstrip("/")) and not os.path.isdir(self.output):
-            raise OSError(f"{shown(self.output)} is no folder: name another")
+            raise OSError(f"{shown(self.output)} is not a folder: name another")
         for target in self.targets:
             if in_the_way(target) and not force:
                 raise OSError(exists(target))
@@ -99,22 +100,21 @@ class Place:
                 raise OSError(f"cannot write {shown(target)}: there is no folder {shown(target.parent)}")
 
 
-def placed(output: str, format_name: str | None, wish: Wish) -> Place:
+def destination(output: str, format_: PictureFormat | None, request: Request) -> Destination:
     """A name with a suffix is a file, any other a folder, as for the other commands.
 
     Raises:
         click.UsageError: several pictures are to be one .titok file.
-        ImageError: a suffix that no format has.
+        ImageError: no format has this suffix.
     """
     if _is_folder(output):
-        name = format_name or "PNG"
-        suffix = ".titok" if name == TITOK else pictures.suffix_of(name)
-        return Place(output, name, [Path(output, f"{stem}{suffix}") for stem in _stems(wish)], True)
+        name, suffix = format_ or PNG
+        return Destination(output, name, [Path(output, f"{stem}{suffix}") for stem in _stems(request)], True)
     target = None if output == "-" else Path(output)
-    name = format_name or (_by_suffix(target) if target else "PNG")
-    if name == TITOK and len(wish.labels) > 1:
+    name = format_.name if format_ else _by_suffix(target)
+    if name == TITOK.name and len(request.labels) > 1:
         raise click.UsageError("A .titok file holds one picture: give -o a folder, and --format titok.")
-    return Place(output, name, [target])
+    return Destination(output, name, [target])
 
 
 def _is_folder(output: str) -> bool:
@@ -124,17 +124,17 @@ def _is_folder(output: str) -> bool:
     return is_folder_name(output) or not (path.suffix or os.path.lexists(path))
 
 
-def _by_suffix(target: Path) -> str:
-    return TITOK if pictures.is_titok(target) else pictures.format_of(target)
+def _by_suffix(target: Path | None) -> str:
+    return TITOK.name if target and picture_files.is_titok(target) else picture_files.format_of(target)
 
 
-def _stems(wish: Wish) -> Iterator[str]:
+def _stems(request: Request) -> Iterator[str]:
     """tench-000, kite-001, tench-002 ...: what a picture shows or comes from, and its number."""
-    digits = max(3, len(str(len(wish.labels) - 1)))
-    for number, label in enumerate(wish.labels):
+    digits = max(3, len(str(len(request.labels) - 1)))
+    for number, label in enumerate(request.labels):
         name = label or "any"
-        if wish.source is not None:
-            name = "variation" if wish.source == "-" else Path(wish.source).stem
+        if request.source is not None:
+            name = "variation" if request.source == "-" else Path(request.source).stem
         # A class may have any name: nothing of it may look like a folder, or be longer than a file's name can be.
         plain = re.sub(r"\W+", "-", name).strip("-")[:40] or "class"
         yield f"{plain}-{number:0{digits}}"

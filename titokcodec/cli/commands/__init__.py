@@ -1,0 +1,1 @@
+"""The commands, one a module: its options, its help, and what it does."""

@@ -1,0 +1,271 @@
+"""``titok-generate``: pictures of a class, and variations of compressed pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import secrets
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from titokcodec.cli import options
+from titokcodec.cli.command import Command
+from titokcodec.cli.errors import reason
+from titokcodec.cli.generation import run
+from titokcodec.cli.reporter import Reporter, describe
+from titokcodec.cli.request import TITOK, Request, destination, in_turns
+from titokcodec.cli.streams import write_line
+from titokcodec.errors import ImageError, TitokError
+from titokcodec.io.names import shown
+
+if TYPE_CHECKING:
+    from titokcodec.cli.picture_files import PictureFormat
+    from titokcodec.codec import Codec
+    from titokcodec.files import FileInfo
+    from titokcodec.generator import Generator
+
+SHARE = 0.3
+
+
+def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> PictureFormat | None:
+    """Ours, or a picture format that Pillow writes."""
+    return TITOK if value and value.upper() == TITOK.name else options.format_of(ctx, param, value)
+
+
+def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not 0 < value <= 1:
+        raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
+    return value
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if not math.isfinite(value):
+        raise click.BadParameter(f"{param.name} is {value}: give a finite number", ctx, param)
+    if param.name == "temperature" and value < 0:
+        raise click.BadParameter(f"temperature is {value}: give 0 or more", ctx, param)
+    return value
+
+
+@click.command("titok-generate", cls=Command)
+@click.option(
+    "-c",
+    "--class",
+    "classes",
+    multiple=True,
+    metavar="CLASS",
+    show_default="any",
+    help="Name or number of a class. Give several, and pictures take turns.",
+)
+@click.option(
+    "-n", "--count", type=click.IntRange(1), metavar="N", show_default="one a class", help="Number of pictures."
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="PATH",
+    help="A picture, which shows all of them; a .titok file for a single one; a folder, made if missing, for "
+    "numbered files; - is standard output.",
+)
+@click.option(
+    "--format",
+    "picture_format",
+    metavar="FORMAT",
+    callback=_format_of,
+    show_default="as the suffix of PATH says, else PNG",
+    help="titok, PNG, JPEG, WEBP ...",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    show_default="another each time",
+    help="The same seed gives the same pictures, and a larger -n more of them.",
+)
+@click.option("--from", "source", metavar="FILE", help="Vary this .titok file of a single tile; - is standard input.")
+@click.option(
+    "--vary",
+    "share",
+    type=float,
+    metavar="SHARE",
+    callback=_share_of,
+    show_default=str(SHARE),
+    help="Which part of its tokens to sample again: up to 1, all of them.",
+)
+@click.option(
+    "-g",
+    "--generator",
+    metavar="FILE",
+    show_default="the bundled one",
+    help="Weight file of the generator, its folder, or hub:org/name.",
+)
+@click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
+@click.option(
+    "--guidance-scale",
+    type=float,
+    default=4.5,
+    metavar="X",
+    callback=_finite,
+    help="How strongly the class guides.",
+)
+@click.option(
+    "--guidance",
+    type=click.Choice(["constant", "linear", "power-cosine"]),
+    default="linear",
+    help="How that scale grows from pass to pass.",
+)
+@click.option(
+    "--schedule",
+    type=click.Choice(["arccos", "linear", "cosine", "root"]),
+    default="arccos",
+    help="How many tokens are left to later passes.",
+)
+@click.option(
+    "--temperature",
+    type=float,
+    default=1.0,
+    metavar="X",
+    callback=_finite,
+    help="Higher is more varied; 0 always takes the likeliest token.",
+)
+@click.option(
+    "--softmax-temperature",
+    is_flag=True,
+    show_default=False,
+    help="Sharpen the distributions from pass to pass, as published generators need.",
+)
+@options.network
+@options.FORCE
+@options.MAX_PIXELS
+@options.QUIET
+@options.JSON
+@click.option("--list-classes", is_flag=True, show_default=False, help="Show the generator's classes and exit.")
+def generate(
+    classes: tuple[str, ...],
+    count: int | None,
+    output: str | None,
+    picture_format: PictureFormat | None,
+    seed: int | None,
+    source: str | None,
+    share: float | None,
+    generator: str | None,
+    list_classes: bool,
+    force: bool,
+    max_pixels: int | None,
+    quiet: bool,
+    as_json: bool,
+    model: str | None,
+    device: str,
+    dtype: str,
+    batch_size: int,
+    **settings: Any,
+) -> None:
+    """Generate pictures of a class, or variations of a compressed picture.
+
+    A generator samples the tokens and the model decodes them, so each picture is a .titok file of its own, whether it
+    is written as one or not.
+
+    \b
+    Examples:
+      titok-generate --class church -n 16 -o grid.png           a grid of 4 x 4
+      titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
+      titok-generate --class dog -o dog.titok
+      titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
+      titok-generate --list-classes
+    """
+    if list_classes:
+        _list_classes(generator, as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o': name a picture, a .titok file, a folder, or - (standard output).")
+    if share is not None and source is None:
+        raise click.UsageError("--vary changes a compressed picture: name it with --from.")
+    chosen = secrets.randbelow(1 << 32) if seed is None else seed
+    request = Request(in_turns(classes, count), chosen, source, SHARE if share is None else share, settings)
+    reporter = GenerateReporter(request, stream=output == "-", quiet=quiet, as_json=as_json)
+    try:
+        where = destination(output, picture_format, request)
+    except ImageError as error:  # no format has this suffix
+        raise click.UsageError(f"-o {shown(output)}: {error}.") from None
+
+    def load() -> tuple[Generator, Codec]:
+        from titokcodec.codec import Codec
+        from titokcodec.generator import Generator
+
+        opened = Generator.from_pretrained(generator, device=device, dtype=dtype)
+        request.check_labels(opened)  # before the next file is read
+        codec = Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
+        opened.check_fits(codec.weights)
+        return opened, codec
+
+    try:
+        run(request, where, load, reporter.wrote, force, max_pixels)
+        reporter.finish(output)
+    except (TitokError, OSError) as error:
+        reporter.error(reason(error), {"output": output, "error": reason(error)})
+        click.get_current_context().exit(reporter.exit_code)
+
+
+class GenerateReporter(Reporter):
+    """A JSON object a file, or a line when all is done.
+
+    Args:
+        request: What is generated.
+        options: Of ``Reporter``.
+    """
+
+    def __init__(self, request: Request, **options: bool) -> None:
+        super().__init__("titok-generate", **options)
+        self.request = request
+        self.bytes = 0
+        self.about: FileInfo | None = None
+        self.started = self.before = time.perf_counter()
+
+    def wrote(self, target: Path | None, files: list[bytes], labels: list[str | None]) -> None:
+        """A file is written; it shows ``files`` of the classes ``labels``."""
+        from titokcodec.files import info
+
+        self.about, size, now = info(files[0]), sum(map(len, files)), time.perf_counter()
+        self.bytes += size
+        self.record(
+            {
+                "output": str(target or "-"),
+                "pictures": len(files),
+                "classes": labels,
+                "seed": self.request.seed,
+                "width": self.about.width,
+                "height": self.about.height,
+                "tokens": self.about.tokens,
+                "bytes": size,
+                "seconds": round(now - self.before, 4),
+            }
+        )
+        self.before = now
+
+    def finish(self, output: str) -> None:
+        """The line for people."""
+        if self.about is None:
+            return
+        seconds = time.perf_counter() - self.started
+        about = f"{self.bytes} bytes as .titok files" if len(self.request.labels) > 1 else describe(self.about)
+        where = shown(None if output == "-" else output, "stdout")
+        self.text(f"{self.request} -> {where}  {about}  seed {self.request.seed}  {seconds:.1f} s")
+
+
+def _list_classes(generator: str | None, as_json: bool) -> None:
+    """A line a class. Raises ``TitokError`` if the generator has no names for them."""
+    from titokcodec.weights.generators import read
+
+    card, _ = read(generator)
+    if card.class_names is None:
+        raise TitokError(
+            f"generator {card.name} has no names for its classes: give numbers, 0 to {card.config.classes - 1}"
+        )
+    named = enumerate(card.class_names)
+    if as_json:
+        lines = [json.dumps({"number": number, "name": name}) for number, name in named]
+    else:
+        lines = [f"{number}\t{' '.join(name.split())}" for number, name in named]
+    write_line("\n".join(lines))
