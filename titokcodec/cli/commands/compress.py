@@ -207,6 +207,6 @@ class Compress:
     def _reached(self, codec: Codec, data: bytes, picture: Picture) -> dict[str, float]:
         if not self.target:
             return {}
-        from titokcodec.targets import reached
+        from titokcodec.target_search import reached
 
         return reached(codec, self.target, picture, data)
