@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from . import fresh
-from .jobs import Model
+from .workloads import CodecOptions, Workload
+
+Record = Callable[..., Any]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """What pytest-benchmark does not know: where the networks ran."""
+    """Adds the device that the networks ran on, which pytest-benchmark does not know."""
     from .machine import describe
 
     machine_info["titokcodec"] = describe(config.getoption("device"))
@@ -38,47 +40,53 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> str:
     """``cuda``, ``mps`` or ``cpu``, maybe with a number."""
+    return device_or_exit(request.config.getoption("device"))
+
+
+def device_or_exit(name: str) -> str:
+    """The device; one that does not exist ends pytest with one line."""
     from titokcodec.errors import TitokError
-    from titokcodec.runtime.devices import choose_device
+
+    from .machine import select_device
 
     try:
-        return str(choose_device(request.config.getoption("device")))
+        return str(select_device(name))
     except TitokError as error:
         pytest.exit(str(error), returncode=pytest.ExitCode.USAGE_ERROR)
 
 
 @pytest.fixture(scope="session", params=["fp32", "bf16"])
 def precision(request: pytest.FixtureRequest, device: str) -> str:
-    """Every precision that is asked for."""
+    """Every requested precision."""
     import torch
 
     from titokcodec.runtime.devices import choose_device, choose_dtype
 
-    asked = request.config.getoption("precision")
-    if asked is None:  # where bf16 is not native it may take a hundred times as long
-        asked = "both" if choose_dtype(choose_device(device)) == torch.bfloat16 else "fp32"
-    if asked not in (request.param, "both"):
-        pytest.skip(f"{request.param} was not asked for, or is slow here: see --precision")
+    requested = request.config.getoption("precision")
+    if requested is None:  # where bf16 is not native it may take a hundred times as long
+        requested = "both" if choose_dtype(choose_device(device)) == torch.bfloat16 else "fp32"
+    if requested not in (request.param, "both"):
+        pytest.skip(f"{request.param} was not requested, or is slow here: see --precision")
     return request.param
 
 
 @pytest.fixture(scope="session")
-def model(request: pytest.FixtureRequest, device: str, precision: str) -> Model:
+def options(request: pytest.FixtureRequest, device: str, precision: str) -> CodecOptions:
     """The codec that is measured."""
     source = request.config.getoption("model")
-    return Model(str(Path(source).resolve()) if source and Path(source).exists() else source, device, precision)
+    return CodecOptions(str(Path(source).resolve()) if source and Path(source).exists() else source, device, precision)
 
 
 @pytest.fixture
-def measure(request: pytest.FixtureRequest, benchmark: Any) -> Callable[..., Any]:
-    """Times a job of ``bench.jobs``, and notes how many pictures it is about and the peak of its memory."""
+def record(request: pytest.FixtureRequest, benchmark: Any) -> Record:
+    """Times a workload, and records its group and name, how many pictures it is about and its peak of memory."""
 
-    def run(make: Callable[..., Callable[[], Any]], pictures: int = 1, **given: Any) -> Any:
+    def run(group: str, name: str, make: Callable[..., Workload], pictures: int = 1, **given: Any) -> Any:
+        benchmark.group, benchmark.name = group, name
         result = benchmark(make(**given))
         benchmark.extra_info["pictures"] = pictures
         if not benchmark.disabled and not request.config.getoption("--times-only"):
-            found = fresh.measure(make, **given)
-            benchmark.extra_info |= {name: found[name] for name in ("memory", "device_memory") if name in found}
+            benchmark.extra_info |= fresh.measure(make, **given)
         return result
 
     return run

@@ -1,9 +1,9 @@
-"""A job in a process of its own: how long it takes, and the most memory that it ever has.
+"""A workload in a process of its own: the most memory that it ever has and, if asked, how long it takes.
 
-    measure(jobs.compress, model=Model(), pictures=1, effort=0)
+    measure(workloads.compress, options=CodecOptions(), count=1, effort=0)
 
-A process remembers its peak and cannot forget it, so every job that is to be compared needs a new one. The peak is that
-of all of it: Python, torch where the job imports it, and the weights.
+A process cannot reset its peak, so everything that is to be compared needs a new one. The peak is that of the whole
+process: Python, torch where the workload imports it, and the weights.
 """
 
 from __future__ import annotations
@@ -11,36 +11,34 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 5
 
 
-def measure(make: Callable[..., Callable[[], Any]], patience: float = 0.0, **given: Any) -> dict[str, Any]:
-    """Make a job ready in a new process, and run it there.
+def measure(make: Callable[..., Callable[[], Any]], time_for: float | None = None, **given: Any) -> dict[str, Any]:
+    """Prepare a workload in a new process, and run it there.
 
     Args:
-        make: A function of a module, which gives the job.
-        patience: Seconds within which the job may begin again, up to ``ROUNDS`` times; it is run once anyway.
-        given: What ``make`` takes; it goes there by pickle.
+        make: A function of a module, which returns the workload; it needs no torch unless it is timed.
+        time_for: Seconds to repeat it for after a first run, once at least. None to run it once, untimed.
+        given: Arguments of ``make``, which must pickle.
 
     Returns:
-        ``seconds`` (the median), ``rounds``, ``memory``, and ``device_memory`` where CUDA was used; memory in bytes.
+        ``memory`` and, where CUDA was used, ``device_memory``, in bytes; if timed, ``seconds`` (the median) and
+        ``rounds``.
 
     Raises:
-        subprocess.CalledProcessError: the job failed; its message is on stderr.
+        subprocess.CalledProcessError: the workload failed; its message is on stderr.
     """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, "-m", "bench.fresh"],
-        input=pickle.dumps((make, patience, given)),
+        input=pickle.dumps((make, time_for, given)),
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         check=True,
@@ -48,14 +46,14 @@ def measure(make: Callable[..., Callable[[], Any]], patience: float = 0.0, **giv
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def times(job: Callable[[], Any], patience: float) -> list[float]:
-    """Seconds of each run."""
-    found: list[float] = []
-    while not found or (len(found) < ROUNDS and sum(found) < patience):
-        started = time.perf_counter()
-        job()
-        found.append(time.perf_counter() - started)
-    return found
+def timed(work: Callable[[], Any], seconds: float) -> dict[str, Any]:
+    """``seconds``, the median, and ``rounds`` of a workload that is repeated for so long."""
+    import torch
+    from torch.utils.benchmark import Timer
+
+    timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
+    found = timer.blocked_autorange(min_run_time=seconds)
+    return {"seconds": found.median, "rounds": len(found.raw_times)}
 
 
 def peaks() -> dict[str, int]:
@@ -68,7 +66,7 @@ def peaks() -> dict[str, int]:
 
 
 def _resident() -> int:
-    """Linux also has a peak of this program alone: getrusage's may be that of the process which started it."""
+    """Linux's peak of this program alone where there is one: getrusage's may be that of the parent process."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     if peak := next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None):
@@ -81,9 +79,13 @@ def _resident() -> int:
 
 def main() -> None:
     """What the new process does."""
-    make, patience, given = pickle.load(sys.stdin.buffer)
-    found = times(make(**given), patience)
-    print(json.dumps({"seconds": statistics.median(found), "rounds": len(found), **peaks()}))
+    make, time_for, given = pickle.load(sys.stdin.buffer)
+    work, found = make(**given), {}
+    if time_for is None:
+        work()
+    else:
+        found = timed(work, time_for)
+    print(json.dumps({**found, **peaks()}))
 
 
 if __name__ == "__main__":

@@ -1,40 +1,37 @@
-"""Pictures of classes a second, 256 x 256: TiTok and its generators beside DiT-XL/2, networks of the published sizes.
+"""Class-conditional pictures a second, 256 x 256: TiTok with its generators beside DiT-XL/2, at the published sizes.
 
     python -m bench.generation --out bench/results/generation-speed.json [--device cuda] [--precision bf16] [--quick]
     python -m bench.generation ... --models TiTok-L-32 DiT-XL/2 --patience 10 --most 128 --no-compile    # in a minute
 
-A picture is all of it: network, sampler, guidance, and decoding to uint8 pixels. Weights are random, which takes as
-long. DiT-XL/2 goes 250 steps with guidance, as in Yu et al. 2024, table 1; ours are sampled as published.
+What is timed is everything from class numbers to uint8 pixels: network, sampler, guidance and decoder. Weights are
+random, which takes as long. DiT-XL/2 samples in 250 steps with guidance, as in Yu et al. 2024, table 1; TiTok as
+published.
 
-Every model gets the batch, a power of two, at which it makes most pictures a second. That is searched for with a few
-steps and a decoding each, from which the whole time follows, since all steps but the first are alike. What the search
-found is then timed in whole draws, on a GPU once more with compiled networks and CUDA graphs, and the faster median
-is kept. Where a whole draw would take too long, as 250 steps of DiT do on a CPU, the extrapolation from single steps
-stands, and is called one.
+Every model gets the batch size, a power of two, at which it generates most pictures a second. The search for it
+estimates the time of a batch from its first steps, since all steps but the first are alike. Whole batches are then
+timed at that size, on a GPU also with compiled networks and CUDA graphs, and the faster median is kept. Where a whole
+batch would take too long, as 250 steps of DiT do on a CPU, the estimate stands and is marked ``extrapolated``.
 
-A GPU is timed by the clock on the wall, synchronised. On a CPU all is done by one thread, and what counts is the time
-that it had a core: the same on an idle machine, and of use on one where other work is running.
+A GPU is timed by wall clock, synchronised; a CPU by the process's CPU time in one thread, which other work on the
+machine does not change.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 import torch
+from titokcodec.training.argtypes import whole
 from torch import Tensor, nn
+from torch.utils.benchmark import Timer
 
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
@@ -44,22 +41,21 @@ from titokcodec.models.maskgit import PRESETS as GENERATORS
 from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.runtime.devices import choose_device, choose_dtype
-from titokcodec.sampling import Settings, walk
+from titokcodec.runtime.devices import choose_dtype
 from titokcodec.weights.tokenizers import Weights
 
 from .dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
-from .machine import name_of, synchronize
-from .numbers import positive
+from .machine import name_of, select_device
+from .records import write
 
-Model = TypeVar("Model", bound=nn.Module)
-LEAST_GAIN = 1.03  # pictures a second of one batch over those of half of it; with less, no larger one is tried
-COMPILED = {"mode": "reduce-overhead", "dynamic": False}  # of DiT: CUDA graphs, and a kernel for every shape, as ours
+Network = TypeVar("Network", bound=nn.Module)
+LEAST_GAIN = 1.03  # the search ends where twice the batch is less than this much faster
+COMPILED = {"mode": "reduce-overhead", "dynamic": False}  # of DiT: CUDA graphs and a kernel for every shape, as ours
 
 
 @dataclass(frozen=True)
 class TiTokSize:
-    """A tokenizer, its generator, and what it is sampled with."""
+    """A tokenizer, its generator and the sampler's settings."""
 
     name: str
     tokenizer: TiTokConfig
@@ -69,13 +65,16 @@ class TiTokSize:
 
 @dataclass(frozen=True)
 class DiTSize:
-    """A DiT, the decoder of its latents, and what it is sampled with."""
+    """A DiT, the decoder of its latents and the sampler's settings."""
 
     name: str
     model: DiTConfig = field(default_factory=DiTConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     steps: int = 250
     guidance: float = 1.5
+
+
+Size = TiTokSize | DiTSize
 
 
 def _published(name: str, tokenizer: str, **changes: Any) -> TiTokSize:
@@ -92,15 +91,15 @@ SIZES = (
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much time to spend.
+class Limits:
+    """How much time to spend on a model.
 
     Attributes:
-        rounds: Times of which the median is taken.
-        patience: Seconds for the search and again for whole draws, but for the last one begun; a whole draw that is
-            likely to take longer alone is not made.
+        rounds: Whole batches to time.
+        patience: Seconds for the search, and again for whole batches. No whole batch is generated that is estimated to
+            take longer.
         most: Pictures in the largest batch.
-        compiled: Whether a GPU's whole draws are timed with compiled networks too.
+        compiled: Whether whole batches are also timed with compiled networks, on a GPU.
     """
 
     rounds: int = 3
@@ -109,102 +108,71 @@ class Effort:
     compiled: bool = True
 
 
-QUICK = Effort(rounds=1, patience=30.0, most=2)
+QUICK = Limits(rounds=1, patience=30.0, most=2)
 
 
-class Ours:
-    """A TiTok with its generator, through the interface that users have."""
+class TiTokModel:
+    """A TiTok with its generator, called through the public interface."""
 
     def __init__(self, size: TiTokSize, device: torch.device, dtype: torch.dtype) -> None:
         tokenizer = with_random_weights(lambda: TiTok(size.tokenizer), device, dtype)
         network = with_random_weights(lambda: make(size.generator), device, dtype)
-        opened = Weights(Path(), size.name, size.tokenizer, bytes(8), None)
-        self.codec = Codec(opened, tokenizer, device, dtype)
+        self.codec = Codec(Weights(Path(), size.name, size.tokenizer, bytes(8), None), tokenizer, device, dtype)
         self.generator = Generator(network, Card(size.name, size.generator), device, dtype)
-        self.name, self.settings, self.device, self.dtype = size.name, Settings(**size.settings), device, dtype
-        self.steps, self._options = self.settings.steps, size.settings
+        self.name, self.settings, self.device, self.dtype = size.name, size.settings, device, dtype
+        self.steps = size.settings["steps"]
         self.parameters = _count(network) + _count(tokenizer) - _count(tokenizer.encoder)
 
-    def draw(self, batch: int) -> Tensor:
-        """(B, 3, 256, 256) uint8 on the device."""
-        labels = self._labels(batch).tolist()
-        return eight_bit(self.codec.decode(self.generator.sample(labels, **self._options)))
-
-    def walk(self, batch: int) -> Iterator[Tensor]:
-        """Something after every step."""
-        config = self.generator.config
-        tokens = torch.full((batch, config.tokens), config.mask_id, device=self.device)
-        labels, hidden = self._labels(batch).to(self.device), [config.tokens] * batch
-        return walk(
-            self.generator.network,
-            tokens,
-            labels,
-            hidden,
-            config.mask_id,
-            self.settings,
-            lambda step, shape: torch.rand(shape, device=self.device),
+    def generate(self, batch: int, steps: int | None = None) -> Tensor:
+        """(B, 3, 256, 256) uint8 on the device, in so many steps (default: the published number)."""
+        labels = (torch.arange(batch) % self.generator.config.classes).tolist()
+        return eight_bit(
+            self.codec.decode(self.generator.sample(labels, **{**self.settings, "steps": steps or self.steps}))
         )
-
-    def finish(self, batch: int) -> Tensor:
-        """What follows the last step: (B, 3, 256, 256) uint8 on the device."""
-        config = self.generator.config
-        return eight_bit(self.codec.decode(torch.randint(config.codes, (batch, config.tokens), device=self.device)))
 
     def compile(self) -> None:
         self.generator.compile()
         self.codec.compile()
 
-    def _labels(self, batch: int) -> Tensor:
-        return torch.arange(batch) % self.generator.config.classes
 
-
-class Theirs:
+class DiTModel:
     """A DiT; the same interface."""
 
     def __init__(self, size: DiTSize, device: torch.device, dtype: torch.dtype) -> None:
         model = with_random_weights(lambda: DiT(size.model), device, dtype)
-        model.place()
+        model.set_positions()
         decoder = with_random_weights(lambda: Decoder(size.decoder), device, dtype)
         decoder.to(memory_format=torch.channels_last)  # as in our codec
         self.diffusion = Diffusion(model, decoder, size.steps, size.guidance)
         self.name, self.steps, self.device, self.dtype = size.name, size.steps, device, dtype
         self.parameters = _count(model) + _count(decoder)
 
-    def draw(self, batch: int) -> Tensor:
-        latents = None
-        for step in self.walk(batch):
-            latents = step
-        return eight_bit(self.diffusion.decode(latents))
-
-    def walk(self, batch: int) -> Iterator[Tensor]:
+    def generate(self, batch: int, steps: int | None = None) -> Tensor:
         labels = torch.arange(batch, device=self.device) % self.diffusion.config.classes
-        return self.diffusion.walk(labels)
-
-    def finish(self, batch: int) -> Tensor:
-        return eight_bit(self.diffusion.decode(self.diffusion.start(batch)))
+        return eight_bit(self.diffusion.decode(self.diffusion.sample(labels, steps)))
 
     def compile(self) -> None:
         self.diffusion.model = torch.compile(self.diffusion.model, **COMPILED)
         self.diffusion.decoder = torch.compile(self.diffusion.decoder, **COMPILED)
 
 
-Contender = Ours | Theirs
+Model = TiTokModel | DiTModel
 
 
-def build(size: TiTokSize | DiTSize, device: torch.device, dtype: torch.dtype) -> Contender:
+def build(size: Size, device: torch.device, dtype: torch.dtype) -> Model:
     """The model of a size, with random weights."""
-    return (Ours if isinstance(size, TiTokSize) else Theirs)(size, device, dtype)
+    return (TiTokModel if isinstance(size, TiTokSize) else DiTModel)(size, device, dtype)
 
 
-def with_random_weights(construct: Callable[[], Model], device: torch.device, dtype: torch.dtype) -> Model:
-    """The model in its precision from the start: no number of it is ever in memory twice."""
-    model = on_meta(construct).to(dtype).to_empty(device=device).requires_grad_(False).eval()
-    for name, value in model.named_parameters():
+def with_random_weights(construct: Callable[[], Network], device: torch.device, dtype: torch.dtype) -> Network:
+    """The network, created in its precision and on its device, so that no weight is ever in memory twice."""
+    network = on_meta(construct).to(dtype).to_empty(device=device).requires_grad_(False).eval()
+    for name, value in network.named_parameters():
         if value.ndim > 1:
             nn.init.uniform_(value, -0.02, 0.02)
         else:
             nn.init.constant_(value, float(name.endswith("weight")))  # of a norm
-    return model
+    return network
 
 
 def eight_bit(pixels: Tensor) -> Tensor:
@@ -212,25 +180,47 @@ def eight_bit(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().to(torch.uint8)
 
 
+def _count(network: nn.Module) -> int:
+    return sum(value.numel() for value in network.parameters())
+
+
+# ---- time -------------------------------------------------------------------------------------------------------
+
+
+def timed(model: Model, batch: int, steps: int | None = None, seconds: float = 0.0) -> float:
+    """The median time of a batch in seconds, after one to warm up, over as many as fill ``seconds``, at least one."""
+    clock = {"timer": time.process_time} if model.device.type == "cpu" else {}  # Timer's own waits for the GPU
+    names = {"model": model, "batch": batch, "steps": steps}
+    return Timer("model.generate(batch, steps)", globals=names, **clock).blocked_autorange(min_run_time=seconds).median
+
+
+def estimated(model: Model, batch: int) -> float:
+    """Seconds of a whole batch, from the first step, which is not guided, and the two after it."""
+    one, three = timed(model, batch, 1), timed(model, batch, 3)
+    return one + (model.steps - 1) * max(0.0, three - one) / 2
+
+
 @torch.inference_mode()
-def measure(contender: Contender, effort: Effort) -> dict[str, Any] | None:
-    """The best of one model: a row of the result without its comparison. None if not even one picture fits."""
-    found = search(contender, effort)
+def measure(model: Model, limits: Limits) -> dict[str, Any] | None:
+    """A model's row of the result, without its comparison. None if not even one picture fits into memory."""
+    found = search(model, limits)
     if found is None:
         return None
     batch, seconds = found
-    extrapolated = seconds > effort.patience
-    seconds = seconds if extrapolated else whole(contender, batch, effort)
-    graphed = math.inf
-    if contender.device.type == "cuda" and effort.compiled:
-        again = partial(likely, rounds=effort.rounds) if extrapolated else partial(whole, effort=effort)
-        graphed = with_graphs(contender, batch, again)
+    extrapolated, enough = seconds > limits.patience, min(limits.patience, limits.rounds * seconds)
+
+    def timing() -> float:
+        return estimated(model, batch) if extrapolated else timed(model, batch, seconds=enough)
+
+    seconds, graphed = seconds if extrapolated else timing(), math.inf
+    if model.device.type == "cuda" and limits.compiled:
+        graphed = with_graphs(model, batch, timing)
     compiled, seconds = graphed < seconds, min(graphed, seconds)
     return {
-        "model": contender.name,
-        "parameters": contender.parameters,
-        "steps": contender.steps,
-        "dtype": str(contender.dtype).removeprefix("torch."),
+        "model": model.name,
+        "parameters": model.parameters,
+        "steps": model.steps,
+        "dtype": str(model.dtype).removeprefix("torch."),
         "batch": batch,
         "seconds": seconds,
         "images_per_second": batch / seconds,
@@ -239,13 +229,13 @@ def measure(contender: Contender, effort: Effort) -> dict[str, Any] | None:
     }
 
 
-def search(contender: Contender, effort: Effort) -> tuple[int, float] | None:
-    """The best batch and the seconds it is likely to take; None if memory is too small for one picture."""
-    best, batch, start = None, 1, _now(contender.device)
-    while batch <= effort.most and _now(contender.device) - start <= effort.patience:
+def search(model: Model, limits: Limits) -> tuple[int, float] | None:
+    """The best batch size and its estimated seconds; None if memory is too small for one picture."""
+    best, batch, begun = None, 1, time.monotonic()
+    while batch <= limits.most and time.monotonic() - begun <= limits.patience:
         try:
-            seconds = likely(contender, batch, effort.rounds)
-        except RuntimeError as error:  # a lack of memory, or a tensor of more numbers than a kernel can count
+            seconds = estimated(model, batch)
+        except RuntimeError as error:  # out of memory, or more elements than a kernel can index
             if best is None and not isinstance(error, torch.cuda.OutOfMemoryError):
                 raise
             break
@@ -258,146 +248,85 @@ def search(contender: Contender, effort: Effort) -> tuple[int, float] | None:
     return best
 
 
-def likely(contender: Contender, batch: int, rounds: int) -> float:
-    """Seconds of a whole draw, from some steps and decodings.
-
-    The first step counts once, because guidance starts with the second one; the median of the next counts for all.
-    """
-    warm(contender, batch)
-    steps = contender.walk(batch)
-    count, device = min(contender.steps, 1 + rounds), contender.device
-    first, *others = (seconds_of(lambda: next(steps), device) for _ in range(count))
-    last = median(seconds_of(lambda: contender.finish(batch), device) for _ in range(rounds))
-    return first + (contender.steps - 1) * median(others or [0.0]) + last
-
-
-def warm(contender: Contender, batch: int, times: int = 1) -> None:
-    """Everything that a draw does, in the shortest way."""
-    for _ in range(times):
-        for _ in islice(contender.walk(batch), 2):
-            pass
-        contender.finish(batch)
-
-
-def whole(contender: Contender, batch: int, effort: Effort) -> float:
-    """The median of whole draws, as many as patience allows."""
-    found: list[float] = []
-    while len(found) < effort.rounds and sum(found) <= effort.patience:
-        found.append(seconds_of(lambda: contender.draw(batch), contender.device))
-    return median(found)
-
-
-def with_graphs(contender: Contender, batch: int, timing: Callable[[Contender, int], float]) -> float:
-    """Seconds with compiled networks, infinitely many if that fails. The model is of no use afterwards."""
-    contender.compile()
+def with_graphs(model: Model, batch: int, timing: Callable[[], float]) -> float:
+    """Seconds with compiled networks, infinity if that fails. The model must not be used afterwards."""
+    model.compile()
     try:
-        warm(contender, batch, times=3)  # compilation, recording, and one to be sure
-        return timing(contender, batch)
-    except RuntimeError as error:  # the compiler's own errors are such, and so is a lack of memory
-        print(f"{contender.name} does not compile: {' '.join(str(error).split())[:200]}", file=sys.stderr)
+        for _ in range(3):  # compilation, recording, and one to be sure
+            model.generate(batch, 2)
+        return timing()
+    except RuntimeError as error:  # the compiler's own errors, and out of memory
+        print(f"{model.name} does not compile: {' '.join(str(error).split())[:200]}", file=sys.stderr)
         return math.inf
     finally:
-        torch.compiler.reset()  # it would keep the model
-
-
-def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """One run of it, to its end: a GPU only queues it."""
-    start = _now(device)
-    work()
-    return _now(device) - start
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cpu":
-        return time.process_time()
-    synchronize(device)
-    return time.perf_counter()
+        torch.compiler.reset()  # it would keep the model in memory
 
 
 def free() -> None:
-    """Give back what no model holds any more."""
+    """Return unused memory to the device."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def compare(
-    sizes: Sequence[TiTokSize | DiTSize], device: torch.device, dtypes: Sequence[torch.dtype], effort: Effort
-) -> Iterator[list[dict[str, Any]]]:
-    """A row for every model and precision, with ``times_dit`` over the first DiT in that precision, if there is one.
+# ---- the command ------------------------------------------------------------------------------------------------
 
-    All rows so far are given whenever there is another. One model is in memory at a time.
-    """
+
+def compare(
+    sizes: Sequence[Size], device: torch.device, dtypes: Sequence[torch.dtype], limits: Limits
+) -> Iterator[list[dict[str, Any]]]:
+    """After each model and precision all rows so far, with ``times_dit``: how many times as fast as the first DiT in
+    the same precision, None without one. One model is in memory at a time."""
     rows: list[dict[str, Any]] = []
+    dits = {size.name for size in sizes if isinstance(size, DiTSize)}
+    reference: dict[str, float] = {}
     for dtype in dtypes:
         for size in sizes:
-            row = measure(build(size, device, dtype), effort)
+            row = measure(build(size, device, dtype), limits)
             free()
             if row is None:
-                print(f"{size.name} does not fit the memory", file=sys.stderr)
+                print(f"{size.name} does not fit into memory", file=sys.stderr)
                 continue
-            rows.append(row)
+            speed = row["images_per_second"]
+            if size.name in dits:
+                reference.setdefault(row["dtype"], speed)
+            base = reference.get(row["dtype"])
+            row["times_dit"] = speed / base if base else None
+            rows.append({name: float(f"{x:.4g}") if isinstance(x, float) else x for name, x in row.items()})
             print(
-                f"{row['model']} {row['steps']} steps {row['dtype']}: {row['images_per_second']:.3g} images/s "
+                f"{row['model']} {row['steps']} steps {row['dtype']}: {speed:.3g} images/s "
                 f"at batch {row['batch']}{', extrapolated' * row['extrapolated']}",
                 flush=True,
             )
-            yield [_rounded(row, _reference(rows, row["dtype"], sizes)) for row in rows]
+            yield rows
 
 
-def _reference(rows: Sequence[dict[str, Any]], dtype: str, sizes: Sequence[TiTokSize | DiTSize]) -> float | None:
-    names = {size.name for size in sizes if isinstance(size, DiTSize)}
-    return next((row["images_per_second"] for row in rows if row["model"] in names and row["dtype"] == dtype), None)
-
-
-def _rounded(row: dict[str, Any], reference: float | None) -> dict[str, Any]:
-    """The row with its comparison, numbers of four digits."""
-    row = {**row, "times_dit": row["images_per_second"] / reference if reference else None}
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in row.items()}
-
-
-def _count(model: nn.Module) -> int:
-    return sum(value.numel() for value in model.parameters())
-
-
-@contextmanager
-def one_thread(device: torch.device) -> Iterator[None]:
-    """On a CPU, no more threads than one."""
-    before = torch.get_num_threads()
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def main(arguments: list[str] | None = None, sizes: Sequence[TiTokSize | DiTSize] = SIZES) -> None:
+def main(arguments: list[str] | None = None, sizes: Sequence[Size] = SIZES) -> None:
     """Command line; ``sizes`` are the models."""
     parser = Parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="auto", help="default: CUDA, then MPS, then the CPU")
     parser.add_argument("--precision", nargs="+", choices=("bf16", "fp32"), default=["bf16", "fp32"])
-    parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, timed once; no long draws")
+    parser.add_argument("--quick", action="store_true", help="batches of 1 and 2, timed once, and nothing long")
     names = list(dict.fromkeys(size.name for size in sizes))
-    parser.add_argument("--models", nargs="+", choices=names, default=names, help="default: all of them")
-    parser.add_argument("--rounds", type=positive, help="times of which the median is taken (default: 3)")
-    parser.add_argument("--patience", type=float, help="seconds for each of search and whole draws (default: 120)")
-    parser.add_argument("--most", type=positive, help="pictures in the largest batch (default: 1024)")
+    parser.add_argument("--models", nargs="+", choices=names, default=names, help="default: all")
+    parser.add_argument("--rounds", type=whole(1), help="whole batches to time (default: 3)")
+    parser.add_argument("--patience", type=float, help="seconds, for the search and for whole batches (default: 120)")
+    parser.add_argument("--most", type=whole(1), help="pictures in the largest batch (default: 1024)")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, default=True, help="time compiled networks too, on a GPU"
     )
     options = parser.parse_args(arguments)
     given = {name: value for name in ("rounds", "patience", "most") if (value := getattr(options, name)) is not None}
-    effort = replace(QUICK if options.quick else Effort(), compiled=options.compile, **given)
-    sizes = [size for size in sizes if size.name in options.models]
-    device = choose_device(options.device)
+    limits = replace(QUICK if options.quick else Limits(), compiled=options.compile, **given)
+    device = select_device(options.device)
     if device.type == "cuda":  # as is common for such networks
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    dtypes = [choose_dtype(device, name) for name in options.precision]
     name = name_of(device) + ", one thread" * (device.type == "cpu")
     about = {"device": name, "torch": torch.__version__, "tf32": device.type == "cuda"}
-    with one_thread(device):
-        for rows in compare(sizes, device, dtypes, effort):
-            options.out.write_text(json.dumps({**about, "results": rows}, indent=2) + "\n")
+    dtypes = [choose_dtype(device, name) for name in options.precision]
+    for rows in compare([size for size in sizes if size.name in options.models], device, dtypes, limits):
+        write(options.out, {**about, "results": rows})
 
 
 if __name__ == "__main__":

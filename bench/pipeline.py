@@ -1,16 +1,14 @@
-"""What each part of the way through a device buys: from host arrays to tokens, and from tokens to host arrays.
+"""What each optimisation gains on the way from host arrays to tokens, and from tokens to host arrays.
 
     python -m bench.pipeline --out bench/results/pipeline.json [--device cuda] [--batch 1 16 256]
 
-Begins with what one would write first, float32 pixels that travel to and fro while everybody waits, and adds one thing
-at a time, in the order of ``ways``; the last one is what ``Codec`` does after ``Codec.compile``. What a device knows
-nothing of is left out. Ways are timed in turns, so that a machine's moods meet all of them.
+Starts from the simplest code, float32 pixels and copies that block, and adds one optimisation at a time, in the order
+of ``variants``; the last one is what ``Codec`` does after ``Codec.compile``. What a device does not support is left
+out. Variants are timed in turns, so that disturbances of the machine affect them all.
 """
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from titokcodec.training.argtypes import whole
 from torch import Tensor
+from torch.utils.benchmark import Timer
 
 from titokcodec.cli.script import Parser, start
 from titokcodec.models.tokenizer import TiTok
@@ -29,27 +29,25 @@ from titokcodec.runtime.transfer import one_ahead, to_device
 from titokcodec.weights import tokenizers
 
 from .machine import describe
-
-PICTURES = 64  # a round, or one batch if that is more
-ROUNDS = 5
+from .records import write
 
 
 @dataclass(frozen=True)
-class Way:
-    """How pictures get through.
+class Variant:
+    """A choice of optimisations.
 
     Attributes:
         name: What it adds to the one before.
-        bytes_travel: Pixels cross to and from the device as uint8, and become floats there.
-        ahead: Copies are pinned and asynchronous, and a batch is asked for before the last one is taken.
-        channels_last: Convolutions work on pixels whose channels lie together.
+        uint8: Pixels cross to and from the device as uint8, and become floats there.
+        ahead: Copies are pinned and asynchronous, and a batch is queued before the last one is fetched.
+        channels_last: Memory format of the convolutions.
         dtype: Of the network.
         graphs: Passes are replayed from CUDA graphs.
         kernels: And their kernels are fused by ``torch.compile``.
     """
 
     name: str
-    bytes_travel: bool = False
+    uint8: bool = False
     ahead: bool = False
     channels_last: bool = False
     dtype: torch.dtype = torch.float32
@@ -57,94 +55,103 @@ class Way:
     kernels: bool = False
 
 
-def ways(device: torch.device) -> list[Way]:
-    """All of them that the device knows, each with one thing more than the one before."""
+def variants(device: torch.device) -> list[Variant]:
+    """All that the device supports, each with one optimisation more than the one before."""
     cuda = device.type == "cuda"
-    found = [Way("float32 pixels travel, everybody waits")]
-    for name, known, more in (
-        ("+ pixels travel as uint8", True, {"bytes_travel": True}),
+    found = [Variant("float32 pixels, blocking copies")]
+    for name, supported, change in (
+        ("+ uint8 pixels", True, {"uint8": True}),
         ("+ pinned copies, one batch ahead", cuda, {"ahead": True}),
         ("+ channels last", True, {"channels_last": True}),
         ("+ bfloat16", choose_dtype(device) is torch.bfloat16, {"dtype": torch.bfloat16}),
         ("+ CUDA graphs", cuda, {"graphs": True}),
         ("+ fused kernels", True, {"kernels": True}),
     ):
-        if known:
-            found.append(replace(found[-1], name=name, **more))
+        if supported:
+            found.append(replace(found[-1], name=name, **change))
     return found
 
 
-class Line:
-    """A model and the way that arrays take through it."""
+class Pipeline:
+    """A model with a variant's path from and to the host."""
 
-    def __init__(self, way: Way, model: TiTok, device: torch.device) -> None:
-        memory = torch.channels_last if way.channels_last else torch.contiguous_format
-        model = model.to(device=device, dtype=way.dtype, memory_format=memory)
+    def __init__(self, variant: Variant, model: TiTok, device: torch.device) -> None:
+        memory = torch.channels_last if variant.channels_last else torch.contiguous_format
+        model = model.to(device=device, dtype=variant.dtype, memory_format=memory)
         model.keep_exact()
-        self.way, self.device, self.dtype = way, device, way.dtype
-        quick = way.graphs or way.kernels
-        self.networks = [
-            Accelerated(part, device, way.kernels) if quick else part for part in (model.encode, model.decode)
-        ]
+        self.variant, self.device, parts = variant, device, (model.encode, model.decode)
+        if variant.graphs or variant.kernels:
+            parts = tuple(Accelerated(part, device, variant.kernels) for part in parts)
+        self.encoder, self.decoder = parts
 
     @torch.inference_mode()
     def encode(self, batches: Iterable[np.ndarray]) -> list[np.ndarray]:
         """(n, 256, 256, 3) uint8 pixels -> (n, K) int64 tokens."""
-        return list(self._home(self.networks[0](self._pixels(batch)) for batch in batches))
+        return list(self._to_host(self.encoder(self._pixels(batch)) for batch in batches))
 
     @torch.inference_mode()
     def decode(self, batches: Iterable[np.ndarray]) -> list[np.ndarray]:
         """(n, K) int64 tokens -> (n, 256, 256, 3) uint8 pixels."""
-        drawn = (self.networks[1](self._there(batch)) for batch in batches)
-        if self.way.bytes_travel:
-            return list(self._home((pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous() for pixels in drawn))
-        return [(pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1) for pixels in self._home(drawn)]
+        decoded = (self.decoder(self._to_device(batch)) for batch in batches)
+        if self.variant.uint8:
+            pixels = ((pixels * 255).round().byte().permute(0, 2, 3, 1).contiguous() for pixels in decoded)
+            return list(self._to_host(pixels))
+        return [(pixels * 255).round().astype(np.uint8).transpose(0, 2, 3, 1) for pixels in self._to_host(decoded)]
 
     def _pixels(self, batch: np.ndarray) -> Tensor:
-        if self.way.bytes_travel:
-            pixels = self._there(batch).permute(0, 3, 1, 2).to(self.dtype) / 255
+        if self.variant.uint8:
+            pixels = self._to_device(batch).permute(0, 3, 1, 2).to(self.variant.dtype) / 255
         else:
-            pixels = self._there(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255).to(self.dtype)
-        return pixels if self.way.channels_last else pixels.contiguous()
+            pixels = self._to_device(batch.transpose(0, 3, 1, 2).astype(np.float32) / 255).to(self.variant.dtype)
+        return pixels if self.variant.channels_last else pixels.contiguous()
 
-    def _there(self, batch: np.ndarray) -> Tensor:
-        return to_device(batch, self.device) if self.way.ahead else torch.from_numpy(batch).to(self.device)
+    def _to_device(self, batch: np.ndarray) -> Tensor:
+        return to_device(batch, self.device) if self.variant.ahead else torch.from_numpy(batch).to(self.device)
 
-    def _home(self, tensors: Iterator[Tensor]) -> Iterator[np.ndarray]:
-        return one_ahead(tensors) if self.way.ahead else (tensor.cpu().numpy() for tensor in tensors)
+    def _to_host(self, tensors: Iterator[Tensor]) -> Iterator[np.ndarray]:
+        return one_ahead(tensors) if self.variant.ahead else (tensor.cpu().numpy() for tensor in tensors)
 
 
 def measure(
-    model: Callable[[], TiTok], device: torch.device, batch: int, rounds: int = ROUNDS, pictures: int = PICTURES
+    model: Callable[[], TiTok], device: torch.device, batch: int, rounds: int, pictures: int
 ) -> list[dict[str, Any]]:
-    """A row for every way and direction, with medians over rounds in which all ways take turns."""
-    lines = [Line(way, model(), device) for way in ways(device)]
+    """A row for every direction and variant, with medians over rounds in which all variants take turns."""
+    pipelines = [Pipeline(variant, model(), device) for variant in variants(device)]
     count = max(1, pictures // batch)
-    random = np.random.default_rng(0)
-    pixels = [random.integers(0, 256, (batch, 256, 256, 3), np.uint8) for _ in range(count)]
-    tokens = lines[0].encode(pixels)
-    given = {"encode": pixels, "decode": tokens}
-    taken: dict[tuple[str, str], list[float]] = {}
-    for turn in range(rounds + 1):
-        for line in lines:
-            for direction, batches in given.items():
-                start = time.perf_counter()
-                getattr(line, direction)(batches)  # its results are on the host, so it is over
-                if turn:  # the first one warms up, compiles and records
-                    taken.setdefault((line.way.name, direction), []).append(time.perf_counter() - start)
+    rng = np.random.default_rng(0)
+    pixels = [rng.integers(0, 256, (batch, 256, 256, 3), np.uint8) for _ in range(count)]
+    batches = {"encode": pixels, "decode": pipelines[0].encode(pixels)}
+    timers = {
+        (direction, pipeline.variant.name): Timer(
+            "run(batches)",
+            globals={"run": getattr(pipeline, direction), "batches": batches[direction]},
+            num_threads=torch.get_num_threads(),
+        )
+        for pipeline in pipelines
+        for direction in ("decode", "encode")
+    }
+    # Zero seconds: one run, after one to warm up, which the first time compiles and records.
+    turns = [
+        {key: timer.blocked_autorange(min_run_time=0).median for key, timer in timers.items()} for _ in range(rounds)
+    ]
     return [
-        {"direction": direction, "batch": batch, "way": name, "pictures_per_second": count * batch / median(seconds)}
-        for (name, direction), seconds in taken.items()
+        {
+            "direction": key[0],
+            "batch": batch,
+            "way": key[1],
+            "pictures_per_second": count * batch / median(turn[key] for turn in turns),
+        }
+        for key in timers
     ]
 
 
 def compared(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows by direction, numbers of four digits, each with how many times faster it is than the first of its kind."""
+    """Rows by direction, rounded to four digits, each with its speed relative to the first of its kind."""
     first: dict[tuple[str, int], float] = {}
     found = []
     for row in sorted(rows, key=lambda row: (row["direction"], row["batch"])):
-        base = first.setdefault((row["direction"], row["batch"]), row["pictures_per_second"])
         speed = row["pictures_per_second"]
+        base = first.setdefault((row["direction"], row["batch"]), speed)
         found.append({**row, "pictures_per_second": float(f"{speed:.4g}"), "times_first": float(f"{speed / base:.4g}")})
     return found
 
@@ -155,16 +162,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--model", help="weight file (default: the bundled one)")
     parser.add_argument("--device", default="auto", help="default: CUDA, then MPS, then the CPU")
-    parser.add_argument("--batch", type=int, nargs="+", default=[1, 16], help="pictures (default: 1 16)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--pictures", type=int, default=PICTURES, help="in a round (default: %(default)s)")
+    parser.add_argument("--batch", type=whole(1), nargs="+", default=[1, 16], help="pictures (default: 1 16)")
+    parser.add_argument("--rounds", type=whole(1), default=5, help="default: %(default)s")
+    parser.add_argument("--pictures", type=whole(1), default=64, help="in a round (default: %(default)s)")
     options = parser.parse_args(arguments)
     device, opened = choose_device(options.device), tokenizers.read(options.model)
     rows: list[dict[str, Any]] = []
     for batch in options.batch:
         rows += measure(lambda: tokenizers.build(opened), device, batch, options.rounds, options.pictures)
-        found = {**describe(options.device), "model": opened.name, "results": compared(rows)}
-        options.out.write_text(json.dumps(found, indent=2) + "\n")
+        write(options.out, {**describe(options.device), "model": opened.name, "results": compared(rows)})
         print(f"batch {batch}: {len(rows)} rows", flush=True)
 
 

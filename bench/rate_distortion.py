@@ -30,13 +30,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from titokcodec.training.argtypes import whole
+
 from titokcodec import Codec, TitokError
 from titokcodec.cli.script import Parser, start
 from titokcodec.metrics.scores import METRICS
 
 from . import curves, exhibits, originals, records, rivals
 from .measure import Case, Finding, Key, Plan, measure_all
-from .numbers import natural, positive
 from .originals import CROPS, Original
 from .ours import TARGET, TOKENS, Entrant, entrants
 from .protocol import protocol
@@ -173,12 +174,12 @@ def _arguments() -> argparse.ArgumentParser:
     add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--limit", type=positive, metavar="N", help="the first pictures only")
-    add("--every", type=positive, default=1, metavar="N", help="only every Nth picture, from the first on")
+    add("--limit", type=whole(1), metavar="N", help="the first pictures only")
+    add("--every", type=whole(1), default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
     add(
         "--targets",
-        type=positive,
+        type=whole(1),
         nargs="+",
         metavar="BYTES",
         help="files for so many bytes, beside thumbnails of as many; for --size full",
@@ -193,13 +194,13 @@ def _arguments() -> argparse.ArgumentParser:
     )
     add(
         "--score-side",
-        type=positive,
+        type=whole(1),
         metavar="PIXELS",
         help="compare pictures whose longer side has more pixels with it reduced to so many; for --size full",
     )
     add(
         "--budgets",
-        type=positive,
+        type=whole(1),
         nargs="*",
         help="bytes of thumbnails, besides those of titok's files (default: "
         f"{' '.join(map(str, BUDGETS))}; none with --size full)",
@@ -213,19 +214,19 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="METRIC",
         help=f"default: all that can be had, of {', '.join(METRICS)}",
     )
-    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--workers", type=whole(1), default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=natural, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--effort", type=whole(0), help="steps of titok's search for tokens (default: as when compressing)")
     add(
         "--tokens",
-        type=positive,
+        type=whole(1),
         nargs="+",
         default=TOKENS,
         help=f"numbers of tokens a tile, besides each model's fewest and most (default: {' '.join(map(str, TOKENS))})",
     )
-    add("--gallery", type=natural, default=12, help="pictures to show from the first on (default: %(default)s)")
-    add("--extremes", type=natural, default=3, help="and of the worst and of the best (default: %(default)s)")
+    add("--gallery", type=whole(0), default=12, help="pictures to show from the first on (default: %(default)s)")
+    add("--extremes", type=whole(0), default=3, help="and of the worst and of the best (default: %(default)s)")
     return parser
 
 

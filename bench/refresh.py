@@ -16,12 +16,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from titokcodec.training.argtypes import whole
+
 from titokcodec import Codec, TitokError
 from titokcodec.cli.script import Parser, start
 
 from . import curves, originals, records
 from .measure import Entry, Finding, Key, Plan
-from .numbers import natural, positive
 from .originals import Original
 from .ours import entrants
 from .protocol import commit, described, versions
@@ -78,15 +79,15 @@ def _arguments() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     add("--images", type=Path, nargs="+", required=True, help="the same folders, pictures or tar shards as then")
-    add("--limit", type=positive, metavar="N", help="as then")
-    add("--every", type=positive, default=1, metavar="N", help="as then")
+    add("--limit", type=whole(1), metavar="N", help="as then")
+    add("--every", type=whole(1), default=1, metavar="N", help="as then")
     add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
     add("--lpips", type=Path, help="LPIPS weights (safetensors)")
     add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--workers", type=positive, default=os.cpu_count(), help="processes (default: one a CPU)")
+    add("--workers", type=whole(1), default=os.cpu_count(), help="processes (default: one a CPU)")
     add("--device", default="auto", help="of titok (default: %(default)s)")
     add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=natural, help="steps of titok's search for tokens (default: as when compressing)")
+    add("--effort", type=whole(0), help="steps of titok's search for tokens (default: as when compressing)")
     return parser
 
 

@@ -1,11 +1,11 @@
-"""How compressing in tiles and decompressing grow with the picture, up to 100 megapixels, and with tokens.
+"""How time and memory grow with the picture, compressed in tiles, up to 100 megapixels, and with tokens.
 
     python -m bench.scaling --out bench/results/scaling.json [--device cuda] [--megapixels 1 4 16 50 100]
 
-The picture is a photograph continued by its mirror images. One of 256 x 256 pixels, which is searched, and the first of
-the sizes, which is not, are done with every number of tokens; the others with most. Every case has a process of its
-own, so that peaks of memory are its own too; it is warm when the clock starts, and the median of up to five times
-counts, of as many as begin within ``--patience`` seconds.
+The picture is a photograph continued by its mirror images. One of 256 x 256 pixels, for which tokens are searched, and
+the smallest of the sizes, for which they are not, are compressed to every number of tokens; the others to the largest.
+Every case runs in a process of its own, so that its peak of memory is its own too: once to warm up, then for
+``--patience`` seconds, of which the median counts.
 """
 
 from __future__ import annotations
@@ -20,11 +20,10 @@ from titokcodec.cli.script import Parser, start
 from titokcodec.format.layout import nearest_grid
 from titokcodec.format.limits import TILE
 
-from . import jobs
 from .fresh import measure
-from .jobs import Model
 from .machine import describe
 from .records import write
+from .workloads import CodecOptions, compress_large, decompress_large, load_codec
 
 MEGAPIXELS = (1, 4, 16, 50, 100)
 TOKENS = (32, 64, 96, 128)
@@ -32,29 +31,28 @@ TOKENS = (32, 64, 96, 128)
 
 def cases(megapixels: Sequence[float], tokens: Sequence[int]) -> list[tuple[int, int]]:
     """(side in pixels, tokens a tile) of every picture."""
-    sides = [math.isqrt(round(size * 1e6)) for size in sorted(megapixels)]
-    return [(side, count) for side in (TILE, *sides[:1]) for count in sorted(tokens)] + [
-        (side, max(tokens)) for side in sides[1:]
+    first, *others = [math.isqrt(round(size * 1e6)) for size in sorted(megapixels)]
+    return [(side, count) for side in (TILE, first) for count in sorted(tokens)] + [
+        (side, max(tokens)) for side in others
     ]
 
 
-def results(model: Model, wanted: Sequence[tuple[int, int]], patience: float) -> Iterator[dict[str, Any]]:
-    """A row for compressing and one for decompressing of every case."""
+def results(codec: CodecOptions, pictures: Sequence[tuple[int, int]], patience: float) -> Iterator[dict[str, Any]]:
+    """A row for compressing and one for decompressing every picture."""
     with TemporaryDirectory() as folder:
         file = Path(folder, "picture.titok")
-        for side, tokens in wanted:
+        for side, tokens in pictures:
             about = {
                 "megapixels": round(side**2 / 1e6, 4),
                 "side": side,
                 "tiles": nearest_grid(side, side).tiles,
                 "tokens": tokens,
             }
-            given = {"model": model, "side": side, "tokens": tokens}
-            there = measure(jobs.compress_large, patience, target=file, **given)
-            back = measure(jobs.decompress_large, patience, source=file, **given)
-            for job, found in (("compress", there), ("decompress", back)):
+            there = measure(compress_large, patience, options=codec, side=side, tokens=tokens, target=file)
+            back = measure(decompress_large, patience, options=codec, source=file)
+            for direction, found in (("compress", there), ("decompress", back)):
                 seconds = round(found["seconds"], 5)
-                yield {"job": job, **about, "bytes": file.stat().st_size, **found, "seconds": seconds}
+                yield {"job": direction, **about, "bytes": file.stat().st_size, **found, "seconds": seconds}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -68,13 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="weight file, folder or hub:org/name (default: the bundled model)")
     parser.add_argument("--patience", type=float, default=5.0, help="seconds (default: %(default)s)")
     options = parser.parse_args(arguments)
-    codec = Model(options.model, options.device, options.precision).load()
+    codec = load_codec(CodecOptions(options.model, options.device, options.precision))
     about = {**describe(options.device), "dtype": str(codec.dtype).removeprefix("torch."), "model": codec.weights.name}
-    model = Model(options.model, str(codec.device), about["dtype"])  # the same in every process
+    same = CodecOptions(options.model, str(codec.device), about["dtype"])  # in every process
     rows = []
-    for row in results(model, cases(options.megapixels, options.tokens), options.patience):
+    for row in results(same, cases(options.megapixels, options.tokens), options.patience):
         rows.append(row)
-        write(options.out, {**about, "results": rows})  # whatever becomes of the others
+        write(options.out, {**about, "results": rows})  # after every row, in case a later one fails
         print(
             f"{row['job']} {row['megapixels']:g} megapixels, {row['tokens']} tokens: {row['seconds']:.3g} s, "
             f"{row['memory'] / 1e6:.0f} MB",

@@ -1,8 +1,8 @@
-"""What a user waits for at the prompt: whole processes, from their start to their exit.
+"""What a user waits for on the command line: whole processes, from start to exit.
 
     pytest bench/test_cold_start.py [--benchmark-json out.json]
 
-``titok-compress`` is to stay below 1.5 times a bare ``import torch``, ``titok-info`` below 0.25 s.
+``titok-compress`` should stay below 1.5 times a bare ``import torch``, ``titok-info`` below 0.25 s.
 """
 
 import shutil
@@ -11,11 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
-PHOTO = Path(__file__).parents[1] / "tests" / "data" / "astronaut.jpg"
+from .workloads import photographs
 
 
 def tool(name: str) -> str:
@@ -25,18 +23,18 @@ def tool(name: str) -> str:
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One picture of 256 x 256 and, beside it, its ``.titok`` file."""
+    """A picture of 256 x 256 and, beside it, its ``.titok`` file."""
     path = tmp_path_factory.mktemp("cold") / "a.png"
-    Image.fromarray(np.asarray(Image.open(PHOTO).resize((256, 256)))).save(path)
+    photographs(1)[0].save(path)
     subprocess.run([tool("titok-compress"), "--quiet", path, path.with_suffix(".titok")], check=True)
     return path
 
 
 @pytest.mark.parametrize(
-    "job", ["import torch", "titok-compress", "titok-decompress", "titok-info", "titok-compress --help"]
+    "command", ["import torch", "titok-compress", "titok-decompress", "titok-info", "titok-compress --help"]
 )
 @pytest.mark.benchmark(group="cold start", min_rounds=5, warmup=True, warmup_iterations=1)
-def test_process(benchmark: Callable, picture: Path, job: str) -> None:
+def test_process(benchmark: Callable, picture: Path, command: str) -> None:
     titok = picture.with_suffix(".titok")
     commands = {
         "import torch": [sys.executable, "-c", "import torch"],
@@ -45,4 +43,4 @@ def test_process(benchmark: Callable, picture: Path, job: str) -> None:
         "titok-info": [tool("titok-info"), titok],
         "titok-compress --help": [tool("titok-compress"), "--help"],
     }
-    benchmark(lambda: subprocess.run(commands[job], check=True, capture_output=True))
+    benchmark(lambda: subprocess.run(commands[command], check=True, capture_output=True))

@@ -5,21 +5,21 @@
 Groups are "S-128 encode float32" and so on, each with ``ours`` and ``plain``.
 """
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.benchmark import timer
 
 from titokcodec import Codec
 from titokcodec.models.config import PRESETS
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.weights import tokenizers
 
-from .jobs import finished
 from .plain import Plain
 
-PICTURES, ROUNDS = 16, 5
+PICTURES = 16
 
 
 @pytest.fixture(scope="module")
@@ -43,17 +43,15 @@ def model(request: pytest.FixtureRequest, codec: Codec, path: Path) -> Codec | P
     return Plain({name: value.to(codec.device, codec.dtype) for name, value in state.items()}, PRESETS["titok_s128"])
 
 
+@pytest.mark.benchmark(timer=timer)  # waits for a GPU
 @pytest.mark.parametrize("part", ["encode", "decode"])
-def test_s128(
-    benchmark: Callable, codec: Codec, model: Codec | Plain, part: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    generator = torch.Generator().manual_seed(1)
-    given = torch.rand(PICTURES, 3, 256, 256, generator=generator).to(codec.device)
+def test_s128(benchmark: Any, codec: Codec, model: Codec | Plain, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = torch.rand(PICTURES, 3, 256, 256, generator=torch.Generator().manual_seed(1)).to(codec.device)
     given = codec.encode(given) if part == "decode" else given
     benchmark.name = "ours" if isinstance(model, Codec) else "plain"
     benchmark.group = f"S-128 {part} {codec.dtype}".replace("torch.", "")
-    benchmark.pedantic(finished(codec, lambda: getattr(model, part)(given)), rounds=ROUNDS, warmup_rounds=1)
-    if codec.dtype == torch.float32:  # the same work, which shows where a GPU's convolutions round no more than others
+    benchmark.pedantic(getattr(model, part), (given,), rounds=5, warmup_rounds=1)
+    if codec.dtype == torch.float32:  # the same results; TF32 convolutions would round more
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-        mine, theirs = (getattr(one, part)(given).float() for one in (model, codec))
-        assert torch.isclose(mine, theirs, atol=1e-3).float().mean() > 0.99
+        ours, theirs = (getattr(one, part)(given).float() for one in (codec, model))
+        assert torch.isclose(ours, theirs, atol=1e-3).float().mean() > 0.99

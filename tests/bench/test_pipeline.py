@@ -1,4 +1,4 @@
-"""The benchmark of the way through a device: one thing more at a time, the same pictures at every step."""
+"""The benchmark of the path through a device: one optimisation more at a time, the same pictures with every one."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import pipeline, timings
-from bench.pipeline import Line, Way, ways
+from bench.pipeline import Pipeline, Variant, variants
 from tests.models import test_linear as small
 from titokcodec.weights import tokenizers
 
@@ -18,31 +18,30 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize("device", [CPU, CUDA], ids=str)
-def test_each_way_adds_one_thing(device, monkeypatch):
+def test_each_variant_adds_one_optimisation(device, monkeypatch):
     monkeypatch.setattr(pipeline, "choose_dtype", lambda device: torch.bfloat16)
-    found = ways(device)
-    switches = [field.name for field in fields(found[0]) if field.name != "name"]
+    found = variants(device)
+    switches = [field.name for field in fields(Variant) if field.name != "name"]
     for before, after in pairwise(found):
         assert sum(getattr(before, name) != getattr(after, name) for name in switches) == 1
     assert (len(found) == 7) == (device is CUDA)
-    assert not any(way.graphs or way.ahead for way in found) or device is CUDA
+    assert not any(variant.graphs or variant.ahead for variant in found) or device is CUDA
 
 
-def test_all_ways_give_the_same_tokens_and_pixels(codec, tiny_path, photo, monkeypatch):
+def test_all_variants_give_the_same_tokens_and_pixels(codec, tiny_path, photo, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **how: function)
     opened = tokenizers.read(tiny_path)
     batches = [np.stack([np.array(photo.resize((256, 256)))] * 3), np.array(photo.crop((0, 0, 256, 256)))[None]]
-    for way in ways(CPU):
-        if way.dtype is not torch.float32:
+    for variant in variants(CPU):
+        if variant.dtype is not torch.float32:
             continue
-        line = Line(way, tokenizers.build(opened), CPU)
-        tokens = line.encode(batches)
-        drawn = line.decode(tokens)
-        for ours, pixels, given in zip(tokens, drawn, batches, strict=True):
+        tested = Pipeline(variant, tokenizers.build(opened), CPU)
+        encoded = tested.encode(batches)
+        for tokens, pixels, given in zip(encoded, tested.decode(encoded), batches, strict=True):
             expected = codec.encode(torch.from_numpy(given).permute(0, 3, 1, 2))
-            assert (torch.from_numpy(ours) == expected).float().mean() > 0.95
+            assert (torch.from_numpy(tokens) == expected).float().mean() > 0.95
             assert pixels.shape == given.shape and pixels.dtype == np.uint8
-            again = (codec.decode(torch.from_numpy(ours)) * 255).round().permute(0, 2, 3, 1).numpy()
+            again = (codec.decode(torch.from_numpy(tokens)) * 255).round().permute(0, 2, 3, 1).numpy()
             assert np.abs(pixels - again).max() <= 1
 
 
@@ -51,7 +50,7 @@ def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
     out = tmp_path / "pipeline.json"
     pipeline.main([*f"--device cpu --batch 1 2 --rounds 1 --pictures 2 --model {tiny_path} --out {out}".split()])
     found = json.loads(out.read_text())
-    names = [way.name for way in ways(CPU)]
+    names = [variant.name for variant in variants(CPU)]
     kinds = [("decode", 1), ("decode", 2), ("encode", 1), ("encode", 2)]
     assert [(row["direction"], row["batch"], row["way"]) for row in found["results"]] == [
         (*kind, name) for kind in kinds for name in names
@@ -66,10 +65,10 @@ def test_from_the_command_line(tmp_path, tiny_path, monkeypatch):
 
 def test_linear_paths_stay_exact_in_less_precision():
     model = small.started()
-    line = Line(Way("bf16", dtype=torch.bfloat16, bytes_travel=True), copy.deepcopy(model), CPU)
+    tested = Pipeline(Variant("bf16", dtype=torch.bfloat16, uint8=True), copy.deepcopy(model), CPU)
     batch = (small.fields(2, 256, seed=2).permute(0, 2, 3, 1) * 255).byte().numpy()
     expected = model.encode(torch.from_numpy(batch).permute(0, 3, 1, 2) / 255)
-    (tokens,) = line.encode([batch])
+    (tokens,) = tested.encode([batch])
     assert (torch.from_numpy(tokens) == expected).float().mean() > 0.7
-    (drawn,) = line.decode([tokens])
-    assert drawn.shape == (2, 256, 256, 3)
+    (decoded,) = tested.decode([tokens])
+    assert decoded.shape == (2, 256, 256, 3)

@@ -333,8 +333,8 @@ def test_given_bytes_beside_a_layout(command):
         (["--layouts", "fit"], "--layouts is for whole pictures"),
         (["--score-side", "64"], "--score-side is for whole pictures"),
         (["--size", "full", "--layouts"], "nothing of titok's is to be measured: give --layouts or --targets"),
-        (["--size", "full", "--targets", "0"], "--targets: '0' is no whole number from 1 up"),
-        (["--size", "full", "--score-side", "0"], "--score-side: '0' is no whole number from 1 up"),
+        (["--size", "full", "--targets", "0"], "--targets: 0 is no whole number from 1 on"),
+        (["--size", "full", "--score-side", "0"], "--score-side: 0 is no whole number from 1 on"),
     ],
 )
 def test_options_of_whole_pictures(command, options, message):
@@ -403,7 +403,7 @@ def test_a_folder_of_something_else_is_left_alone(command, tmp_path, content):
 @pytest.mark.parametrize("value", ["{}", "x", "0.5"])
 def test_numbers_that_make_no_sense_are_named(command, option, least, value):
     value = value.format(least - 1)
-    with pytest.raises(TitokError, match=f"--{option}: '{value}' is no whole number from {least} up"):
+    with pytest.raises(TitokError, match=f"--{option}: {value} is no whole number from {least} on"):
         command(f"--{option}", value)
 
 
