@@ -98,7 +98,7 @@ def test_hinge_values():
     assert hinge_discriminator(torch.tensor([1.5]), torch.tensor([-1.5])).item() == 0
 
 
-def test_hinge_pushes_logits_the_right_way():
+def test_hinge_moves_logits_the_right_way():
     real, fake = torch.zeros(4, requires_grad=True), torch.zeros(4, requires_grad=True)
     hinge_discriminator(real, fake).backward()
     assert (real.grad < 0).all() and (fake.grad > 0).all()  # descent raises real and lowers drawn ones

@@ -1,4 +1,4 @@
-"""The critic on a classifier's features: what it sees, that it learns, and that its push reaches whoever draws."""
+"""The critic on a classifier's features: what it sees, that it learns, and that its loss reaches the decoder."""
 
 import copy
 from dataclasses import replace
@@ -98,23 +98,23 @@ def adversary(lite0, **changes):
     return Adversary(chosen, DECAY, torch.device("cpu"), lambda: torch.autocast("cpu", enabled=False), lite0)
 
 
-def test_it_learns_to_tell_stripes_from_noise_and_pushes_towards_them(lite0):
+def test_it_learns_to_tell_stripes_from_noise_and_its_gradient_points_to_them(lite0):
     judge = adversary(lite0, share=1.0)
     assert isinstance(judge.critic, FeatureCritic)
     found = [judge.learn(stripes(4), torch.rand(4, 3, 64, 64), 1.0) for _ in range(12)]
     assert found[0]["critic"] > 1.5 and found[-1]["critic"] < 1.0 and found[-1]["margin"] > 1
-    drawn = torch.rand(4, 3, 64, 64, requires_grad=True)
+    decoded = torch.rand(4, 3, 64, 64, requires_grad=True)
     before = [value.clone() for value in judge.critic.state_dict().values()]
-    judge.generator_loss(drawn).backward()
-    assert drawn.grad.abs().sum() > 0 and all(p.grad is None for p in judge.critic.parameters())
+    judge.generator_loss(decoded).backward()
+    assert decoded.grad.abs().sum() > 0 and all(p.grad is None for p in judge.critic.parameters())
     heads = [name for name in judge.critic.state_dict() if name.endswith("original")]
     after = judge.critic.state_dict()
     assert all(after[name].equal(b) for name, b in zip(after, before, strict=True) if name in heads)
     torch.manual_seed(2)
-    better = drawn.detach() - 20 * drawn.grad / drawn.grad.norm()
+    better = decoded.detach() - 20 * decoded.grad / decoded.grad.norm()
     with torch.no_grad():  # over many random changes, since each judges differently
-        pushes = [[judge.generator_loss(x).item() for _ in range(8)] for x in (drawn, better)]
-    assert sum(pushes[1]) < sum(pushes[0])
+        losses = [[judge.generator_loss(x).item() for _ in range(8)] for x in (decoded, better)]
+    assert sum(losses[1]) < sum(losses[0])
 
 
 def test_a_share_of_the_batch_is_judged(lite0):
@@ -130,9 +130,9 @@ def test_in_bfloat16_only_its_classifier_is_stored_that_way(lite0):
     half = copy.deepcopy(lite0).to(torch.bfloat16)
     judge = Adversary(HYPER, DECAY, torch.device("cpu"), lambda: torch.autocast("cpu", torch.bfloat16), half)
     found = judge.learn(stripes(4), torch.rand(4, 3, 64, 64), 1.0)
-    drawn = torch.rand(4, 3, 64, 64, requires_grad=True)
-    judge.generator_loss(drawn).backward()
-    assert found["critic"].isfinite() and drawn.grad.isfinite().all() and drawn.grad.abs().sum() > 0
+    decoded = torch.rand(4, 3, 64, 64, requires_grad=True)
+    judge.generator_loss(decoded).backward()
+    assert found["critic"].isfinite() and decoded.grad.isfinite().all() and decoded.grad.abs().sum() > 0
     assert {value.dtype for value in judge.critic.state_dict().values()} == {torch.float32}
 
 

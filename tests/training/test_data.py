@@ -402,10 +402,10 @@ def test_the_buffer_shuffles_and_loses_nothing():
 
 @pytest.mark.parametrize("size", [(16, 16), (40, 16), (16, 23), (90, 50), (9, 7), (1, 500), (333, 1)])
 def test_random_crops_are_squares_of_the_right_scale(size):
-    chance = Random(0)
+    rng = Random(0)
     x = np.arange(size[0]) * 255 // max(size[0] - 1, 1)
     pixels = np.broadcast_to(x[None, :, None], (size[1], size[0], 3)).astype(np.uint8)
-    crops = [random_crop(pixels, 16, chance) for _ in range(60)]
+    crops = [random_crop(pixels, 16, rng) for _ in range(60)]
     assert all(crop.shape == (16, 16, 3) and crop.dtype == torch.uint8 for crop in crops)
     edges = {(int(crop[0, 0, 0]), int(crop[0, -1, 0])) for crop in crops}
     if size[0] > 8:

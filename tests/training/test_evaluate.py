@@ -145,22 +145,22 @@ def test_effort_is_that_of_compressing_unless_another_is_asked_for(full, folder,
 
 
 def test_scores_of_pictures(full, seen):
-    found, (pixels, _, drawn) = full, seen
+    found, (pixels, _, decoded) = full, seen
     for k in RATES:
-        assert found[f"psnr/{k}"] == pytest.approx(psnr(drawn[k], pixels).mean().item(), abs=1e-3)
-        assert found[f"ssim/{k}"] == pytest.approx(ssim(drawn[k], pixels).mean().item(), abs=1e-3)
+        assert found[f"psnr/{k}"] == pytest.approx(psnr(decoded[k], pixels).mean().item(), abs=1e-3)
+        assert found[f"ssim/{k}"] == pytest.approx(ssim(decoded[k], pixels).mean().item(), abs=1e-3)
 
 
 def test_scores_of_sets(full, seen, networks):
-    found, (pixels, _, drawn) = full, seen
+    found, (pixels, _, decoded) = full, seen
     lite0, inception = Lite0(networks / "lite0.safetensors"), Inception(networks / "inception.pth")
     for k in RATES:
         assert found[f"fd_lite0/{k}"] == pytest.approx(
-            frechet_distance(lite0.pooled(pixels), lite0.pooled(drawn[k])), rel=1e-2
+            frechet_distance(lite0.pooled(pixels), lite0.pooled(decoded[k])), rel=1e-2
         )
-        same = lite0.logits(pixels).argmax(1) == lite0.logits(drawn[k]).argmax(1)
+        same = lite0.logits(pixels).argmax(1) == lite0.logits(decoded[k]).argmax(1)
         assert found[f"top1_agreement/{k}"] == pytest.approx(same.double().mean().item(), abs=1e-4)
-    features = inception.pooled(drawn[8])
+    features = inception.pooled(decoded[8])
     assert found["rfid/8"] == pytest.approx(frechet_distance(inception.pooled(pixels), features), rel=1e-2)
     assert found["inception_score/8"] == pytest.approx(inception_score(inception.classify(features), 3)[0], abs=1e-3)
 

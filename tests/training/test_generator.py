@@ -43,8 +43,8 @@ def tokenize_pixels(self, pixels):
 
 def unlike(pixels):
     """(8,) tokens that are others for every picture, as those of an untrained tokenizer are not."""
-    chance = torch.Generator().manual_seed(int(pixels.sum() * 100))
-    return torch.randint(64, (8,), generator=chance)
+    rng = torch.Generator().manual_seed(int(pixels.sum() * 100))
+    return torch.randint(64, (8,), generator=rng)
 
 
 @pytest.fixture(scope="module")
@@ -152,23 +152,23 @@ def test_pictures_are_named_from_their_middle_and_from_crops(photos):
     def encode(pixels):
         return (pixels[:, :, 0, 0] * 1000).round().long()
 
-    named = tokens.tokenize(encode, pictures, 3, seed=5, batch=3)
-    assert named.shape == (3, 8, 3) and named.dtype == torch.int32
-    assert named[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
-    assert named.equal(tokens.tokenize(encode, pictures, 3, seed=5, batch=3))
-    assert not named.equal(tokens.tokenize(encode, pictures, 3, seed=6, batch=3))
+    tokenized = tokens.tokenize(encode, pictures, 3, seed=5, batch=3)
+    assert tokenized.shape == (3, 8, 3) and tokenized.dtype == torch.int32
+    assert tokenized[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
+    assert tokenized.equal(tokens.tokenize(encode, pictures, 3, seed=5, batch=3))
+    assert not tokenized.equal(tokens.tokenize(encode, pictures, 3, seed=6, batch=3))
 
 
 def test_ranks_draw_one_batch_between_them():
-    named = tokens.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
-    whole = tokens.TokenBatches(named, 8, seed=1).batch(4)
-    parts = [tokens.TokenBatches(named, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
+    tokenized = tokens.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
+    whole = tokens.TokenBatches(tokenized, 8, seed=1).batch(4)
+    parts = [tokens.TokenBatches(tokenized, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
     for index in (0, 1):
         assert torch.cat([part[index] for part in parts]).equal(whole[index])
     assert whole[0][:, 0].remainder(30).div(3, rounding_mode="floor").equal(whole[1])  # a label goes with its tokens
-    assert not whole[0].equal(tokens.TokenBatches(named, 8, seed=1).batch(5)[0])
+    assert not whole[0].equal(tokens.TokenBatches(tokenized, 8, seed=1).batch(5)[0])
     with pytest.raises(TitokError, match="multiple of 3"):
-        tokens.TokenBatches(named, 8, 1, 0, 3)
+        tokens.TokenBatches(tokenized, 8, 1, 0, 3)
 
 
 def test_one_picture_in_twenty_is_held_out_by_its_key():
@@ -219,8 +219,8 @@ def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(
 
 def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
     """Not for others of the same names."""
-    named, original = [], tokens.tokenize
-    monkeypatch.setattr(tokens, "tokenize", lambda *given: (named.append(1), original(*given))[1])
+    tokenized, original = [], tokens.tokenize
+    monkeypatch.setattr(tokens, "tokenize", lambda *given: (tokenized.append(1), original(*given))[1])
     first, second = classes("a", 0), classes("b", 1)
     tokenizer = train.out / "other.safetensors"
     tokenizers.save(tokenizer, TiTok(TOKENIZER), "other")
@@ -230,8 +230,8 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
         train("--data", data, *more, "--force", steps=1, labels=None)
         return [line for line in capsys.readouterr().err.splitlines() if line.startswith("the tokens")]
 
-    assert said() == said() == [] and len(named) == 1
-    assert said("--log-every", 5, "--rate", 1e-3) == [] and len(named) == 1
+    assert said() == said() == [] and len(tokenized) == 1
+    assert said("--log-every", 5, "--rate", 1e-3) == [] and len(tokenized) == 1
     kept = train.stage.tokenized(train.stage.pictures)
     file = train.out / "run" / "tokens.pt"
     assert said(data=second) == [f"the tokens in {file} are of other pictures: pictures are tokenized again"]
@@ -268,16 +268,16 @@ def test_eight_pictures_are_learned_and_sampled_back(train, photos, preset):
     assert len(known) == 8
     made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu", dtype="fp32")
     assert made.class_names == COLOURS
-    drawn = made.sample(list(COLOURS) * 8, seed=1, steps=8, guidance_scale=0.0, temperature=1.0)
-    found = [tuple(row) in known for row in drawn.tolist()]
+    sampled = made.sample(list(COLOURS) * 8, seed=1, steps=8, guidance_scale=0.0, temperature=1.0)
+    found = [tuple(row) in known for row in sampled.tolist()]
     assert np.mean(found) > 0.7
-    assert len({tuple(row) for row in drawn.tolist()} & known) >= 5  # not one of them over and over
-    by_class = {label: {tuple(row) for row in drawn[index::4].tolist()} for index, label in enumerate(COLOURS)}
-    named = {
+    assert len({tuple(row) for row in sampled.tolist()} & known) >= 5  # not one of them over and over
+    by_class = {label: {tuple(row) for row in sampled[index::4].tolist()} for index, label in enumerate(COLOURS)}
+    tokenized = {
         label: set(map(tuple, train.stage.held_out().tokens[0][train.stage.held_out().labels == n].tolist()))
         for n, label in enumerate(COLOURS)
     }
-    assert np.mean([len(by_class[label] & named[label]) > 0 for label in COLOURS]) >= 0.75
+    assert np.mean([len(by_class[label] & tokenized[label]) > 0 for label in COLOURS]) >= 0.75
 
 
 def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):

@@ -85,22 +85,22 @@ def test_only_marks_that_the_truth_lacks_count():
 def test_marks_in_a_corner_count():
     torch.manual_seed(0)
     truth = torch.rand(1, 3, 256, 256) * 0.1 + 0.4
-    drawn = truth.clone()
-    drawn[..., :64, :64] = dented(truth[..., :64, :64])
-    corner, whole = excess_grain(drawn, truth).item(), excess_grain(dented(truth), truth).item()
-    assert grain(drawn, 8) < 0.005 * grain(dented(truth), 8) and corner > 0.02 * whole
+    decoded = truth.clone()
+    decoded[..., :64, :64] = dented(truth[..., :64, :64])
+    corner, whole = excess_grain(decoded, truth).item(), excess_grain(dented(truth), truth).item()
+    assert grain(decoded, 8) < 0.005 * grain(dented(truth), 8) and corner > 0.02 * whole
 
 
 def test_descent_removes_marks():
     torch.manual_seed(0)
     truth = torch.rand(1, 3, 64, 64) * 0.1 + 0.4
-    drawn = dented(truth).requires_grad_()
-    before = excess_grain(drawn, truth).item()
+    decoded = dented(truth).requires_grad_()
+    before = excess_grain(decoded, truth).item()
     for _ in range(60):
-        (gradient,) = torch.autograd.grad(excess_grain(drawn, truth), drawn)
+        (gradient,) = torch.autograd.grad(excess_grain(decoded, truth), decoded)
         assert gradient.isfinite().all()
-        drawn = (drawn - 0.02 * gradient / gradient.abs().amax().clamp_min(1e-9)).detach().requires_grad_()
-    assert excess_grain(drawn, truth).item() < 0.2 * before
+        decoded = (decoded - 0.02 * gradient / gradient.abs().amax().clamp_min(1e-9)).detach().requires_grad_()
+    assert excess_grain(decoded, truth).item() < 0.2 * before
 
 
 def strokes(direction, size=(2, 64, 64)):
@@ -156,13 +156,13 @@ def test_parts_of_the_loss_add_up(networks):
     weights = hyper(pixels=10.0, lpips_weight=0.5, features=0.25, grain=0.1, texture=0.2)
     loss = PixelLoss(weights, *networks)
     truth = torch.rand(2, 3, 64, 64)
-    drawn = dented(truth).requires_grad_()
-    total, parts = loss(drawn, truth, 0.5)
+    decoded = dented(truth).requires_grad_()
+    total, parts = loss(decoded, truth, 0.5)
     share = {"mse": 10.0, "lpips": 0.5, "features": 0.25, "grain": 0.1, "texture": 0.2}
     assert parts.keys() == share.keys() and all(part > 0 for part in parts.values())
     assert total.item() == pytest.approx(sum(share[name] * part.item() for name, part in parts.items()), rel=1e-5)
     total.backward()
-    assert drawn.grad.isfinite().all() and drawn.grad.abs().sum() > 0
+    assert decoded.grad.isfinite().all() and decoded.grad.abs().sum() > 0
 
 
 def test_terms_without_weight_are_not_computed(tmp_path):
@@ -182,13 +182,13 @@ def test_weights_lie_as_convolutions_like_them(tmp_path):
 PERCEPTUAL = hyper(lpips_weight=1.0, features=1.0, logits=1.0)
 
 
-def judged(loss, drawn, truth, scale=1.0):
-    """The loss of a pair at one scale, its parts, and the gradient of what was drawn."""
+def judged(loss, decoded, truth, scale=1.0):
+    """The loss of a pair at one scale, its parts, and the gradient of what was decoded."""
     torch.manual_seed(0)
-    loss.scales, drawn = (scale,), drawn.clone().requires_grad_()
-    total, parts = loss(drawn, truth, 0.5)
+    loss.scales, decoded = (scale,), decoded.clone().requires_grad_()
+    total, parts = loss(decoded, truth, 0.5)
     total.backward()
-    return total.detach(), parts, drawn.grad
+    return total.detach(), parts, decoded.grad
 
 
 def a_pair():

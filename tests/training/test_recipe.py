@@ -68,7 +68,7 @@ def test_the_recipe_names_words_that_no_stage_knows(photos, tmp_path):
         recipe.run(*recipe.parse(line.split()))
 
 
-def test_a_sharpened_run_draws_by_squared_error_before_anything_else(photos, tmp_path):
+def test_a_sharpened_run_trains_by_squared_error_first(photos, tmp_path):
     line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 1 --chain sharpened --lpips-weight 0.2"
     (_, first), (_, second) = recipe.plan(*recipe.parse(line.split()))
     assert (first.hyper["lpips_weight"], first.hyper["features"]) == (0, 0)

@@ -255,10 +255,10 @@ def test_a_damaged_checkpoint_is_named_in_one_line_and_left_as_it_is(kind, whole
     monkeypatch.chdir(tmp_path)
     state = tmp_path / "run" / "state.pt"
     state.parent.mkdir()
-    damage, said = DAMAGES[kind]
+    damage, message = DAMAGES[kind]
     damage(state, whole)
     before = state.read_bytes()
-    with pytest.raises(WeightsError, match=said) as found:
+    with pytest.raises(WeightsError, match=message) as found:
         run(4, "--resume")
     assert "\n" not in str(found.value) and str(state) in str(found.value)
     assert state.read_bytes() == before and not (tmp_path / "executed").exists()
@@ -283,15 +283,15 @@ def test_a_damaged_checkpoint_is_not_exported_or_tuned(kind, whole, tmp_path, mo
 
 def test_no_flipped_bit_changes_what_is_read(whole, tmp_path):
     """A bit may also lie in padding, or where nobody looks."""
-    path, chance = tmp_path / "state.pt", random.Random(0)
+    path, rng = tmp_path / "state.pt", random.Random(0)
     path.write_bytes(whole)
     truth, refused = load_state(path, CPU), 0
     directory = whole.rfind(b"PK\x05\x06") - len(whole)
-    places = [chance.randrange(len(whole)) for _ in range(40)]
-    places += [len(whole) - chance.randrange(16_000) for _ in range(40)]  # the directory of its members
+    places = [rng.randrange(len(whole)) for _ in range(40)]
+    places += [len(whole) - rng.randrange(16_000) for _ in range(40)]  # the directory of its members
     places += [whole.rfind(b"PK\x01\x02", 0, directory) + 38] * 2  # where it says that a member is a folder
     for place in places:
-        bit = 4 if place == places[-1] else chance.randrange(8)
+        bit = 4 if place == places[-1] else rng.randrange(8)
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
         try:
             assert not differing(load_state(path, CPU), truth), (place, bit)
@@ -423,9 +423,9 @@ def test_a_stopped_command_says_so_by_its_exit_code(photos, tmp_path):
         assert process.poll() is None and time.monotonic() < until
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=120)
+    _, message = process.communicate(timeout=120)
     step = load_state(tmp_path / "state.pt", CPU)["step"]
-    assert said.endswith(f"\nerror: interrupted after step {step}: --resume goes on from there\n")
+    assert message.endswith(f"\nerror: interrupted after step {step}: --resume goes on from there\n")
     assert process.returncode == 143
 
 

@@ -134,7 +134,7 @@ def test_the_2d_tokenizer_learns_and_leaves_a_file_for_stage_1(train, photos):
     assert Image.open(train.out / "run" / "val.png").size == (6 * 32, 2 * 32)
 
 
-def test_stage_1_learns_to_name_frozen_proxies(train, photos, proxy_file):
+def test_stage_1_learns_to_predict_frozen_proxies(train, photos, proxy_file):
     rows = train(stage1.Stage1, "--proxies", proxy_file, "--val", photos, steps=60)
     falls(rows, "entropy", 0.75)
     assert rows[-1]["val/top1"] > 5 / 1024
@@ -220,7 +220,7 @@ def test_a_published_model_needs_proxies_of_the_published_size(train, proxy_file
         train(stage1.Stage1, "--proxies", proxy_file, preset="titok_legacy", steps=1)
 
 
-def test_one_stage_presets_draw_pixels_from_plain_codes(train, monkeypatch):
+def test_one_stage_presets_decode_pixels_from_plain_codes(train, monkeypatch):
     config = TiTokConfig(
         Tower(32, 1, 2),
         Tower(32, 1, 2),
@@ -267,7 +267,7 @@ def test_stage_2_tunes_on_searched_tokens(train, photos, tokenizer, chatty, caps
     assert again[-1]["loss"] == rows[-1]["loss"]
 
 
-def test_searched_tokens_draw_their_crops_better_than_the_encoders(tokenizer):
+def test_searched_tokens_decode_to_better_crops_than_the_encoders(tokenizer):
     model = tokenizers.load_model(tokenizer)
     torch.nn.init.normal_(model.decoder.ffn.spread[0].weight, std=0.1)
     crops = [torch.rand(4, 3, 1, 1).expand(4, 3, 64, 64).contiguous() for _ in range(3)]
@@ -400,7 +400,7 @@ def test_nothing_is_compiled_once_the_clock_runs(train, tokenizer, perceptual, m
     assert train.trainer.stage.pixel_loss.scales == SCALES, "all of them, once it has rehearsed"
 
 
-def test_who_judges_follows_the_recipe_and_the_networks(train, tokenizer, tmp_path):
+def test_the_critic_follows_the_recipe_and_the_networks(train, tokenizer, tmp_path):
     save_file(lite0_state(), tmp_path / "lite0.safetensors")
     common = ("--init", tokenizer, "--adversary", 0.01, "--adversary-width", 32)
     given = ("--lite0", tmp_path / "lite0.safetensors", "--features", 0)

@@ -32,7 +32,7 @@ def test_equal_pictures_give_equal_weights(model):
     assert all(value.equal(again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_an_untrained_model_draws_pictures_that_it_has_not_seen_and_more_tokens_draw_better(model):
+def test_an_untrained_model_reconstructs_pictures_that_it_has_not_seen_and_more_tokens_reconstruct_better(model):
     pictures = fields(16, 256, seed=9)
     best = [psnr(model, pictures, tokens) for tokens in (4, 8, 12, 16)]
     assert best == sorted(best) and best[-1] > best[0] + 1
@@ -54,7 +54,7 @@ def test_latents_as_compared_have_unit_variance_and_codes_are_all_in_use(model):
         assert len(found.tokens[:, book * 8 : book * 8 + 8].unique()) > 58
 
 
-def test_the_encoder_tells_each_component_to_the_first_entry_that_is_there_for_it(model):
+def test_the_encoder_hands_each_component_to_the_first_entry_for_it(model):
     """Later ones hear of it what the codes before have left."""
     seen = fields(1500)
     latents = model.encoder.linear(torch.cat([seen, seen.flip(3)])).flatten(1)
@@ -78,7 +78,7 @@ def test_both_paths_and_the_quantizer_agree_on_components_and_no_codebook_has_on
 
 
 @pytest.mark.parametrize("codebooks", [2, 4])
-def test_a_codebooks_worth_of_tokens_draws_better_than_that_part_of_a_rate_shared_out_at_once(codebooks):
+def test_a_codebooks_worth_of_tokens_reconstructs_better_than_that_part_of_a_rate_shared_out_at_once(codebooks):
     """And all of them draw no worse for it."""
     pictures, first = fields(16, 256, seed=9), CONFIG.tokens // codebooks
     staged, at_once = started_once(codebooks), started_once(1)
@@ -133,10 +133,10 @@ def test_no_token_stays_empty_where_the_rate_is_more_than_few_components_seem_to
 
 
 def test_kmeans_finds_clusters_and_ignores_entries_without_worth():
-    chance = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     corners = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
-    points = corners.repeat(300, 1) + 0.05 * torch.randn(1200, 2, generator=chance)
-    codes = _kmeans(points, torch.ones(1200, 2), 12, chance)
+    points = corners.repeat(300, 1) + 0.05 * torch.randn(1200, 2, generator=rng)
+    codes = _kmeans(points, torch.ones(1200, 2), 12, rng)
     assert torch.cdist(points, codes).amin(1).max() < 0.5
     worth = torch.tensor([[1.0, 0]]).expand(1200, 2)
     codes = _kmeans(points, worth, 2, torch.Generator().manual_seed(1))
@@ -176,8 +176,8 @@ def test_few_pictures_do_not_crash(count):
 def test_pictures_all_of_one_colour_do_not_crash():
     model = TiTok(CONFIG).eval()
     start_linear(model, [torch.full((20, 3, 64, 64), 0.25)], report=lambda line: None)
-    drawn = model.decode(model.encode(torch.full((1, 3, 256, 256), 0.25)))
-    assert (drawn - 0.25).abs().max() < 0.01
+    decoded = model.decode(model.encode(torch.full((1, 3, 256, 256), 0.25)))
+    assert (decoded - 0.25).abs().max() < 0.01
 
 
 def test_it_says_what_it_does():

@@ -210,9 +210,9 @@ def test_pictures_may_keep_some_of_the_pixels_that_they_have_more(large_pictures
 
 
 def test_views_without_strength_are_the_crops_of_the_same_step(tagged_pictures):
-    chance = torch.Generator()
-    crops = tagged_pictures.crops(*tagged_pictures.draw(50, chance.manual_seed(7)))
-    assert tagged_pictures.views(tagged_pictures.draw_views(50, chance.manual_seed(7), PLAIN)).equal(crops)
+    rng = torch.Generator()
+    crops = tagged_pictures.crops(*tagged_pictures.draw(50, rng.manual_seed(7)))
+    assert tagged_pictures.views(tagged_pictures.draw_views(50, rng.manual_seed(7), PLAIN)).equal(crops)
     held = InMemory(tagged_pictures, 8, seed=1)
     assert held.batch(4, augment=True).equal(held.batch(4))
 
@@ -472,7 +472,7 @@ def test_most_of_each_batch_keeps_all_tokens_and_every_prefix_has_its_turn():
     assert all(12 <= length <= 16 for step in range(24) for length in prefix_lengths(short, step))
 
 
-def test_each_picture_is_drawn_from_its_own_prefix():
+def test_each_picture_is_decoded_from_its_own_prefix():
     codes = torch.arange(20.0).view(10, 2, 1).expand(10, 2, 3)
     seen = []
 
@@ -480,16 +480,16 @@ def test_each_picture_is_drawn_from_its_own_prefix():
         seen.append(part.shape[1])
         return part.sum(1)
 
-    drawn, places = decode_prefixes(draw, codes, [2, 1, 2, 1])
+    decoded, places = decode_prefixes(draw, codes, [2, 1, 2, 1])
     assert seen == [1, 2] and sorted(places.tolist()) == list(range(10))
-    for place, values in zip(places.tolist(), drawn, strict=True):
+    for place, values in zip(places.tolist(), decoded, strict=True):
         assert values.equal(codes[place, : 2 if place % 2 == 0 else 1].sum(0))
 
 
-def test_pictures_that_are_all_drawn_from_one_length_keep_their_order_and_are_not_copied():
+def test_pictures_that_are_all_decoded_from_one_length_keep_their_order_and_are_not_copied():
     codes, pixels, given = torch.randn(5, 4, 3), torch.randn(5, 3, 8, 8), []
-    drawn, places = decode_prefixes(lambda part: given.append(part) or part.sum(1), codes, [2, 2])
-    assert drawn.equal(codes[:, :2].sum(1)) and len(given) == 1
+    decoded, places = decode_prefixes(lambda part: given.append(part) or part.sum(1), codes, [2, 2])
+    assert decoded.equal(codes[:, :2].sum(1)) and len(given) == 1
     assert given[0].data_ptr() == codes.data_ptr()
     assert pixels[places].equal(pixels) and pixels[places].data_ptr() == pixels.data_ptr()
 
@@ -747,7 +747,7 @@ def test_a_run_ends_at_its_deadline(train, monkeypatch):
 
 
 def test_a_rehearsal_leaves_no_trace(train, tmp_path):
-    """Neither in weights, averages, moments and the codebook's care nor in what the adversary has learned."""
+    """Neither in weights, averages, moments and codebook restarts nor in what the adversary has learned."""
     common = ("--adversary", "0.1", "--adversary-width", "32", "--adversary-start", "0.5", "--minutes", "100")
     for steps in ("1", "12"):  # of a run that begins, and of one that goes on
         states = []
@@ -811,7 +811,7 @@ def test_random_views_are_for_the_first_part_of_a_run_of_our_own(train, monkeypa
     assert asked == [False] * 4
 
 
-def test_a_row_tells_the_pace_and_a_score_how_well_seen_pictures_are_drawn(train, folder):
+def test_a_row_tells_the_pace_and_a_score_how_well_training_pictures_are_reconstructed(train, folder):
     train("--val", str(folder), "--minutes", "0.2", "--log-every", "5")
     paces = [row["pictures_per_second"] for row in rows(train.out) if "pictures_per_second" in row]
     assert paces and all(0 < pace <= 8 / 0.05 for pace in paces)
