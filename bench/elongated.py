@@ -2,15 +2,15 @@
 
     python -m bench.elongated --images DIR|TAR ... [--lpips FILE] --out bench/results/elongated.json
 
-Every picture is cut to aspects of 1.5 to 6 around its middle, as wide or as high as it is, and drawn in four ways, all
-of at most as many tokens as one tile has: the whole picture squeezed into a tile, as ``fit`` does; scaled into it and
-continued by its mirror image; and on two or three tiles in a row. Tokens are the encoder's own.
+Every picture is cut to aspects of 1.5 to 6 around its middle, as wide or as high as it is, and compressed in four ways,
+all of at most as many tokens as one tile has: the whole picture squeezed into a tile, as ``fit`` does; scaled into it
+and continued by its mirror image; and on two or three tiles in a row. Tokens are the encoder's own.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from titokcodec.format.limits import TILE
 from titokcodec.metrics.scores import Judge
 from titokcodec.pictures import images
 
-from . import originals, records
+from . import inputs, originals, records
 
 ASPECTS = (1.5, 2, 3, 6)
 METRICS = ("psnr-rgb", "ssim-rgb", "lpips-squeeze")
@@ -54,12 +54,12 @@ def padded(codec: Codec, pixels: np.ndarray) -> np.ndarray:
     scale = TILE / max(height, width)
     small = images.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))))
     square = np.pad(small, ((0, TILE - small.shape[0]), (0, TILE - small.shape[1]), (0, 0)), "symmetric")
-    drawn = codec.decode_canvas(FIT, codec.encode_canvas(square, FIT, 0))[: small.shape[0], : small.shape[1]]
-    return np.asarray(images.to_image(np.ascontiguousarray(drawn), size=(width, height)))
+    decoded = codec.decode_canvas(FIT, codec.encode_canvas(square, FIT, 0))[: small.shape[0], : small.shape[1]]
+    return np.asarray(images.to_image(np.ascontiguousarray(decoded), size=(width, height)))
 
 
 def ways(codec: Codec, pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Every way's name and what it draws."""
+    """Every way's name and what it decodes to."""
     yield "squeezed", on_grid(codec, pixels, FIT)
     yield "padded", padded(codec, pixels)
     for count in (2, 3):
@@ -67,7 +67,7 @@ def ways(codec: Codec, pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{count} tiles", on_grid(codec, pixels, grid)
 
 
-def measure(codec: Codec, pictures: list[Image.Image], judge: Judge, say: Callable[[str], None]) -> list[dict]:
+def measure(codec: Codec, pictures: list[Image.Image], judge: Judge) -> list[dict]:
     """A row of means for every aspect and way."""
     rows = []
     for aspect in ASPECTS:
@@ -75,12 +75,12 @@ def measure(codec: Codec, pictures: list[Image.Image], judge: Judge, say: Callab
         for picture in pictures:
             cut = cut_to(picture, aspect)
             comparison = judge.against(cut)
-            for name, drawn in ways(codec, np.asarray(cut)):
-                found.setdefault(name, []).append(comparison.scores(Image.fromarray(drawn)))
+            for name, decoded in ways(codec, np.asarray(cut)):
+                found.setdefault(name, []).append(comparison.scores(Image.fromarray(decoded)))
         for name, scores in found.items():
             means = {metric: round(float(np.mean([score[metric] for score in scores])), 4) for metric in judge.metrics}
             rows.append({"aspect": aspect, "way": name, **means})
-            say(json.dumps(rows[-1]))
+            print(json.dumps(rows[-1]))
     return rows
 
 
@@ -97,14 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     smallest = min(round(min(max(picture.size) / max(ASPECTS), min(picture.size))) for picture in pictures)
     judge = Judge(options.lpips, None, smallest, METRICS)
     with torch.inference_mode():
-        rows = measure(codec, pictures, judge, print)
-    about = {
-        "model": codec.weights.name,
-        "fingerprint": codec.weights.fingerprint.hex(),
-        "pictures": len(pictures),
-        "tokens": codec.weights.config.tokens,
-        "dtype": str(codec.dtype)[6:],
-    }
+        rows = measure(codec, pictures, judge)
+    about = inputs.describe_model(codec) | {"pictures": len(pictures), "tokens": codec.weights.config.tokens}
     records.write(options.out, {**about, "rows": rows})
 
 

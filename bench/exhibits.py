@@ -54,7 +54,9 @@ def gallery(
     worst_at = entrant.method(way), [*entrant.points(way).values()][-1]
     for number, why in picked(findings, worst_at, judge.chooser, first, extremes):
         if number not in done:
-            done[number] = _shown(folder, number, entrant, originals[number], findings[number], equal, judge.eye)
+            done[number] = _shown(
+                folder, number, entrant, originals[number], findings[number], equal, judge.display_metric
+            )
         rows.append({"name": originals[number].name, "why": why, **done[number]})
     records.write(folder / "gallery.json", rows)
 

@@ -25,7 +25,7 @@ Key = tuple[str, str]  # a method, and the label of one of its points
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Decoded:
     """A titok file, how many of its bytes are payload, and what it decodes to."""
 
     data: bytes
@@ -46,7 +46,7 @@ class Case:
 
     name: str
     original: Image.Image
-    titok: dict[Key, Drawn]
+    titok: dict[Key, Decoded]
     budgets: dict[str, int]
 
 
@@ -55,7 +55,7 @@ class Entry:
     """One picture at one point of a method.
 
     Attributes:
-        data: The file; of thumbnails the one that is best by ``Judge.eye``.
+        data: The file; of thumbnails the one that is best by ``Judge.display_metric``.
         fixed: Bytes of it that are not payload.
         scores: By metric; of thumbnails each from the one that is best by it.
         chosen: Of thumbnails side and quality of that one, by metric.
@@ -106,8 +106,8 @@ def measure(case: Case, methods: Sequence[str], judge: Judge) -> Finding:
     """One picture through titok and the rivals' methods."""
     comparison = judge.against(case.original)
     entries = {}
-    for key, drawn in case.titok.items():
-        entries[key] = _entry(drawn.data, len(drawn.data) - drawn.payload, drawn.picture, comparison)
+    for key, decoded in case.titok.items():
+        entries[key] = _entry(decoded.data, len(decoded.data) - decoded.payload, decoded.picture, comparison)
     for method in methods:
         if method.endswith("native"):
             entries |= _natives(case, method, comparison)
@@ -152,7 +152,7 @@ def _thumbnails(case: Case, method: str, comparison: Comparison) -> dict[Key, En
         source.climb(budget, gains)
         if not best:
             continue
-        taken, shown = best[judge.chooser], best[judge.eye]
+        taken, shown = best[judge.chooser], best[judge.display_metric]
         if taken not in looks:
             looks[taken] = judge.look(source.thumbnail(*taken).picture)
         scores = {metric: judged[choice][0][metric] for metric, choice in best.items()}

@@ -61,7 +61,7 @@ def read(
     Raises:
         TitokError: a source does not exist, or there is no readable picture in any.
     """
-    rejects = Rejects(tell=True)
+    rejects = Rejects(verbose=True)
     found = []
     for where, name, data in islice(islice(read_files(find(sources, rejects.add), rejects.add), 0, None, every), limit):
         pixels = read_picture(data)

@@ -21,7 +21,7 @@ from titokcodec.format import entropy
 from titokcodec.pictures.geometry import TILE
 from titokcodec.pictures.images import Source
 
-from .measure import Drawn, Key
+from .measure import Decoded, Key
 
 TOKENS = (32, 48, 64, 96, 128)
 WORD = 4  # bytes
@@ -69,7 +69,7 @@ class Entrant:
         """The numbers of tokens, or of bytes, of a way and the labels of their points, rising."""
         if way == TARGET:
             return {target: f"{target} bytes" for target in sorted(set(self.targets))}
-        return {count: label(count) for count in self.counts}
+        return {count: token_label(count) for count in self.counts}
 
     def method(self, way: str) -> str:
         """Name of a method's files."""
@@ -82,15 +82,15 @@ class Entrant:
         around = len(data) - titokcodec.info(data).payload
         return -(-(around + entropy.packed_size(count, self.codec.weights.config.codes)) // WORD) * WORD
 
-    def draw(self, pictures: Sequence[Source]) -> Iterator[dict[Key, Drawn]]:
+    def files(self, pictures: Sequence[Source]) -> Iterator[dict[Key, Decoded]]:
         """For each picture its files and what they decode to, compressed in batches."""
         for start in range(0, len(pictures), BATCH):
             batch = pictures[start : start + BATCH]
-            found: list[dict[Key, Drawn]] = [{} for _ in batch]
+            found: list[dict[Key, Decoded]] = [{} for _ in batch]
             for way in self.ways:
-                for told, files in self._files(batch, way):
+                for label, files in self._files(batch, way):
                     for own, data, picture in zip(found, files, self.decoded(files), strict=True):
-                        own[self.method(way), told] = Drawn(data, titokcodec.info(data).payload, picture)
+                        own[self.method(way), label] = Decoded(data, titokcodec.info(data).payload, picture)
             yield from found
 
     def decoded(self, files: Sequence[bytes]) -> list[Image.Image]:
@@ -100,12 +100,12 @@ class Entrant:
     def _files(self, pictures: Sequence[Source], way: str) -> Iterator[tuple[str, list[bytes]]]:
         """The label of each point of a way, and the pictures' files."""
         if way == TARGET:
-            for target, told in self.points(way).items():
-                yield told, self.codec.compress_batch(pictures, target_bytes=target, effort=self.effort)
+            for target, label in self.points(way).items():
+                yield label, self.codec.compress_batch(pictures, target_bytes=target, effort=self.effort)
             return
         longest = self.codec.compress_batch(pictures, layout=way, effort=self.effort)
-        for count, told in self.points(way).items():
-            yield told, [self._truncated(data, count) for data in longest]
+        for count, label in self.points(way).items():
+            yield label, [self._truncated(data, count) for data in longest]
 
     def _truncated(self, data: bytes, count: int) -> bytes:
         """The file with ``count`` tokens a tile, which equals what compressing to so many gives."""
@@ -117,19 +117,19 @@ class Entrant:
 def entrants(codecs: Sequence[Codec], **settings: Any) -> list[Entrant]:
     """Models with the same settings of ``Entrant``.
 
-    Those of one name are told apart by their fingerprints; one that is given twice takes part once.
+    Those of one name get their fingerprints added; one that is given twice takes part once.
     """
     codecs = list({codec.weights.fingerprint: codec for codec in codecs}.values())
     names = [codec.weights.name for codec in codecs]
     slugs = list(map(slug, names))
-    told = [
+    unique = [
         f"{name} {codec.weights.fingerprint.hex()[:6]}" if slugs.count(own) > 1 else name
         for name, own, codec in zip(names, slugs, codecs, strict=True)
     ]
-    return [Entrant(codec, name, **settings) for codec, name in zip(codecs, told, strict=True)]
+    return [Entrant(codec, name, **settings) for codec, name in zip(codecs, unique, strict=True)]
 
 
-def label(count: int) -> str:
+def token_label(count: int) -> str:
     """Of a point of so many tokens a tile."""
     return f"{count} tokens"
 

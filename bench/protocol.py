@@ -52,7 +52,7 @@ def protocol(
         "picture, budget and metric the best side, looked for from the last budget's both ways until "
         f"{PATIENCE} sides in a row were best by no metric",
         "chooser": f"set metrics take the thumbnails that are best by {judge.chooser}, the gallery those that are best "
-        f"by {judge.eye}; its worst and best pictures are those of titok by {judge.chooser}",
+        f"by {judge.display_metric}; its worst and best pictures are those of titok by {judge.chooser}",
         "bytes": "of a thumbnail's point those of the longest file that is best by any metric; mean_bytes has each",
         "payload": "whole files less the format's fixed_bytes; of titok's less their header",
         "metrics": {
@@ -72,12 +72,12 @@ def _compared(side: int | None) -> dict[str, str]:
     """What a protocol says where pictures are not compared at their own size."""
     if side is None:
         return {}
-    told = (
+    about = (
         f"pictures of more than {side} pixels on their longer side as Lanczos reduces them to {side}: metrics, the "
         "gallery, and rivals, whose files are made from the reduced picture; titok compresses the whole picture "
         f"and decompresses it with max_side={side}; bits per pixel are those of the whole picture"
     )
-    return {"compared": told}
+    return {"compared": about}
 
 
 def described(entrant: Entrant) -> dict[str, Any]:

@@ -24,7 +24,6 @@ it lists: the report reads just that.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -32,11 +31,11 @@ from pathlib import Path
 
 from titokcodec.training.argtypes import whole
 
-from titokcodec import Codec, TitokError
+from titokcodec import TitokError
 from titokcodec.cli.script import Parser, start
 from titokcodec.metrics.scores import METRICS
 
-from . import curves, exhibits, originals, records, rivals
+from . import curves, exhibits, inputs, originals, records, rivals
 from .measure import Case, Finding, Key, Plan, measure_all
 from .originals import CROPS, Original
 from .ours import TARGET, TOKENS, Entrant, entrants
@@ -67,9 +66,9 @@ def cases(
     pictures: Sequence[Original], models: Sequence[Entrant], equal: dict[Key, str], budgets: Sequence[int]
 ) -> Iterator[Case]:
     """Every picture with what titok makes of it."""
-    batches = zip(*(entrant.draw([original.source for original in pictures]) for entrant in models), strict=True)
+    batches = zip(*(entrant.files([original.source for original in pictures]) for entrant in models), strict=True)
     for original, parts in zip(pictures, batches, strict=True):
-        titok = {key: drawn for part in parts for key, drawn in part.items()}
+        titok = {key: decoded for part in parts for key, decoded in part.items()}
         own = {
             label: int(label.split()[1]) if label.startswith("budget ") else len(titok[key].data)
             for key, label in equal.items()
@@ -125,9 +124,9 @@ def earlier(out: Path) -> list[Path]:
     path = out / "protocol.json"
     if not path.exists():
         return []
-    told = curves.read_json(path)
+    protocol = curves.read_json(path)
     try:
-        methods = [*told["methods"], *(method for model in told["models"] for method in model["methods"])]
+        methods = [*protocol["methods"], *(method for model in protocol["models"] for method in model["methods"])]
         return [out / f"{Path(method).name}.json" for method in methods]
     except (KeyError, TypeError):
         raise TitokError(f"{path} is not of this benchmark: give another folder") from None
@@ -168,63 +167,28 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _arguments() -> argparse.ArgumentParser:
     parser = Parser(__doc__)
+    inputs.add_pictures(parser, every=True)
+    inputs.add_models(parser)
+    inputs.add_networks(parser)
     add = parser.add_argument
-    add("--images", type=Path, nargs="+", required=True, help="folders, pictures or tar shards")
     add("--out", type=Path, required=True, help="folder for the results")
-    add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
-    add("--lpips", type=Path, help="LPIPS weights (safetensors)")
-    add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--limit", type=whole(1), metavar="N", help="the first pictures only")
-    add("--every", type=whole(1), default=1, metavar="N", help="only every Nth picture, from the first on")
     add("--size", choices=CROPS, default="256", help="crops of 256 x 256, or whole pictures (default: %(default)s)")
-    add(
-        "--targets",
-        type=whole(1),
-        nargs="+",
-        metavar="BYTES",
-        help="files for so many bytes, beside thumbnails of as many; for --size full",
-    )
-    add(
-        "--layouts",
-        choices=LAYOUTS,
-        nargs="*",
-        metavar="LAYOUT",
-        help="how titok lays whole pictures on tiles where "
-        "tokens are given: fit, tile or both (default: both; none with --targets)",
-    )
-    add(
-        "--score-side",
-        type=whole(1),
-        metavar="PIXELS",
-        help="compare pictures whose longer side has more pixels with it reduced to so many; for --size full",
-    )
-    add(
-        "--budgets",
-        type=whole(1),
-        nargs="*",
-        help="bytes of thumbnails, besides those of titok's files (default: "
-        f"{' '.join(map(str, BUDGETS))}; none with --size full)",
-    )
+    text = "files for so many bytes, beside thumbnails of as many; for --size full"
+    add("--targets", type=whole(1), nargs="+", metavar="BYTES", help=text)
+    text = "layouts of whole pictures for given numbers of tokens: fit, tile (default: both; none with --targets)"
+    add("--layouts", choices=LAYOUTS, nargs="*", metavar="LAYOUT", help=text)
+    text = "compare larger pictures with their longer side reduced to so many pixels; for --size full"
+    add("--score-side", type=whole(1), metavar="PIXELS", help=text)
+    usual = " ".join(map(str, BUDGETS))
+    text = f"bytes of thumbnails, besides those of titok's files (default: {usual}; none with --size full)"
+    add("--budgets", type=whole(1), nargs="*", help=text)
     known = sorted({*rivals.METHODS, *map(rivals.family, rivals.METHODS)})
     add("--methods", nargs="*", choices=known, metavar="METHOD", help=f"rivals (default: all): {', '.join(known)}")
-    add(
-        "--metrics",
-        nargs="+",
-        choices=METRICS,
-        metavar="METRIC",
-        help=f"default: all that can be had, of {', '.join(METRICS)}",
-    )
-    add("--workers", type=whole(1), default=os.cpu_count(), help="processes (default: one a CPU)")
-    add("--device", default="auto", help="of titok; metrics are computed on the CPU (default: %(default)s)")
-    add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=whole(0), help="steps of titok's search for tokens (default: as when compressing)")
-    add(
-        "--tokens",
-        type=whole(1),
-        nargs="+",
-        default=TOKENS,
-        help=f"numbers of tokens a tile, besides each model's fewest and most (default: {' '.join(map(str, TOKENS))})",
-    )
+    text = f"default: all that can be had, of {', '.join(METRICS)}"
+    add("--metrics", nargs="+", choices=METRICS, metavar="METRIC", help=text)
+    usual = " ".join(map(str, TOKENS))
+    text = f"numbers of tokens a tile, besides each model's fewest and most (default: {usual})"
+    add("--tokens", type=whole(1), nargs="+", default=TOKENS, help=text)
     add("--gallery", type=whole(0), default=12, help="pictures to show from the first on (default: %(default)s)")
     add("--extremes", type=whole(0), default=3, help="and of the worst and of the best (default: %(default)s)")
     return parser
@@ -239,9 +203,8 @@ def main(arguments: list[str] | None = None) -> None:
     methods, missing = wanted(options.methods)
     plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
     judge = plan.judge()
-    codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     models = entrants(
-        codecs,
+        inputs.open_models(options),
         layouts=tuple(options.layouts),
         effort=options.effort,
         tokens=tuple(options.tokens),

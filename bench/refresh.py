@@ -8,20 +8,16 @@ For folders that ``bench.rate_distortion`` made of crops, and the same pictures.
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from titokcodec.training.argtypes import whole
-
-from titokcodec import Codec, TitokError
+from titokcodec import TitokError
 from titokcodec.cli.script import Parser, start
 
-from . import curves, originals, records
+from . import curves, inputs, originals, records
 from .measure import Entry, Finding, Key, Plan
 from .originals import Original
 from .ours import entrants
@@ -74,36 +70,25 @@ def renewed(protocol: dict[str, Any], models: Sequence[dict[str, Any]]) -> dict[
     }
 
 
-def _arguments() -> argparse.ArgumentParser:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
-    add("--images", type=Path, nargs="+", required=True, help="the same folders, pictures or tar shards as then")
-    add("--limit", type=whole(1), metavar="N", help="as then")
-    add("--every", type=whole(1), default=1, metavar="N", help="as then")
-    add("--model", nargs="+", default=[None], help="weight files (default: the bundled one)")
-    add("--lpips", type=Path, help="LPIPS weights (safetensors)")
-    add("--lite0", type=Path, help="EfficientNet-Lite0 weights (safetensors)")
-    add("--workers", type=whole(1), default=os.cpu_count(), help="processes (default: one a CPU)")
-    add("--device", default="auto", help="of titok (default: %(default)s)")
-    add("--dtype", default="fp32", help="of titok: fp32, bf16 or auto (default: %(default)s)")
-    add("--effort", type=whole(0), help="steps of titok's search for tokens (default: as when compressing)")
-    return parser
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
-    options = _arguments().parse_args(arguments)
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote, of the same pictures"
+    )
+    inputs.add_pictures(parser, every=True)
+    inputs.add_models(parser)
+    inputs.add_networks(parser)
+    options = parser.parse_args(arguments)
     folder = options.folder
     protocol = curves.read_json(folder / "protocol.json")
     pictures = originals.read(options.images, SIZE, options.limit, options.every)
     check_pictures(pictures, protocol)
     plan = Plan((), options.lpips, options.lite0, originals.SIDE, list(protocol["metrics"]))
     judge = plan.judge()
-    codecs = [Codec.from_pretrained(model, device=options.device, dtype=options.dtype) for model in options.model]
     for metric in protocol["metrics"].keys() & judge.skipped.keys():
         raise TitokError(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
-    models = entrants(codecs, effort=options.effort, tokens=tuple(protocol["models"][0]["tokens"]))
+    models = entrants(inputs.open_models(options), effort=options.effort, tokens=tuple(protocol["models"][0]["tokens"]))
     findings = joined(benchmark(pictures, models, plan, SIZE, (), options.workers), earlier(folder))
 
     for path in folder.glob("titok-*.json"):

@@ -17,7 +17,7 @@ from PIL import Image
 
 SIDES = (8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 128)  # pixels of the longer side
 LOSSLESS_SIDES = (2, 3, 4, 5, 6, 8)  # JPEG XL's best below 100 bytes
-HOPELESS = 2  # times the budget: where a side's smallest file is longer, no larger side has one that fits
+OVERSHOOT = 2  # times the budget: where a side's smallest file is longer, no larger side has one that fits
 PATIENCE = 2  # sides in a row that better nothing, after which a climb turns back
 
 Choice = tuple[int, "int | None"]  # side and quality of a thumbnail; without quality it is lossless
@@ -59,7 +59,7 @@ class Format:
         return len(self._saved(image, {"quality": quality, **self.options, **self.trial}))
 
     def decode(self, data: bytes, size: tuple[int, int]) -> Image.Image:
-        """The RGB picture in a file; ``size``, in pixels, is for those formats whose files do not tell."""
+        """The RGB picture in a file; ``size``, in pixels, is for formats whose files do not store it."""
         return Image.open(io.BytesIO(data)).convert("RGB")
 
     def settings(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Thumbnails:
         """Their sides and qualities."""
         kept: list[Choice] = []
         for side in self.sides:
-            if self._hopeless(side, budget):
+            if self._too_large(side, budget):
                 break
             quality = self._best_quality(side, budget)
             kept += [] if quality is None else [(side, quality)]
@@ -184,7 +184,7 @@ class Thumbnails:
 
         Args:
             budget: Bytes of the whole file.
-            gains: Told a side and quality; whether it is the best so far.
+            gains: Called with a side and quality; returns whether it is the best so far.
         """
         for choice in self._lossless(budget):
             gains(choice)
@@ -193,7 +193,7 @@ class Thumbnails:
             failed = 0
             for index in way:
                 side = self.sides[index]
-                if failed == PATIENCE or (index >= start and self._hopeless(side, budget)):
+                if failed == PATIENCE or (index >= start and self._too_large(side, budget)):
                     break
                 quality = self._best_quality(side, budget)
                 if quality is not None and gains((side, quality)):
@@ -207,8 +207,8 @@ class Thumbnails:
         small = self.format.decode(data, self._small[side].size)
         return Thumbnail(data, side, quality, small.resize(self.picture.size, Image.Resampling.BICUBIC))
 
-    def _hopeless(self, side: int, budget: int) -> bool:
-        return len(self._file(side, 0)) > HOPELESS * budget
+    def _too_large(self, side: int, budget: int) -> bool:
+        return len(self._file(side, 0)) > OVERSHOOT * budget
 
     def _lossless(self, budget: int) -> list[Choice]:
         tiny = LOSSLESS_SIDES if self.format.lossless else ()

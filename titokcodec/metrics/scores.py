@@ -108,7 +108,7 @@ class Judge:
         return "lpips-squeeze" if "lpips-squeeze" in self.metrics else "psnr-rgb"
 
     @property
-    def eye(self) -> str:
+    def display_metric(self) -> str:
         """The metric whose best thumbnails are shown: LPIPS likes few blurred pixels better than people do."""
         return "ssimulacra2" if "ssimulacra2" in self.metrics else "psnr-rgb"
 
