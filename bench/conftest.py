@@ -6,6 +6,7 @@ pytest bench/test_codec_speed.py --device cuda --precision both --model my.safet
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,23 @@ def options(request: pytest.FixtureRequest, device: str, precision: str) -> Code
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest, benchmark: Any) -> Record:
-    """Times a workload, and records its group and name, how many pictures it is about and its peak of memory."""
+    """``measured`` by the benchmark at hand."""
+    return partial(measured, benchmark, not request.config.getoption("--times-only"))
 
-    def run(group: str, name: str, make: Callable[..., Workload], pictures: int = 1, **given: Any) -> Any:
-        benchmark.group, benchmark.name = group, name
-        result = benchmark(make(**given))
-        benchmark.extra_info["pictures"] = pictures
-        if not benchmark.disabled and not request.config.getoption("--times-only"):
-            benchmark.extra_info |= fresh.measure(make, **given)
-        return result
 
-    return run
+def measured(
+    benchmark: Any,
+    memory: bool,
+    group: str,
+    name: str,
+    make: Callable[..., Workload],
+    pictures: int = 1,
+    **given: Any,
+) -> Any:
+    """Times a workload and, with ``memory``, takes the peak of a process that does nothing else; returns its result."""
+    benchmark.group, benchmark.name = group, name
+    result = benchmark(make(**given))
+    benchmark.extra_info["pictures"] = pictures
+    if memory and not benchmark.disabled:
+        benchmark.extra_info |= fresh.measure(make, **given)
+    return result

@@ -10,7 +10,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench import ablation, tables
-from bench.ablation import IMAGENET, SWEEPS, Seen, agreement, grid, lists_of, panels, plan, shared_out
+from bench.ablation import SWEEPS, class_sheet, panels, settings_of, split
+from bench.agreement import IMAGENET, Predictions, agreement, class_masks
 from bench.plots import HEIGHT, WIDTH, Panel, apart, round_steps, svg
 from bench.sheet import MARGIN
 from tests.conftest import DATA
@@ -28,28 +29,23 @@ SVG = "{http://www.w3.org/2000/svg}"
 # ---- agreement --------------------------------------------------------------------------------------------------
 
 
-def test_lists_are_of_known_classes_and_share_none():
-    assert sum(map(len, IMAGENET.values())) == len({index for found in IMAGENET.values() for index in found})
-    lists = lists_of(tuple(IMAGENET))
-    assert lists.shape == (16, 1000) and lists.sum(0).max() == 1
-    assert lists[list(IMAGENET).index("cat")].nonzero().flatten().tolist() == [281, 282, 283, 284, 285]
+def test_masks_are_of_known_classes_and_do_not_overlap():
+    masks = class_masks(tuple(IMAGENET))
+    assert masks.shape == (16, 1000) and masks.sum(0).max() == 1
+    assert masks[list(IMAGENET).index("cat")].nonzero().flatten().tolist() == [281, 282, 283, 284, 285]
+    assert masks[list(IMAGENET).index("dog")].sum() == 117
     with pytest.raises(TitokError, match="known for unicorn: list them"):
-        lists_of(("cat", "unicorn"))
+        class_masks(("cat", "unicorn"))
 
 
-def seen_of(chances, labels):
-    """Pictures of which Lite0 says so much for some of four classes."""
-    return Seen(torch.zeros(len(labels), 2), torch.tensor(chances, dtype=torch.float64), torch.tensor(labels))
-
-
-LISTS = torch.tensor([[True, True, False, False], [False, False, True, False]])  # the fourth is nobody's
+MASKS = torch.tensor([[True, True, False, False], [False, False, True, False]])  # the fourth belongs to neither
 
 
 def test_agreement_by_hand():
     # Summed: (.9, .1), (.6, .4), (.2, .2). Means: of class 0 (.9, .1), of class 1 (.4, .3); of both (.65, .2).
-    # Divided: (1.4, .5), (.9, 2), (.3, 1): all as they should be, which undivided sums would not see.
-    seen = seen_of([[0.5, 0.4, 0.1, 0], [0.3, 0.3, 0.4, 0], [0.1, 0.1, 0.2, 0.6]], [0, 1, 1])
-    assert agreement(seen, LISTS) == {
+    # Divided: (1.4, .5), (.9, 2), (.3, 1): all correct, which they would not be undivided.
+    probabilities = torch.tensor([[0.5, 0.4, 0.1, 0], [0.3, 0.3, 0.4, 0], [0.1, 0.1, 0.2, 0.6]], dtype=torch.float64)
+    assert agreement(Predictions(torch.zeros(3, 2), probabilities, torch.tensor([0, 1, 1])), MASKS) == {
         "top1_agreement": pytest.approx((1 + 1 / 2) / 2),
         "class_agreement": pytest.approx(1),
         "top1_by_chance": pytest.approx((1 / 2 + (1 / 2 + 0) / 2) / 2),
@@ -59,8 +55,8 @@ def test_agreement_by_hand():
 def test_a_set_that_always_looks_the_same_agrees_by_chance():
     torch.manual_seed(0)
     labels = torch.arange(4000) % 2
-    chances = torch.tensor([0.1, 0.1, 0.7, 0.1]) + 0.01 * torch.rand(4000, 4)
-    found = agreement(Seen(torch.zeros(4000, 2), chances.double(), labels), LISTS)
+    probabilities = torch.tensor([0.1, 0.1, 0.7, 0.1]) + 0.01 * torch.rand(4000, 4)
+    found = agreement(Predictions(torch.zeros(4000, 2), probabilities.double(), labels), MASKS)
     assert found["top1_agreement"] == found["top1_by_chance"] == pytest.approx(1 / 2)
     assert found["class_agreement"] == pytest.approx(1 / 2, abs=0.03)
 
@@ -68,39 +64,39 @@ def test_a_set_that_always_looks_the_same_agrees_by_chance():
 # ---- settings and sets ------------------------------------------------------------------------------------------
 
 
-def test_each_setting_comes_once_and_differs_in_one_thing():
+def test_each_setting_comes_once_and_differs_in_one_factor():
     base = Settings()
-    found = plan(base)
+    found = settings_of(base)
     assert found[0] == ("default", base) and len(found) == len(set(found)) == 12
     for factor, settings in found[1:]:
         assert [name for name in SWEEPS if getattr(settings, name) != getattr(base, name)] == [factor]
     assert {settings.schedule for _, settings in found} == set(SCHEDULES)
 
 
-def test_sets_share_no_picture():
+def test_sets_do_not_overlap():
     labels = torch.tensor([0] * 10 + [-1] * 5 + [1] * 6)
-    yardstick, reference = shared_out(labels, 2, None, 4, seed=0)
-    assert labels[yardstick].tolist() == [0] * 4 + [1] * 3
+    compared, reference = split(labels, 2, None, 4, seed=0)
+    assert labels[compared].tolist() == [0] * 4 + [1] * 3
     assert labels[reference].tolist() == [0] * 6 + [1] * 3
-    assert len({*yardstick.tolist(), *reference.tolist()}) == 16
-    assert not yardstick.equal(shared_out(labels, 2, None, 4, seed=1)[0])
+    assert len({*compared.tolist(), *reference.tolist()}) == 16
+    assert not compared.equal(split(labels, 2, None, 4, seed=1)[0])
     held = torch.arange(21) % 2 == 0
-    yardstick, reference = shared_out(labels, 2, held, 4, seed=0)
+    compared, reference = split(labels, 2, held, 4, seed=0)
     assert sorted(reference.tolist()) == [0, 2, 4, 6, 8, 16, 18, 20]
-    assert not held[yardstick].any() and labels[yardstick].tolist() == [0] * 4 + [1] * 3
+    assert not held[compared].any() and labels[compared].tolist() == [0] * 4 + [1] * 3
     for too_few in (torch.tensor([0, 0, 0, 0, 1]), torch.tensor([-1, -1]), torch.tensor([0, 0, 0, 1, 1, 1])):
         with pytest.raises(TitokError, match="too few labelled pictures"):
-            shared_out(too_few, 2, None, 4, seed=0)
+            split(too_few, 2, None, 4, seed=0)
 
 
-def test_grid_has_a_row_a_class(monkeypatch):
+def test_the_sheet_has_a_row_a_class(monkeypatch):
     monkeypatch.setattr(ablation, "BATCH", 4)
     batches = (torch.full((4, 3, 8, 8), number / 255) for number in range(9))
-    sheet = grid(batches, NAMES, 2)  # six of eight pictures
+    sheet = class_sheet(batches, NAMES, 2)  # six of eight pictures
     assert sheet.size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
     shown = [[sheet.getpixel((MARGIN + x * ablation.SIDE, y * ablation.SIDE))[0] for x in (0, 1)] for y in (0, 1, 2)]
     assert shown == [[0, 0], [0, 1], [0, 1]]
-    assert next(batches).max() == 2 / 255, "no batch is drawn in vain"
+    assert next(batches).max() == 2 / 255, "no more batches are generated than needed"
 
 
 # ---- charts -----------------------------------------------------------------------------------------------------
@@ -162,36 +158,21 @@ def place(tmp_path_factory, tiny_path):
     rows = ["key\tlabel"]
     for name, photo in zip(NAMES, ("chelsea", "astronaut", "coffee"), strict=True):
         picture = Image.open(DATA / f"{photo}.jpg").convert("RGB")
-        for number in range(5):
-            picture.crop((20 * number, 0, 20 * number + 200, 200)).resize((64, 64)).save(
-                path / "crops" / f"{name}_{number}.png"
-            )
-            rows.append(f"{name}_{number}\t{name}")
+        for i in range(5):
+            crop = picture.crop((20 * i, 0, 20 * i + 200, 200)).resize((64, 64))
+            crop.save(path / "crops" / f"{name}_{i}.png")
+            rows.append(f"{name}_{i}\t{name}")
     (path / "crops" / "unknown.png").write_bytes((path / "crops" / "cat_0.png").read_bytes())
     (path / "labels.tsv").write_text("\n".join(rows) + "\n")
     return path
 
 
 def run(place, tiny_path, *more, generator="g.safetensors", out="out"):
-    ablation.main(
-        [
-            "--generator",
-            str(place / generator),
-            "--model",
-            str(tiny_path),
-            "--data",
-            str(place / "crops"),
-            "--labels",
-            str(place / "labels.tsv"),
-            "--lite0",
-            str(place / "lite0.safetensors"),
-            "--out",
-            str(place / out),
-            "--device",
-            "cpu",
-            *more,
-        ]
-    )
+    files = {"generator": generator, "data": "crops", "labels": "labels.tsv", "lite0": "lite0.safetensors", "out": out}
+    line = ["--model", str(tiny_path), "--device", "cpu"]
+    for option, name in files.items():
+        line += [f"--{option}", str(place / name)]
+    ablation.main([*line, *more])
     return json.loads((place / out / "ablation.json").read_text())
 
 
@@ -213,13 +194,13 @@ def test_protocol(found, place, tiny_path):
 
 def test_every_setting_has_every_metric(found):
     assert [(row["factor"], row["schedule"], row["steps"], row["guidance_scale"]) for row in found["settings"]] == [
-        (factor, s.schedule, s.steps, s.guidance_scale) for factor, s in plan(Settings())
+        (factor, s.schedule, s.steps, s.guidance_scale) for factor, s in settings_of(Settings())
     ]
     for row in [*found["settings"], found["yardsticks"]["real"], found["yardsticks"]["tokenizer"]]:
         assert row["fd"] > 0
         assert all(0 <= row[name] <= 1 for name in ("precision", "recall", "top1_agreement", "top1_by_chance"))
         assert row["class_agreement"] * 6 == pytest.approx(round(row["class_agreement"] * 6), abs=1e-3)
-    assert len({row["fd"] for row in found["settings"]}) > 8, "settings draw different pictures"
+    assert len({row["fd"] for row in found["settings"]}) > 8, "settings give different pictures"
     # Crops of the same photographs, and a network however random.
     marks = found["yardsticks"]
     assert marks["real"]["fd"] < min(marks["tokenizer"]["fd"], *(row["fd"] for row in found["settings"]))
@@ -227,8 +208,16 @@ def test_every_setting_has_every_metric(found):
     assert marks["chance"] == {"class_agreement": 0.3333, "top1_agreement": marks["real"]["top1_by_chance"]}
 
 
-def test_another_run_gives_the_same(found, place, tiny_path):
-    assert run(place, tiny_path, "--samples", "6", out="again") == found
+@pytest.fixture
+def few_settings(monkeypatch):
+    sweeps = {"schedule": ("arccos", "linear"), "steps": (1, 8), "guidance_scale": (1.0, 4.5)}
+    monkeypatch.setattr(ablation, "SWEEPS", sweeps)
+
+
+def test_another_run_gives_the_same(found, place, tiny_path, few_settings):
+    again = run(place, tiny_path, "--samples", "6", out="again")
+    assert len(again["settings"]) == 4 and all(row in found["settings"] for row in again["settings"])
+    assert {**again, "settings": found["settings"]} == found
 
 
 def test_the_charts_and_the_grid(found, place):
@@ -250,7 +239,7 @@ def test_the_table(found, monkeypatch, place):
     assert "6 pictures of 3 classes" in text and "compare 6 with 9 real ones" in text
 
 
-def test_pictures_that_training_held_out(place, tiny_path, monkeypatch, capsys):
+def test_pictures_that_training_held_out(place, tiny_path, few_settings, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
     found = run(place, tiny_path, "--samples", "12", "--held-out", out="held")
     about = found["protocol"]

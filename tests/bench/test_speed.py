@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from titokcodec.runtime.devices import choose_device, choose_dtype
 
 TIMED = {"machine": "a machine", "python": "3.11.7", "torch": "2.13.0"}
 NETWORK, CODEC = "bench/test_network_speed.py", "bench/test_codec_speed.py"
-TIMING = ("--benchmark-max-time", "0.01", "--benchmark-json")
 
 
 def run_pytest(*arguments):
@@ -39,17 +39,30 @@ def test_every_benchmark_of_codec_and_networks_runs():
     assert ("bf16 was not requested" in shown) == (choose_dtype(choose_device("cpu")).itemsize == 4)
 
 
-@pytest.mark.parametrize("more", [(), ("--times-only",)], ids=["memory", "times only"])
-def test_what_is_recorded(tmp_path, more):
+def test_what_is_recorded(tmp_path):
     raw = tmp_path / "raw.json"
-    run_pytest(NETWORK, "-k", "test_encode and fp32-4", "--precision", "fp32", *TIMING, str(raw), *more)
+    chosen = ("-k", "test_encode and fp32-4", "--precision", "fp32")
+    run_pytest(NETWORK, *chosen, "--benchmark-max-time", "0.01", "--benchmark-json", str(raw))
     kept = timings.condensed([raw])
     assert {"machine", "python", "torch"} < kept.keys()
     (row,) = kept["benchmarks"]
     assert (row["group"], row["precision"], row["tokens"], row["pictures"]) == ("network encode", "fp32", 16, 4)
-    assert row["median"] > 0 and ("memory" not in row if more else 50e6 < row["memory"] < 4e9)
+    assert row["median"] > 0 and 50e6 < row["memory"] < 4e9
     assert "| encode | fp32 | 4 | 16 |" in timings.network(kept)
     assert "peak memory" not in timings.medians(kept)
+
+
+@pytest.mark.parametrize(("memory", "disabled"), [(True, False), (False, False), (True, True)])
+def test_memory_is_measured_on_request(memory, disabled, monkeypatch):
+    class Benchmark(SimpleNamespace):
+        def __call__(self, work):
+            return work()
+
+    monkeypatch.setattr(fresh, "measure", lambda make, **given: {"memory": len(make(**given)())})
+    benchmark = Benchmark(disabled=disabled, extra_info={})
+    assert conftest.measured(benchmark, memory, "group", "name", lambda x: lambda: x, 4, x="result") == "result"
+    peak = {"memory": 6} if memory and not disabled else {}
+    assert (benchmark.group, benchmark.name, benchmark.extra_info) == ("group", "name", {"pictures": 4} | peak)
 
 
 def test_a_device_that_does_not_exist_is_one_clear_line():
