@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -125,6 +124,8 @@ class Runner:
             TitokError: the model cannot be loaded.
             OSError: standard output cannot be written.
         """
+        import logging
+
         # Pillow logs what it raises besides; without a handler Python would print it among our own lines.
         logging.getLogger("PIL").addHandler(logging.NullHandler())
         with self.reporter.library_warnings():
