@@ -12,35 +12,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 import titokcodec
-from tests import conftest
+from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY, call, process
 from tests.conftest import ROOT
 from titokcodec import cli
 from titokcodec.cli import picture_files
-from titokcodec.codec import Codec
 from titokcodec.format import bitstream
+from titokcodec.search import MOST_STEPS
 from titokcodec.weights import releases, tokenizers
-
-TINY = str(conftest.TINY)
-NETWORK = ["--model", TINY, "--device", "cpu", "--dtype", "fp32"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(autouse=True)
-def one_codec(codec, monkeypatch):
-    """Commands take the shared model: what loading it costs is not what is tested here."""
-    real = Codec.from_pretrained
-
-    def shared(source=None, **options):
-        return codec if source == TINY else real(source, **options)
-
-    monkeypatch.setattr(Codec, "from_pretrained", shared)
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -60,25 +38,8 @@ def picture(path, size=(40, 30)):
     return path
 
 
-def call(command, *arguments, stdin=None):
-    """Run a command in this process; the network's options are added to those that take them."""
-    network = NETWORK if command in (cli.compress, cli.decompress) else []
-    return CliRunner().invoke(command, [*network, *map(str, arguments)], input=stdin, catch_exceptions=False)
-
-
 def compressed(codec, path, **options):
     return codec.compress(path, **options)
-
-
-def process(module_call, *arguments, **options):
-    """Run a command in a process of its own, as its console script does."""
-    code = f"import sys; from titokcodec.cli import {module_call} as command; command()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=ENVIRONMENT,
-        check=False,
-        **{"capture_output": True, **options},
-    )
 
 
 def outputs(folder):
@@ -202,6 +163,7 @@ def test_the_suffix_or_the_format_decides_what_is_written(here):
         (["a.titok", "a.webp"], "a.webp", "WEBP"),
         (["a.titok", "--format", "bmp"], "a.bmp", "BMP"),
         (["a.titok", "noname", "--format", "gif"], "noname", "GIF"),
+        (["a.titok", "other", "--format", "jpg"], "other", "JPEG"),
         (["a.titok", "-o", "new.png"], "new.png", "PNG"),
         (["a.titok", "-o", "new"], "new/a.png", "PNG"),
     ]:
@@ -217,6 +179,19 @@ def test_a_format_that_cannot_be_written_is_one_line(here):
         assert result.exit_code == 2 and result.stderr.count("Error: ") == 1 and "cannot write" in result.stderr
     Image.new("RGB", (70, 70)).save("wide.png")
     assert call(cli.decompress, "a.titok", "--format", "nonsense").exit_code == 2
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no /dev/null here")
+def test_devices_get_what_standard_output_would(here):
+    picture("a.png")
+    call(cli.compress, "a.png")
+    for command, name in ((cli.compress, "a.png"), (cli.decompress, "a.titok")):
+        for arguments in (["/dev/null"], ["-o", "/dev/null"]):
+            result = call(command, name, *arguments)
+            assert result.exit_code == 0 and result.stderr.startswith(f"{name} -> /dev/null  ")
+    result = call(cli.compress, "a.png", "b.png", "-o", "/dev/null")
+    assert result.exit_code == 2 and "several inputs need a folder" in result.stderr
+    assert outputs(here) == ["a.png", "a.titok"]
 
 
 # ---- streams -----------------------------------------------------------------------------------------------------
@@ -250,11 +225,23 @@ def test_json_goes_to_stderr_when_stdout_is_taken(here, codec):
     assert json.loads(result.stderr)["bytes"] == len(result.stdout_bytes)
 
 
-def test_in_a_real_process_stdout_is_exactly_the_stream(here, codec):
+def test_in_a_real_process_stdout_is_exactly_the_stream_and_torchs_compiler_is_not_loaded(here, codec):
+    """Loading the compiler would double the time that a user waits for a picture."""
     data = picture(here / "a.png").read_bytes()
-    result = process("compress", "-", "-", *NETWORK, input=data)
+    code = f"""
+import sys
+import torch
+before = {{"torch._dynamo", "sympy"}} & set(sys.modules)
+from titokcodec import cli
+try:
+    cli.compress(["-", "-", *{NETWORK!r}, "--effort", "2"])
+except SystemExit as end:
+    assert not end.code
+assert {{"torch._dynamo", "sympy"}} & set(sys.modules) == before
+"""
+    result = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, env=ENVIRONMENT, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout == compressed(codec, "a.png")
+    assert result.stdout == compressed(codec, "a.png", effort=2)
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
@@ -394,6 +381,7 @@ def test_a_folder_is_mirrored(album, codec):
     assert Image.open("back/b.png").size == (60, 50)
 
 
+@pytest.mark.full_search
 def test_a_folder_is_searched_quickly_and_a_single_picture_well(album, codec):
     single, folder = Path("one.titok"), Path("out/a.titok")
     assert call(cli.compress, "album/a.png", single).exit_code == 0
@@ -422,6 +410,11 @@ def test_targets(here, codec):
         about = titokcodec.info(data)
         how = f"{about.columns}x{about.rows} tiles, {about.tokens} tokens each" if about.tiles > 1 else "fit, "
         assert f"600x300  {how}" in result.stderr and f"{len(data)} bytes" in result.stderr
+        original, decoded = (np.asarray(shown, float) for shown in (Image.open("a.png"), codec.decompress(data)))
+        reached = 10 * np.log10(255**2 / np.square(original - decoded).mean())
+        assert f"  PSNR {reached:.2f} dB\n" in result.stderr
+    result = call(cli.compress, "a.png", "a.titok", "--target-psnr", 9.5, "--effort", 0, "--json")
+    assert json.loads(result.stdout)["psnr"] >= 9.5
     result = call(cli.compress, "a.png", "b.titok", "--target-psnr", 70)
     assert result.exit_code == 1 and "dB is the best that this model can do" in result.stderr
     assert not Path("b.titok").exists()
@@ -483,6 +476,11 @@ def test_the_remark_stands_where_thumbnails_overtake():
         for number, limit in enumerate((400, 1000, 2000, 4000)):
             best = max(found[metric][number] for found in rivals)
             assert (ours[metric][number] > best) == (limit < SENSIBLE_BYTES)
+
+
+def test_effort_ends_where_the_library_ends():
+    (effort,) = (param for param in cli.compress.params if param.name == "effort")
+    assert effort.type.max == MOST_STEPS
 
 
 def test_the_help_tells_what_effort_costs_as_it_was_measured():
@@ -619,6 +617,7 @@ def test_odd_names_stay_on_one_line(here):
         ["a.png", "--layout", "round"],
         ["a.png", "-f", "--skip-existing"],
         ["a.png", "-q", "-v"],
+        ["a.png", "--effort", "3000"],
         ["a.png", "--shard", "4/4"],
         ["a.png", "--shard", "1"],
         ["a.png", "--background", "no colour"],
@@ -684,6 +683,9 @@ def test_interruption_is_quiet(here, codec, monkeypatch):
         (["-q30", "a.png"], "No such option: -3"),
         (["--quality", "30", "a.png"], "No such option: --quality; quality is a number of tokens"),
         (["-m", "6", "a.png"], "6 is no weight file"),
+        (["-m", "default-5", "a.png"], "default-5 is no file, but the name of the bundled model"),
+        (["-m", "default-5", "a.png"], "leave -m out"),
+        (["-m", "default-3", "a.png"], "an earlier model, which is not bundled any more"),
         (["-mt", "a.png"], "No such option: -mt; all cores are used"),
         (["-d", "a.titok"], "'a.titok' is no device, such as cpu or cuda:1; titok-decompress decodes .titok files"),
         (["-dc", "a.titok"], "titok-decompress decodes .titok files"),
@@ -794,7 +796,16 @@ def test_partial_files_are_drawn_when_asked(here, codec):
     result = call(cli.decompress, "cut.titok")
     assert result.exit_code == 1 and "checksum" in result.stderr and not Path("cut.png").exists()
     assert result.stderr.endswith("get it again, or decode what has arrived of it with --partial\n")
-    assert call(cli.decompress, "cut.titok", "--partial").exit_code == 0
+    arrived = codec.read(data[:-9], strict=False).shape[1]
+    result = call(cli.decompress, "cut.titok", "--partial")
+    first, done = result.stderr.splitlines()
+    assert result.exit_code == 0 and 0 < arrived < 16 and done.startswith("cut.titok -> cut.png  ")
+    assert first == f"titok-decompress: cut.titok: {arrived} of 16 tokens a tile have arrived"
+    result = call(cli.decompress, "cut.titok", "--partial", "-f", "--json")
+    facts = json.loads(result.stdout)
+    assert (facts["arrived"], facts["tokens"]) == (arrived, 16)
+    Path("whole.titok").write_bytes(data)
+    assert call(cli.decompress, "whole.titok", "--partial").stderr.startswith("whole.titok -> whole.png  ")
     assert Image.open("cut.png").size == (400, 400)
 
 
@@ -894,23 +905,6 @@ except SystemExit as end:
 assert not {{"torch", "numpy", "PIL", "safetensors", "constriction"}} & set(sys.modules), sorted(sys.modules)
 """
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-
-
-def test_compressing_loads_torch_and_not_its_compiler(here):
-    """Which doubles the time that a user waits for a picture."""
-    picture("a.png")
-    code = f"""
-import sys
-import torch
-before = {{"torch._dynamo", "sympy"}} & set(sys.modules)
-from titokcodec import cli
-try:
-    cli.compress(["a.png", *{NETWORK!r}])
-except SystemExit as end:
-    assert not end.code
-assert {{"torch._dynamo", "sympy"}} & set(sys.modules) == before
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=ENVIRONMENT)
 
 
 def test_what_is_wrong_with_a_file_shows_before_torch_is_loaded(here):

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tests.cli.test_cli import ENVIRONMENT, TINY
+from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY
 from tests.models.test_maskgit import build
 from titokcodec import Codec, Generator, WeightsError, cli, info
 from titokcodec.generator import Card, save
@@ -33,27 +33,22 @@ def weights(codec, tmp_path_factory):
     return path
 
 
-@pytest.fixture(autouse=True)
-def one_codec(codec, weights, monkeypatch):
-    """Commands take the shared codec and generator: what loading them costs is not what is tested here."""
-    codecs, generators = Codec.from_pretrained, Generator.from_pretrained
-    shared = generators(weights, device="cpu", dtype="fp32")
+@pytest.fixture(scope="module")
+def shared(weights):
+    """It, loaded."""
+    return Generator.from_pretrained(weights, device="cpu", dtype="fp32")
 
-    def codec_of(source=None, **options):
-        return codec if source == TINY else codecs(source, **options)
+
+@pytest.fixture(autouse=True)
+def one_generator(weights, shared, monkeypatch):
+    """Commands take the shared generator too."""
+    real = Generator.from_pretrained
 
     def generator_of(source=None, **options):
-        return shared if source == str(weights) else generators(source, **options)
+        return shared if source == str(weights) else real(source, **options)
 
-    monkeypatch.setattr(Codec, "from_pretrained", codec_of)
     monkeypatch.setattr(Generator, "from_pretrained", generator_of)
     return shared
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 @pytest.fixture
@@ -137,9 +132,9 @@ def test_one_picture_is_no_grid(call, codec):
 
 def test_files_hold_what_the_grid_shows_and_decompress_as_it(call):
     """Five pictures of three classes in turns; in files named after them, in a grid, and drawn from the files."""
-    wish = ["-c", "ant", "-c", "2", "-c", "tench, Tinca/tinca", "-n", 5, "--seed", 7]
-    assert call(*wish, "-o", "out/", "--format", "titok").exit_code == 0
-    assert call(*wish, "-o", "grid.png").exit_code == 0
+    request = ["-c", "ant", "-c", "2", "-c", "tench, Tinca/tinca", "-n", 5, "--seed", 7]
+    assert call(*request, "-o", "out/", "--format", "titok").exit_code == 0
+    assert call(*request, "-o", "grid.png").exit_code == 0
     names = ["2-001", "2-004", "ant-000", "ant-003", "tench-Tinca-tinca-002"]
     assert list(files("out")) == [f"{name}.titok" for name in names]
     line = ["out", "-o", "back", "-m", TINY, "-d", "cpu", "--dtype", "fp32"]
@@ -171,11 +166,11 @@ def test_more_pictures_begin_with_the_same_ones(call, codec, monkeypatch):
     assert two.items() < five.items()
 
 
-def test_settings_reach_the_sampler(call, one_codec, monkeypatch):
+def test_settings_reach_the_sampler(call, one_generator, monkeypatch):
     asked = []
-    real = one_codec.sample
+    real = one_generator.sample
     monkeypatch.setattr(
-        one_codec,
+        one_generator,
         "sample",
         lambda labels, noise, **settings: asked.append(settings) or real(labels, noise=noise, **settings),
     )
@@ -213,6 +208,7 @@ def test_the_suffix_or_the_format_decides_what_is_written(call):
         (["-o", "a.x", "--format", "webp"], "a.x", "WEBP"),
         (["-o", "new"], "new/any-000.png", "PNG"),
         (["-o", "b/c/", "--format", "bmp"], "b/c/any-000.bmp", "BMP"),
+        (["-o", "d", "--format", "jpg"], "d/any-000.jpg", "JPEG"),
     ]:
         assert call(*arguments).exit_code == 0
         assert Image.open(name).format == kind
@@ -229,11 +225,17 @@ def test_streams_hold_the_result_and_nothing_else(call):
     assert json.loads(result.stderr)["output"] == "-"
 
 
-def test_nothing_is_replaced_unasked(call, one_codec, monkeypatch):
+@pytest.mark.skipif(not os.path.exists("/dev/null"), reason="no /dev/null here")
+def test_devices_get_what_standard_output_would(call):
+    result = call("-o", "/dev/null", "--seed", 1)
+    assert result.exit_code == 0 and result.stderr.startswith("a picture -> /dev/null  ")
+
+
+def test_nothing_is_replaced_unasked(call, one_generator, monkeypatch):
     Path("out").mkdir()
     Path("out/any-002.png").write_text("precious")
     with monkeypatch.context() as patch:
-        patch.setattr(one_codec, "sample", None)  # it is not even tried
+        patch.setattr(one_generator, "sample", None)  # it is not even tried
         failed(call("-n", 3, "-o", "out"), "out/any-002.png exists", "--force")
     assert files("out") == {"any-002.png": b"precious"}
     assert call("-n", 3, "-o", "out", "-f", "-q").stderr == ""
@@ -414,11 +416,11 @@ def test_generators_and_models_must_fit(call, codec, here, tmp_path):
     assert not Path("a.png").exists()
 
 
-def test_interruption_is_quiet(call, one_codec, monkeypatch):
+def test_interruption_is_quiet(call, one_generator, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(one_codec, "sample", interrupted)
+    monkeypatch.setattr(one_generator, "sample", interrupted)
     result = call("-n", 2, "-o", "out")
     assert (result.exit_code, result.stderr) == (130, "") and files() == {}
 
@@ -476,14 +478,9 @@ assert "torch" not in sys.modules
     assert b"a.png exists" in result.stderr and b"b.titok: " in result.stderr
 
 
-def test_in_a_real_process_stdout_is_exactly_the_stream(call, weights):
-    line = ["-c", "bee", "--seed", "5", "-m", TINY, "-g", str(weights), "-d", "cpu", "--dtype", "fp32"]
-    code = "from titokcodec.cli import generate; generate()"
-    result = subprocess.run(
-        [sys.executable, "-c", code, *line, "-o", "-", "--format", "titok"],
-        capture_output=True,
-        env=ENVIRONMENT,
-        check=True,
-    )
+def test_the_descriptor_of_standard_output_gets_exactly_the_stream(call, weights, capfdbinary):
+    line = [*NETWORK, "-g", str(weights), "-c", "bee", "--seed", "5"]
+    cli.generate([*line, "-o", "-", "--format", "titok"], standalone_mode=False)
+    written = capfdbinary.readouterr().out
     call("-c", "bee", "--seed", 5, "-o", "a.titok")
-    assert result.stdout == Path("a.titok").read_bytes()
+    assert written == Path("a.titok").read_bytes()

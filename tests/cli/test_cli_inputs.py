@@ -2,70 +2,56 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import tracemalloc
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from tests import conftest
+from tests.cli.conftest import ENVIRONMENT, call
 from titokcodec import cli, files
 from titokcodec.cli import streams
-from titokcodec.codec import Codec
 from titokcodec.format import bitstream
 from titokcodec.format.header import Header
 from titokcodec.format.limits import MAX_SIDE
 from titokcodec.pictures import images
 
-TINY = str(conftest.TINY)
-NETWORK = ["--model", TINY, "--device", "cpu", "--dtype", "fp32"]
 HUGE = 3 << 30  # bytes of sparse files, which lie on no disk
 FINGERPRINT = b"12345678"
 
 
-@pytest.fixture(autouse=True)
-def one_codec(codec, monkeypatch):
-    """Commands take the shared model: what loading it costs is not what is tested here."""
-    real = Codec.from_pretrained
-    monkeypatch.setattr(
-        Codec, "from_pretrained", lambda source=None, **options: codec if source == TINY else real(source, **options)
-    )
+def confined(name, *lines):
+    """Run commands in one process that has little memory and little time, each with a file as its standard input.
 
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def call(command, *arguments, stdin=None):
-    """Run a command in this process; the network's options are added to those that take them."""
-    network = NETWORK if command in (cli.compress, cli.decompress) else []
-    return CliRunner().invoke(command, [*network, *map(str, arguments)], input=stdin, catch_exceptions=False)
-
-
-def confined(command, *arguments, **options):
-    """Run a command in a process that has little memory and little time."""
+    Returns:
+        For each line its exit code and what it printed to standard error.
+    """
     code = f"""
-import resource, sys
+import contextlib, io, json, resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
-from titokcodec.cli import {command} as command
-command()
+from titokcodec import cli
+for command, *arguments in {lines!r}:
+    sys.stdin = open({name!r})
+    with contextlib.redirect_stderr(io.StringIO()) as printed:
+        try:
+            getattr(cli, command)(arguments)
+        except SystemExit as end:
+            print(json.dumps([end.code, printed.getvalue()]))
 """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=environment,
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env=ENVIRONMENT,
         timeout=300,
-        check=False,
+        check=True,
         text=True,
         capture_output=True,
-        **options,
     )
+    assert result.stderr == ""
+    return [json.loads(line) for line in result.stdout.splitlines() if line.startswith("[")]  # not what info prints
 
 
 def titok(name, width=300, height=200, payload=b"payload", size=None):
@@ -85,17 +71,23 @@ def titok(name, width=300, height=200, payload=b"payload", size=None):
 def test_gigabytes_behind_a_header_cost_neither_memory_nor_time(here, side):
     """Whether the header could account for them or not."""
     titok("a.titok", side, side, size=HUGE)
-    for command, arguments in [
-        ("info", []),
-        ("decompress", ["--verify"]),
-        ("decompress", ["o.png"]),
-        ("truncate", ["o.titok", "-t", "8"]),
-    ]:
-        result = confined(command, "a.titok", *arguments)
-        assert result.returncode == 1 and result.stderr.count("\n") == 1, result.stderr
-        assert "memory" not in result.stderr and result.stderr.startswith(f"titok-{command}: a.titok: ")
-        with open("a.titok") as file:
-            assert confined(command, "-", *arguments, stdin=file).returncode == 1
+    lines = [
+        (command, name, *arguments)
+        for name in ("a.titok", "-")
+        for command, *arguments in (
+            ["info"],
+            ["decompress", "--verify"],
+            ["decompress", "o.png"],
+            ["truncate", "o.titok", "-t", "8"],
+        )
+    ]
+    results = confined("a.titok", *lines)
+    assert len(results) == len(lines)
+    for (command, name, *_), (code, printed) in zip(lines, results, strict=True):
+        assert code == 1
+        if name != "-":
+            assert printed.count("\n") == 1 and "memory" not in printed, printed
+            assert printed.startswith(f"titok-{command}: a.titok: ")
     assert os.listdir(here) == ["a.titok"]
 
 
@@ -103,9 +95,8 @@ def test_gigabytes_behind_a_header_cost_neither_memory_nor_time(here, side):
 def test_a_picture_of_gigabytes_on_standard_input_costs_no_memory(here):
     Path("a.png").touch()
     os.truncate("a.png", HUGE)
-    with open("a.png") as file:
-        result = confined("compress", "-", "-", stdin=file)
-    assert (result.returncode, result.stdout) == (1, "") and "stdin: not a picture" in result.stderr
+    ((code, printed),) = confined("a.png", ("compress", "-", "-"))
+    assert code == 1 and "stdin: not a picture" in printed
 
 
 def test_a_stream_is_held_once(here):
@@ -174,6 +165,8 @@ def album(here):
     os.symlink("../far", "album/far")
     os.symlink(".", "album/circle")
     os.symlink("nowhere", "album/gone")
+    shutil.copy("album/a.png", "album/scan")
+    Path("album/README").write_text("no picture")
     return here / "album"
 
 
@@ -184,6 +177,7 @@ LEFT_OUT = {
     "album/d.heic": "in a format that is not read here",
     "album/gone": "a link that leads nowhere",
     "album/pipe.png": "a pipe or device",
+    "album/scan": "a picture without a suffix",
 }
 
 
@@ -194,7 +188,7 @@ def test_folders_are_searched_without_waiting_and_what_is_left_out_is_named(albu
     assert sorted(path.name for path in Path("out").rglob("*.titok")) == ["a.titok", "c.titok"]
     assert Path("out/far/c.titok").exists()
     (line,) = [line for line in result.stderr.splitlines() if "left out" in line]
-    assert line.startswith("titok-compress: 6 left out: ")
+    assert line.startswith("titok-compress: 7 left out: ")
     assert "album/E.DNG, album/d.heic (in a format that is not read here)" in line
     for path, reason in LEFT_OUT.items():
         assert path in line and reason in line
@@ -235,6 +229,27 @@ def test_a_pipe_that_is_named_is_read(here, codec):
     with subprocess.Popen([sys.executable, "-c", code]):
         assert call(cli.compress, "pipe", "a.titok").exit_code == 0
     assert Path("a.titok").read_bytes() == codec.compress("a.png")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_waiting_for_a_pipe_is_not_silent(here, codec, monkeypatch):
+    """The writer comes only when the line has been printed."""
+    monkeypatch.setattr(streams, "PATIENCE", 0.05)
+    data = codec.compress(Image.new("RGB", (40, 30), "red"))
+    os.mkfifo("pipe")
+    printed = threading.Event()
+    monkeypatch.setattr(streams, "write_stderr", lambda line: (lines.append(line), printed.set()))
+    lines = []
+
+    def write():
+        assert printed.wait(60)
+        Path("pipe").write_bytes(data)
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    assert streams.read_titok(Path("pipe"), None) == data
+    writer.join()
+    assert lines == ["pipe: waiting for a program to write to this pipe"]
 
 
 def test_names_that_lead_in_a_circle_are_one_line(here):
