@@ -19,6 +19,7 @@ from . import parallel
 from .checkpoint import take
 from .critic import FeatureCritic
 from .hyper import Adversarial
+from .runtime import to_device
 
 SLOPE = 0.1  # of every LeakyReLU
 GRID = 16  # side of the grid of logits, at most
@@ -149,7 +150,7 @@ class Adversary:
         lite0: Lite0 | None,
     ) -> None:
         critic = FeatureCritic(lite0) if lite0 else Discriminator(hyper.width)
-        self.critic = critic.to(device=device, memory_format=torch.channels_last)
+        self.critic = to_device(critic, device)
         self.hyper, self.weight, self.start = hyper, hyper.weight, hyper.start
         self.lecam, self.autocast = LeCam().to(device), autocast
         self.trained = [p for p in self.critic.parameters() if p.requires_grad]

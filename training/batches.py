@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,6 +47,10 @@ class Batches:
         TitokError: ``ranks`` do not divide ``size``.
     """
 
+    pictures: int
+    skipped: int
+    damaged: list[str]
+
     def __init__(self, device: torch.device, size: int, seed: int = 0, rank: int = 0, ranks: int = 1) -> None:
         share = share_of(size, ranks)
         self.size, self.seed = size, seed
@@ -56,6 +60,10 @@ class Batches:
     def rng(self, step: int) -> torch.Generator:
         """The random numbers of a step."""
         return self.generator.manual_seed(mix(self.seed, step))
+
+    def batch(self, step: int, augment: bool = False) -> Any:
+        """This rank's part of a step's batch; ``augment`` asks for random views, if there are any."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Do nothing; a ``Stream`` has workers to end."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -163,9 +163,10 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             progress.message(f"{self.options.labels or 'folders as classes'}: {found}")
         return found
 
-    def batches(self, averaged: nn.Module) -> tokens.TokenBatches | tokens.LiveTokens:
+    def batches(self, averaged: Any) -> tokens.TokenBatches | tokens.LiveTokens:
         """(B, K) tokens and (B,) labels."""
         pictures, trained = self.pictures, self.trained
+        source: tokens.TokenBatches | tokens.LiveTokens
         if self.options.variants < 1:
             source = tokens.LiveTokens(self.tokenize, pictures, trained, self.numbers, *self.order)
         else:
@@ -199,7 +200,9 @@ class GeneratorTraining(Stage[GeneratorOptions]):
                 found = tokens.tokenize(self.tokenize, pictures, options.variants, options.seed)
                 tokens.save_tokens(file, found, of)
         parallel.wait()
-        return tokens.load_tokens(file, of)[0]
+        found, _ = tokens.load_tokens(file, of)
+        assert found is not None  # the first rank has just written them
+        return found
 
     def held_out(self) -> tokens.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""
@@ -238,13 +241,13 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         return Result(loss, {"top1": right})
 
     @torch.no_grad()
-    def score(self, model: nn.Module, val: tokens.TokenSet) -> dict[str, float]:
+    def score(self, model: Any, val: tokens.TokenSet) -> dict[str, float]:
         """Cross entropy in nats and top-1 of masked tokens, under the same masks at every score."""
         target, labels = val.tokens[0].long(), val.labels
         rng = torch.Generator(self.runtime.device).manual_seed(0)
         total, right, count = 0.0, 0, 0
         for number in range(MASKS):
-            masks = draw_masks(tuple(target.shape), self.options.schedule, rng)
+            masks = draw_masks((len(target), target.shape[1]), self.options.schedule, rng)
             for rows in progress.batches(f"scoring, mask {number + 1} of {MASKS}", len(target), 64):
                 rows = rows.to(self.runtime.device)
                 with self.runtime.autocast():
@@ -257,7 +260,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         self.keep_best(total / count, model)
         return {"entropy": total / count, "top1": right / count, "best": self.best}
 
-    def keep_best(self, entropy: float, model: nn.Module) -> None:
+    def keep_best(self, entropy: float, model: Any) -> None:
         """Write the averaged weights if they are the best so far; decide whether to stop."""
         self.waited = 0 if entropy < self.best else self.waited + 1
         self.done = self.waited >= self.options.patience
@@ -271,12 +274,12 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def remember(self, memory: dict[str, float]) -> None:
         self.best, self.waited = memory["best"], int(memory["waited"])
 
-    def finish(self, model: nn.Module) -> None:
+    def finish(self, model: Any) -> None:
         """Without anything held out, the last weights are the ones to keep."""
         if self.best == float("inf"):
             self.export(model)
 
-    def export(self, model: nn.Module) -> None:
+    def export(self, model: Any) -> None:
         """Write the averaged weights as a generator file that fits the tokenizer alone."""
         generators.save(
             self.options.out / self.results[0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from titokcodec.cli.errors import reason
 from titokcodec.errors import TitokError
@@ -30,12 +30,12 @@ class TooLate(TitokError):
     """The time is over before anything was learned."""
 
 
-def train(kind: type[Stage], options: Options) -> nn.Module:
+def train(kind: type[Stage], options: Options) -> Any:
     """Build what a stage trains and run it; returns the averaged model. Raises as ``run`` does."""
     return run(Trainer(kind, options))
 
 
-def run(trainer: Trainer) -> nn.Module:
+def run(trainer: Trainer) -> Any:
     """Train until the budget is used up; returns the averaged model.
 
     Raises:
@@ -60,7 +60,8 @@ def run(trainer: Trainer) -> nn.Module:
         trainer.rehearse(batch)
     clock.go()
     saved = scored = logged = clock.spent
-    counted, measured = trainer.step, {}
+    counted = trainer.step
+    measured: dict[str, Tensor] = {}
     shown = Updates(stage.name, stage.order.size, clock.steps)
     with Postponed() as signal:
         while trainer.advance(signal.number) < 1 and not trainer.stopped:
@@ -145,7 +146,7 @@ def report(trainer: Trainer, val: Any, log: Log, source: Source | Batches) -> No
 
 
 @torch.no_grad()
-def training_psnr(model: nn.Module, pictures: Pictures) -> float:
+def training_psnr(model: Any, pictures: Pictures) -> float:
     """Mean PSNR in dB of a tokenizer, at full length, over the centres of a fixed sample of the training pictures."""
     which = torch.linspace(0, len(pictures) - 1, min(SEEN, len(pictures))).long()
     found = []
@@ -155,7 +156,7 @@ def training_psnr(model: nn.Module, pictures: Pictures) -> float:
     return torch.cat(found).mean().item()
 
 
-def main(kind: type[Stage], about: str | None, arguments: list[str] | None = None) -> nn.Module:
+def main(kind: type[Stage], about: str | None, arguments: list[str] | None = None) -> Any:
     """A stage's command: train as the command line says. Raises ``TitokError`` for all that may go wrong."""
     options = parse(kind, about, arguments)
     try:

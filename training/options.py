@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -112,7 +112,7 @@ def parse_known(stage: type[Stage[O]], arguments: list[str]) -> tuple[O, list[st
     return _typed(stage, found), unknown
 
 
-def _typed(stage: type[Stage[O]], found: argparse.Namespace) -> O:
+def _typed(stage: type[Stage[O]], found: argparse.Namespace) -> Any:
     names = [item.name for item in fields(stage.options_type) if item.name != "hyper" and hasattr(found, item.name)]
     values = {name: getattr(found, name) for name in names}
     return stage.options_type(**values, hyper=hyper.given(found, stage.defaults))

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-import torch
-
 from titokcodec.cli.script import UsageError
 from titokcodec.metrics import LPIPS
 
@@ -15,6 +13,7 @@ from .adversarial import Adversary
 from .hyper import DecoderHyper
 from .losses import PixelLoss
 from .options import PixelOptions
+from .runtime import to_device
 from .stage import Stage
 
 P = TypeVar("P", bound=PixelOptions)
@@ -44,7 +43,7 @@ class PixelStage(Stage[P]):
         self.pixel_loss = loss.to(runtime.device)
         self.lpips = None
         if options.lpips:
-            self.lpips = LPIPS(options.lpips).to(device=runtime.device, memory_format=torch.channels_last)
+            self.lpips = to_device(LPIPS(options.lpips), runtime.device)
 
     def make_adversary(self) -> Adversary | None:
         """The critic that --critic asks for, or by default the one that fits the recipe and the networks at hand."""

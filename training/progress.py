@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -45,6 +45,9 @@ def message(line: str) -> None:
         _write(f"{line}\n")
 
 
+Self = TypeVar("Self", bound="Line")
+
+
 class Line:
     """A phase that shows its progress. As a context manager it wipes its line at the end, whatever happens."""
 
@@ -54,7 +57,7 @@ class Line:
         self.terminal = self.shown and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.due = self.began + (TERMINAL if self.terminal else FIRST) if self.shown else math.inf
 
-    def __enter__(self) -> Line:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -51,7 +51,7 @@ TIMES = "recipe.json"
 COUNTED = 4000  # pictures that the entropy tables are counted on, at most
 
 # The stages of chains by their names, which are those of their folders.
-STAGES = {
+STAGES: dict[str, type[Stage]] = {
     "vqgan": vqgan.ProxyTokenizer,
     "stage1": stage1.Stage1,
     "stage2": stage2.Stage2,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,6 +15,14 @@ from titokcodec.runtime.devices import choose_dtype
 from . import parallel
 
 SHAPES = 64  # shapes that one function may be compiled for: every prefix of every tower, with gradients and without
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def to_device(module: M, device: torch.device) -> M:
+    """Move a module, with channels last in memory, as convolutions like it."""
+    return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True)

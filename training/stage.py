@@ -101,7 +101,7 @@ class Stage(ABC, Generic[O]):
     def __init__(self, options: O, runtime: Runtime) -> None:
         self.options, self.runtime = options, runtime
 
-    def chosen(self, published: bool) -> Hyper:
+    def chosen(self, published: bool) -> Any:
         """The hyper-parameters: the column of --recipe or, by default, the one that suits the architecture."""
         self.recipe = self.options.recipe or ("published" if published else "short")
         return choose(self.defaults, self.recipe, self.options.hyper)
@@ -164,7 +164,7 @@ class Stage(ABC, Generic[O]):
             compiled=self.runtime.compiles,
         )
 
-    def batches(self, averaged: nn.Module) -> Source | Batches:
+    def batches(self, averaged: Any) -> Source | Batches:
         """Where batches come from, this rank's part of each.
 
         Args:
@@ -175,8 +175,9 @@ class Stage(ABC, Generic[O]):
     def held_out(self) -> Any:
         """What ``score`` and ``sheet`` are given, None if nothing is held out. For the first rank alone."""
         options = self.options
-        wanted = options.val and options.val_limit
-        return Pictures(options.val, self.side, options.val_limit, self.runtime.device) if wanted else None
+        if not (options.val and options.val_limit):
+            return None
+        return Pictures(options.val, self.side, options.val_limit, self.runtime.device)
 
     # ---- training and scores ------------------------------------------------------------------------------------
 
@@ -198,10 +199,10 @@ class Stage(ABC, Generic[O]):
         yield nullcontext()
 
     @abstractmethod
-    def score(self, model: nn.Module, val: Any) -> dict[str, float]:
+    def score(self, model: Any, val: Any) -> dict[str, float]:
         """Scores of the averaged model on what is held out."""
 
-    def sheet(self, model: nn.Module, val: Any) -> Tensor | None:
+    def sheet(self, model: Any, val: Any) -> Tensor | None:
         """A (3, H, W) picture in [0, 1] of the averaged model's reconstructions, if it has any."""
         return None
 
@@ -214,5 +215,5 @@ class Stage(ABC, Generic[O]):
     def remember(self, memory: dict[str, float]) -> None:
         """Take back what ``memory`` gave, on a resume."""
 
-    def finish(self, model: nn.Module) -> None:
+    def finish(self, model: Any) -> None:
         """Leave results; called with the averaged model once the budget is used up."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from titokcodec.cli.script import UsageError, start
 from titokcodec.models.tokenizer import TiTok
@@ -123,7 +123,7 @@ class Stage2(TokenizerStage[Stage2Options]):
             print(message, flush=True)
         return adversary
 
-    def batches(self, averaged: nn.Module) -> Source | SearchedCrops:
+    def batches(self, averaged: TiTok) -> Source | SearchedCrops:
         options = self.options
         if not options.searched:
             return self.source

@@ -44,7 +44,7 @@ class TokenizerPass(nn.Module):
         super().__init__()
         self.model, self.autocast = model, runtime.autocast
         # In a tuple, so that nothing is registered twice.
-        parts = [model.encoder, model.decoder]
+        parts: list[nn.Module] = [model.encoder, model.decoder]
         parts += [model.pixel_decoder] if to_pixels and model.config.head == "proxy" else []
         self.calls: tuple[Callable, ...] = tuple(runtime.compiled(part) for part in parts)
         self.to_pixels = to_pixels

@@ -95,7 +95,7 @@ class TokenBatches(Batches):
         super().__init__(tokens.tokens.device, *order, **more)
         self.set, self.pictures = tokens, len(tokens.labels)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """(size / ranks, K) int64 tokens and (size / ranks,) labels, -1 for none, without waiting for the device."""
         rng, device = self.rng(step), self.set.tokens.device
         variants, pictures, _ = self.set.tokens.shape
@@ -119,7 +119,7 @@ class LiveTokens(Batches):
         self.encode, self.store, self.kept, self.labels, self.pictures = encode, pictures, kept, labels, len(kept)
 
     @torch.no_grad()
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+    def batch(self, step: int, augment: bool = False) -> tuple[Tensor, Tensor]:
         """As ``TokenBatches.batch``."""
         rng = self.rng(step)
         which = self.kept[torch.randint(len(self.kept), (self.size,), generator=rng, device=self.kept.device)]

@@ -19,7 +19,7 @@ from .codebook import CodebookRestart
 from .optimizers import EMA, Optimizers
 from .options import Options
 from .progress import Progress
-from .runtime import Runtime
+from .runtime import Runtime, to_device
 from .schedule import Clock, schedule
 from .stage import Moment, Stage
 from .streaming import Source
@@ -49,7 +49,7 @@ class Trainer(Generic[S]):
         self.options = options
         self.runtime = Runtime.start(options.device, options.bf16, options.compile)
         self.stage = kind(options, self.runtime)
-        self.model = self.stage.model.to(device=self.runtime.device, memory_format=torch.channels_last)
+        self.model = to_device(self.stage.model, self.runtime.device)
         self.hyper = self.stage.hyper
         self.ema = EMA(self.model, self.hyper.optimizer.ema)
         self.optimizers = Optimizers(self.model, self.hyper.optimizer)
@@ -60,7 +60,7 @@ class Trainer(Generic[S]):
         spent = self.load() if resumed else 0.0
         self.stage.prepare_forward()
         timed = options.minutes or options.deadline is not None
-        steps = options.hyper.get("steps") or (None if timed else self.hyper.schedule.steps)
+        steps = int(options.hyper.get("steps", 0)) or (None if timed else self.hyper.schedule.steps)
         self.clock = Clock(options.minutes, steps, spent, options.deadline)
 
     # ---- updates ------------------------------------------------------------------------------------------------
