@@ -141,7 +141,7 @@ def test_tensors_go_through_in_batches_too(codec, monkeypatch, effort):
 def test_tokens_do_not_depend_on_what_else_is_compressed(photo, dtype, effort):
     """On a CPU, with the bundled model, in whose bfloat16 batches of other sizes round otherwise."""
     bundled = Codec.from_pretrained(device="cpu", dtype=dtype)
-    count = 12 // (1 + 2 * effort)
+    count = 6 // (1 + effort)
     views = [np.asarray(photo.rotate(15 * n).resize((256, 256))) for n in range(count)]
     pixels = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
     alone = torch.cat([bundled.encode(one, effort=effort) for one in pixels.split(1)])

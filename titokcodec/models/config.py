@@ -104,7 +104,7 @@ class TiTokConfig:
         require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
         require(
             1 <= self.min_tokens <= self.tokens <= MAX_TOKENS,
-            f"tokens must be 1 to {MAX_TOKENS}, min_tokens at most that",
+            "tokens must be 1 to 256 and min_tokens at most that",
         )
         require(self.nested or self.min_tokens == self.tokens, "only a nested model takes fewer tokens")
         require(self.image_size % self.patch_size == 0, "the patch size must divide the image size")
