@@ -60,7 +60,7 @@ def test_the_first_step_draws_a_sketch_alone(bundled, pixels, monkeypatch):
     def refused(*_):
         raise AssertionError("a whole picture was drawn")
 
-    monkeypatch.setattr(TiTok, "draw", refused)
+    monkeypatch.setattr(TiTok, "decode_codes", refused)
     found = bundled.encode(pixels[:4], effort=1)
     with pytest.raises(AssertionError, match="whole"):
         bundled.encode(pixels[:4], effort=2)

@@ -43,7 +43,7 @@ class Codec(TileCodec):
         device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
             inference mode. All tensors handed out are plain ones, to train with or change in place.
         packer: Makes files of tokens and tokens of files.
-        batch_size: Tiles in one forward pass, at most; of searches, which remember all that they draw, 64 at most. On a
+        batch_size: Tiles in one forward pass, at most; of searches, which keep all activations, 64 at most. On a
             CPU, tiles are searched, and in bfloat16 encoded, one by one.
         encoder, decoder: What is called for tokens and for pixels: the model's ``encode`` and ``decode``, until
             ``compile`` puts something faster in their place. Pickled or copied, a codec has the former again.
@@ -100,10 +100,10 @@ class Codec(TileCodec):
             tokens: (tiles, K) integers below the size of the codebook; K may be less than the model's if it is nested.
             width, height: Size of the picture in pixels.
             grid: Columns and rows of tiles; None for a single one.
-            grey: The picture is to be drawn without colour.
+            grey: The picture is to be decoded without colour.
 
         Returns:
-            The file, which ``decompress`` draws and ``read`` reads.
+            The file, for ``decompress`` and ``read``.
 
         Raises:
             TitokError: wrong shape, type, number or values of tokens, or a size or grid that no file can have.
@@ -129,7 +129,7 @@ class Codec(TileCodec):
             max_pixels: As in ``decompress_batch``.
 
         Returns:
-            (tiles, K) int64 on the codec's device. ``titokcodec.info`` tells of the picture's size and layout.
+            (tiles, K) int64 on the codec's device. ``titokcodec.info`` gives the picture's size and layout.
 
         Raises:
             TitokError: as in ``decompress_batch``.
@@ -183,7 +183,7 @@ class Codec(TileCodec):
             frame: Which frame or page of a file to take, from 0. None takes the first, with a ``FramesWarning`` if
                 there are more; of a PIL image the current one.
             white: Which value is white in pictures of more than 8 bits a channel, such as 4095 for 12 bits in uint16.
-                None goes by the type; where that does not tell, it is a guess and a ``RangeWarning``.
+                None goes by the type; where that does not settle it, it is a guess and a ``RangeWarning``.
             errors: What a broken picture means: ``raise`` its error; ``skip`` it, with a ``SkippedWarning`` that names
                 its index, and return one file less; ``return`` the error in the file's place.
 
@@ -229,10 +229,10 @@ class Codec(TileCodec):
 
         Args:
             files: Whole files: paths, open binary files, or bytes; with ``strict=False`` also beginnings of files.
-            strict: Refuse a file that is damaged or cut short. Otherwise draw what has arrived of it.
+            strict: Refuse a file that is damaged or cut short. Otherwise decode what has arrived of it.
             max_pixels: Refuse pictures larger than this, and those with more tiles than go with it
                 (``titokcodec.format.layout.most_tiles``); None for no limit.
-            max_side: Draw pictures with at most this on their longer side. A fitted picture then never exists in its
+            max_side: Decode pictures with at most this on their longer side. A fitted picture then never exists in its
                 full size; a tiled one is scaled at the end.
             errors: As in ``compress_batch``.
 

@@ -1,7 +1,7 @@
 """The one family of errors that this library raises on purpose, and the one of its warnings.
 
 Every message is one line: what is wrong, then what to do about it. All of them are ``ValueError``s, so code that
-guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working. Warnings tell what was left out or
+guards a decoder with ``except ValueError`` (as Pillow's users do) keeps working. Warnings report what was left out or
 guessed where the work goes on; ``warnings.filterwarnings("ignore", category=...)`` silences one of them or all.
 """
 
@@ -12,7 +12,7 @@ class TitokError(ValueError):
     """Base of every error below; catch this one to catch them all.
 
     Args:
-        text: What is wrong, and what to do. A name out of somebody's file may be in it: it is made ``printable``.
+        text: What is wrong, and what to do. Names that come from files may be in it, so it is made ``printable``.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -48,7 +48,7 @@ class TitokWarning(UserWarning):
 
 
 class FramesWarning(TitokWarning):
-    """A picture file has several frames or pages, and the first was taken because nobody said which."""
+    """A picture file has several frames or pages, and the first was taken by default."""
 
 
 class RangeWarning(TitokWarning):

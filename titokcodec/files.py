@@ -80,7 +80,7 @@ def info(source: FileSource, max_pixels: int | None = DEFAULT_MAX_PIXELS) -> Fil
         bitstream.verify(data, header, offset, fingerprint)
         intact = True
     except ModelMismatch:
-        pass  # a released model that this version does not know: nobody can tell
+        pass  # a released model that this version does not know
     except TitokError:
         intact = False
     return FileInfo(

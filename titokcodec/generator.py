@@ -1,4 +1,4 @@
-"""The generator: from a class to tokens, which a codec with the right tokenizer draws (MaskGIT, Chang et al. 2022)."""
+"""The generator: a class to tokens, which a codec with its tokenizer decodes (MaskGIT, Chang et al. 2022)."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Generator:
         self.network = Accelerated(self.model, self.device, kernels)
 
     def check_fits(self, tokenizer: tokenizers.Weights) -> None:
-        """Raise ``WeightsError`` unless the tokenizer (``codec.weights``) can draw what this generator makes.
+        """Raise ``WeightsError`` unless the tokenizer (``codec.weights``) can decode what this generator makes.
 
         Its fingerprint must be the one that the generator was trained for. Where that is not known, numbers of codes
         and tokens must agree.
@@ -107,7 +107,7 @@ class Generator:
             )
 
     def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
-        """What the network thinks of every position.
+        """Logits over codes for every position.
 
         Args:
             tokens: (B, K) integers in [0, N]; N stands for a masked one.
@@ -131,7 +131,7 @@ class Generator:
             labels: A class number, class name or None (any class) for each picture.
             seed: The same one gives the same tokens for the same labels on the same device in the same precision.
                 Pictures share the stream of random numbers, so one alone comes out differently than in a batch.
-            noise: Where chance comes from instead, see ``titokcodec.sampling.Noise``.
+            noise: The source of random numbers instead, see ``titokcodec.sampling.Noise``.
             settings: See the class.
 
         Returns:

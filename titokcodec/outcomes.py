@@ -18,7 +18,7 @@ class Outcomes:
 
     Args:
         errors: ``raise`` ends the batch with the first error. ``skip`` leaves a broken input out of the results, with a
-            ``SkippedWarning`` that tells its index and the error. ``return`` puts the error in the result's place.
+            ``SkippedWarning`` with its index and the error. ``return`` puts the error in the result's place.
 
     Raises:
         TitokError: ``errors`` is something else.

@@ -32,7 +32,7 @@ class Packer:
         Args:
             shape: Its size, grid and number of tokens a tile.
             rows: (tiles, K) tokens below the size of the codebook; those beyond ``shape.tokens`` stay out.
-            grey: It is to be drawn without colour.
+            grey: It is to be decoded without colour.
             budget: Bytes. Of a nested model, more tokens than ``shape.tokens`` are taken in as long as they fit.
         """
         data = self._packed(shape, rows, grey)
@@ -76,7 +76,7 @@ class Packer:
                 raise
         rows = entropy.decode_prefix(payload, header.mode, tiles, header.tokens, config.codes, self.weights.tables)
         if not rows.shape[1] or (not config.nested and rows.shape[1] < config.tokens):
-            raise CorruptFile("too little of the file has arrived to draw anything: wait for more of it")
+            raise CorruptFile("too little of the file has arrived to decode anything: wait for more of it")
         return header, rows
 
     def _packed(self, shape: Shape, rows: np.ndarray, grey: bool) -> bytes:

@@ -11,8 +11,8 @@ needs no torch; the network runs when the pixels are asked for.
 ``effort``, ``background`` and ``white``. Any other, such as ``quality``, is an ``IgnoredWarning``. A file holds one
 picture: ``save_all`` saves a picture of one frame and refuses more.
 
-``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and ``thumbnail`` draw a fitted picture
-from its 256x256 tile without enlarging it first, and ``verify`` checks a file without the network. With
+``image.info`` holds ``tokens``, ``layout`` and ``model`` of a file. ``draft`` and ``thumbnail`` take a fitted
+picture from its 256x256 tile without enlarging it first, and ``verify`` checks a file without the network. With
 ``PIL.ImageFile.LOAD_TRUNCATED_IMAGES`` a file that is cut short shows what has arrived of it.
 """
 
@@ -80,12 +80,12 @@ def register_pillow(model: str | os.PathLike[str] | Codec | None = None, device:
 
 
 class TitokImageFile(ImageFile.ImageFile):
-    """A ``.titok`` file that has been opened, and perhaps not yet drawn."""
+    """A ``.titok`` file that has been opened, and perhaps not decoded yet."""
 
     format = FORMAT
     format_description = "TiTok tokens"
 
-    _drawn = True  # until _open says otherwise: copies and unpickled images have their pixels
+    _decoded = True  # until _open says otherwise: copies and unpickled images have their pixels
     _header: Header
 
     def _open(self) -> None:
@@ -95,18 +95,18 @@ class TitokImageFile(ImageFile.ImageFile):
             self._header, _ = bitstream.parse(files.read_at_most(self.fp, LONGEST_HEADER))
         except TitokError as error:
             raise SyntaxError(str(error)) from error  # Pillow's way to say "not mine"
-        self._start, self._drawn, self._lock = start, False, threading.Lock()
+        self._start, self._decoded, self._lock = start, False, threading.Lock()
         self._mode = "L" if self._header.grey else "RGB"
         self._size = self._header.width, self._header.height
         self.info.update(tokens=self._header.tokens, layout=self._header.layout, model=releases.name_of(self._header))
 
     def draft(self, mode: str | None, size: tuple[int, int] | None) -> tuple[str, tuple[int, int, int, int]] | None:
-        """Ask for a greyscale or smaller picture before its pixels are drawn.
+        """Ask for a greyscale or smaller picture before its pixels are decoded.
 
         A fitted picture holds no more than its tile: if at most 256 pixels a side are wanted, it comes with 256 on its
-        longer side, however large it once was. A tiled one is not reduced: its tiles would have to be drawn anyway.
+        longer side, however large it once was. A tiled one is not reduced: its tiles would have to be decoded anyway.
         """
-        if self._drawn:
+        if self._decoded:
             return None
         if mode == "L":
             self._mode = "L"
@@ -117,7 +117,7 @@ class TitokImageFile(ImageFile.ImageFile):
         return self.mode, (0, 0, *self.size)
 
     def verify(self) -> None:
-        """Check the file without the network, as ``titokcodec.verify`` does; open it again to draw it.
+        """Check the file without the network, as ``titokcodec.verify`` does; open it again to decode it.
 
         Raises:
             OSError: it is damaged, or not this model's.
@@ -127,32 +127,32 @@ class TitokImageFile(ImageFile.ImageFile):
         source = _Model.source
         model = source if isinstance(source, str | os.PathLike | None) else source.weights.path
         try:
-            editing.verify(self._read(), model, _most_to_draw())
+            editing.verify(self._read(), model, _most_to_decode())
         except TitokError as error:
             raise OSError(str(error)) from error
         super().verify()
 
     def load(self) -> Any:
-        """Draw the picture, once; other threads that want it wait.
+        """Decode the picture, once; other threads that want it wait.
 
         Raises:
             OSError: the file is damaged or needs another model, or the model cannot be loaded.
         """
-        if not self._drawn:
+        if not self._decoded:
             with self._lock:
-                if not self._drawn:
-                    self._draw()
+                if not self._decoded:
+                    self._decode()
         return super().load()
 
-    def _draw(self) -> None:
+    def _decode(self) -> None:
         strict = not ImageFile.LOAD_TRUNCATED_IMAGES
         try:
             data = self._read()
-            image = _codec().decompress(data, strict=strict, max_pixels=_most_to_draw(), max_side=max(self.size))
+            image = _codec().decompress(data, strict=strict, max_pixels=_most_to_decode(), max_side=max(self.size))
         except TitokError as error:
             raise OSError(str(error)) from error
         self.im = (image if image.mode == self.mode else image.convert(self.mode)).im
-        self._drawn = True
+        self._decoded = True
         if self._exclusive_fp and self.fp is not None:
             self.fp.close()
         self.fp = None
@@ -177,8 +177,8 @@ def _accept(prefix: bytes) -> bool | str:
     return True
 
 
-def _most_to_draw() -> int | None:
-    """Where Pillow draws the line. At opening it has asked for the pixels, but not for the tiles."""
+def _most_to_decode() -> int | None:
+    """Pillow's own limit. At opening, Pillow has checked the pixels, but not the tiles."""
     if Image.MAX_IMAGE_PIXELS is None:
         return None
     limit = 2 * Image.MAX_IMAGE_PIXELS
@@ -186,7 +186,7 @@ def _most_to_draw() -> int | None:
 
 
 def _most_to_save(image: Image.Image) -> int | None:
-    """What is in memory may be saved, but on no more tiles than are drawn without a warning."""
+    """What is in memory may be saved, but on no more tiles than are decoded without a warning."""
     return Image.MAX_IMAGE_PIXELS and max(int(Image.MAX_IMAGE_PIXELS), image.width * image.height)
 
 

@@ -1,10 +1,10 @@
-"""MaskGIT's sampler: start from masks, guess every token, keep the surest, mask the others again, and repeat.
+"""MaskGIT's sampler: start from masks, predict every token, keep the most confident, mask the rest again.
 
 Chang et al. 2022, sections 3.2 (decoding) and 3.3 (schedules); Yu et al. 2024 for the numbers in ``PUBLISHED``. Step t
 of T goes by two clocks: guidance reads t/T, with t counted from 0; masks and temperatures read (t+1)/T.
 
     logits (B,K,N), guided -> + noise, argmax -> tokens (B,K)
-    their logits (B,K) -> + noise again -> the least sure are masked again
+    their logits (B,K) -> + noise again -> the least confident are masked again
 
 Nothing in the loop waits for the device: all that steers it is known before it starts.
 """
@@ -197,10 +197,10 @@ def walk(
         logits_of: The network. Both branches of guidance reach it as one batch of 2B, those with labels first.
         tokens: (B, K) int64 to start from. What is not ``mask_id`` stays as it is.
         labels: (B,) int64, -1 for no class.
-        hidden: How many of each row are masked; on the host, so that nobody has to ask the device.
+        hidden: How many of each row are masked; on the host, so that it need not ask the device.
         mask_id: N.
         settings: Steps, schedules and temperatures.
-        noise: Where chance comes from.
+        noise: The source of random numbers.
         guided: False if no row has a label, since both branches are the same then.
     """
     steps = settings.steps
@@ -218,13 +218,13 @@ def walk(
             logits = logits_of(tokens, labels)
         if settings.softmax_temperature:
             logits = logits / softmax_temperature(ratio)
-        guess = _noisy(logits, temperature, noise, step).argmax(-1)
-        sureness = logits.gather(-1, guess[..., None]).squeeze(-1)
+        predicted = _noisy(logits, temperature, noise, step).argmax(-1)
+        confidence = logits.gather(-1, predicted[..., None]).squeeze(-1)
         masked = tokens == mask_id
-        # The published sampler adds noise a second time, to the guesses' own logits. What is decided is never unsure.
-        sureness = _noisy(sureness.masked_fill(~masked, math.inf), temperature, noise, step)
-        ranks = sureness.argsort(dim=-1, stable=True).argsort(dim=-1)
-        tokens = torch.where(masked, guess, tokens).masked_fill(ranks < counts[:, step, None], mask_id)
+        # The published sampler adds noise a second time, to the predictions' own logits. What is decided stays.
+        confidence = _noisy(confidence.masked_fill(~masked, math.inf), temperature, noise, step)
+        ranks = confidence.argsort(dim=-1, stable=True).argsort(dim=-1)
+        tokens = torch.where(masked, predicted, tokens).masked_fill(ranks < counts[:, step, None], mask_id)
         yield tokens
 
 

@@ -109,7 +109,7 @@ def search(model: TiTok, pixels: Tensor, tokens: int, steps: int) -> Tensor:
 def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     """All K tokens at once: damped Newton steps, each along the slopes of a single decoding.
 
-    The importance of a latent's entry says how the error curves along it, so a slope tells how far to go. Numbers of
+    The importance of a latent's entry says how the error curves along it, so a slope gives the distance. Numbers of
     tokens follow ``prefix_schedule``, so that prefixes stay good pictures too. The first is a mere sketch: cheap, and
     right about most. After more than that one the encoder's own tokens stand where what was found is no nearer, see
     ``_nearer``.
@@ -124,7 +124,7 @@ def _descend(model: TiTok, pixels: Tensor, steps: int) -> Tensor:
     found = own = quantizer.nearest(latents)
     for number, length in enumerate(prefix_schedule(lengths, steps)):
         codes = quantizer.lookup(found[:, :length])
-        decode, target = (model.draw, truth) if number else (model.sketch, small)
+        decode, target = (model.decode_codes, truth) if number else (model.sketch, small)
         _, slopes = _with_slopes(decode, _distortion, target, codes)
         share, curve = damping * (1 - number / (2 * steps)), curvature[:length]
         latents[:, :length] -= share * torch.where(curve > 0, slopes / curve.clamp_min(1e-30), 0.0)
@@ -174,7 +174,7 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
     best = tokens = followed_by(latents)
     least: Tensor | None = None
     for number in range(steps):
-        decoded, slopes = _with_slopes(model.draw, squared_error, truth, quantizer.lookup(tokens))
+        decoded, slopes = _with_slopes(model.decode_codes, squared_error, truth, quantizer.lookup(tokens))
         best, least = _better(tokens, squared_error(decoded.clamp(0, 1), truth), best, least)
         slopes = slopes[:, first:]
         moves = slopes / _length(slopes, 2) ** EVENNESS
@@ -182,7 +182,7 @@ def _settle(model: TiTok, pixels: Tensor, settled: Tensor, latents: Tensor, step
         tokens = followed_by(latents)
     if not steps:
         return best
-    errors = squared_error(model.draw(quantizer.lookup(tokens)).float().clamp(0, 1), truth)
+    errors = squared_error(model.decode_codes(quantizer.lookup(tokens)).float().clamp(0, 1), truth)
     return _better(tokens, errors, best, least)[0]
 
 

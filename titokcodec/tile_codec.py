@@ -39,8 +39,8 @@ class TileCodec:
         batch_size: int | None = None,
     ) -> None:
         if opened.config.image_size != TILE:
-            drawn = opened.config.image_size
-            raise WeightsError(f"files hold tiles of {TILE} pixels, but this model draws {drawn}")
+            side = opened.config.image_size
+            raise WeightsError(f"files hold tiles of {TILE} pixels, but this model makes pictures of {side}")
         self.weights, self.device, self.dtype = opened, device, dtype
         self.batch_size = choose_batch_size(device, batch_size)
         channels_last: Any = {"memory_format": torch.channels_last}  # which torch's own annotations lack
@@ -67,8 +67,8 @@ class TileCodec:
 
         Args:
             pixels: (B, 3, 256, 256) float in [0, 1], RGB; or uint8 in 0..255. Floats may overshoot by a quarter, as
-                resampling does, and are clamped. Of those in CUDA memory, the first call's are judged at once, and
-                later ones in the next call, so that nobody has to wait for the device.
+                resampling does, and are clamped. Of those in CUDA memory, the first call's are checked at
+                once, and later ones in the next call, so that the host need not wait for the device.
             tokens: How many; None for all. A shorter answer is a prefix of a longer one.
             effort: Steps of a search for better tokens, see ``titokcodec.search``: more take longer, and none leaves
                 the encoder's own.

@@ -72,4 +72,4 @@ class TokenizerPass(nn.Module):
 
     def _decode(self, codes: Tensor) -> Tensor:
         cells = self.calls[1](codes)
-        return self.model.paint(cells, *self.calls[2:]) if self.to_pixels else cells
+        return self.model.to_pixels(cells, *self.calls[2:]) if self.to_pixels else cells

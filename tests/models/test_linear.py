@@ -346,7 +346,7 @@ def test_a_new_model_trains_everywhere():
     model = started().train().requires_grad_(True)
     for _ in range(2):
         found = model(fields(2, 256))
-        loss = (model.draw(found.codes) - fields(2, 256, seed=1)).square().mean() + found.codebook_loss
+        loss = (model.decode_codes(found.codes) - fields(2, 256, seed=1)).square().mean() + found.codebook_loss
         model.zero_grad()
         loss.backward()
         with torch.no_grad():
@@ -582,7 +582,7 @@ def test_linear_paths_that_did_not_start_in_closed_form_learn_as_well():
     errors = []
     for _ in range(12):
         found = model(pictures)
-        error = F.mse_loss(model.draw(found.codes), pictures)
+        error = F.mse_loss(model.decode_codes(found.codes), pictures)
         (error + found.codebook_loss + 0.25 * found.commitment_loss).backward()
         optimizer.step()
         optimizer.zero_grad()

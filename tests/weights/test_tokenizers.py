@@ -296,7 +296,7 @@ def test_a_failed_save_leaves_the_old_file(saved, model, monkeypatch):
 
 
 def test_a_codec_needs_tiles_of_256_pixels(saved):
-    with pytest.raises(WeightsError, match="256 pixels, but this model draws 32"):
+    with pytest.raises(WeightsError, match="256 pixels, but this model makes pictures of 32"):
         Codec.from_pretrained(saved.path, device="cpu")
 
 

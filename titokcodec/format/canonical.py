@@ -1,7 +1,7 @@
 """Which of the ways to write a picture's tokens is the canonical one; :mod:`titokcodec.format.bitstream` says it in
 words.
 
-Writers make the header canonical here, and :func:`judge` tells whether a file's is. A reader takes every spelling.
+Writers make the header canonical here, and :func:`judge` finds whether a file's is. A reader takes every spelling.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Spelling:
     """How a file is written.
 
     Attributes:
-        canonical: It is as this library writes the picture that it holds; None if its model is not there to tell.
-        why: One line on what is not canonical, or could not be told; empty if it is.
+        canonical: It is as this library writes the picture that it holds; None if that is unknown without its model.
+        why: One line on what is not canonical, or why that is unknown; empty if it is.
     """
 
     canonical: bool | None
@@ -66,5 +66,5 @@ def judge(header: Header, fingerprint: bytes, nested: bool | None = None, mode: 
     if why:
         return Spelling(False, why)
     if nested is None or mode is None:
-        return Spelling(None, "whether it is canonical can be told with the weight file of its model alone")
+        return Spelling(None, "only the weight file of its model can settle whether it is canonical")
     return Spelling(True)

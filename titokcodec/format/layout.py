@@ -25,7 +25,7 @@ OVERLAP = 32  # of two neighbours, in version 1 at least; half of it would be .0
 # pixels, and their work has to be bounded too.
 _COVER = 2
 _STEP = 1.15  # in tiles, from grid to grid: fine enough to pass over few
-_ENLARGED = 64  # tiles, up to which a picture may be drawn larger than it is
+_ENLARGED = 64  # tiles, up to which a picture may be enlarged
 _FREE_TILES = 64  # what costs little however few pixels are allowed: small pictures have more overlap
 
 

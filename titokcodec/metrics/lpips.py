@@ -80,7 +80,7 @@ class LPIPS(nn.Module):
         return total
 
     def directions(self, pixels: Tensor) -> list[Tensor]:
-        """The feature maps with each place's vector scaled to length 1."""
+        """The feature maps with the vector at each position scaled to length 1."""
         return [F.normalize(features.float(), dim=1) for features in self.taps(pixels)]
 
     def taps(self, pixels: Tensor) -> list[Tensor]:

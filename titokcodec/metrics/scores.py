@@ -156,13 +156,13 @@ class Comparison:
         return self.judge.lpips.directions(self.pixels)
 
 
-def of_sets(originals: Sequence[Look], drawn: Sequence[Look]) -> dict[str, float | None]:
+def of_sets(originals: Sequence[Look], decoded: Sequence[Look]) -> dict[str, float | None]:
     """The metrics of a set of pictures; a distance needs two pictures at least."""
     apart = None
-    if len(drawn) > 1:
-        a, b = (torch.from_numpy(np.stack([look.features for look in looks])) for looks in (originals, drawn))
+    if len(decoded) > 1:
+        a, b = (torch.from_numpy(np.stack([look.features for look in looks])) for looks in (originals, decoded))
         apart = frechet_distance(a, b)
-    same = [one.label == other.label for one, other in zip(originals, drawn, strict=True)]
+    same = [one.label == other.label for one, other in zip(originals, decoded, strict=True)]
     return {"fd-lite0": apart, "top1-agreement": float(np.mean(same))}
 
 

@@ -19,7 +19,7 @@ from titokcodec.models.validation import check_fields, check_types, parse_json, 
 HEADS = ("upsampler", "pixels", "proxy", "refiner")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
 DEEPEST = 256
-SKETCH = 64  # side of what the linear decoder draws
+SKETCH = 64  # pixels along a side of what the linear decoder gives
 LOW = 32  # frequencies along one side that a spectrum may keep, see titokcodec.models.linear
 LARGEST_SPECTRUM = 3 * LOW**2  # of three colours
 LARGEST_COMPONENTS = 2048  # float16, as weight files have vectors in, has all whole numbers up to it
@@ -47,7 +47,7 @@ class TiTokConfig:
         codes: N, entries of the codebook.
         code_width: Width of one codebook entry.
         image_size: Side of the square picture in pixels.
-        patch_size: Side in pixels of the patches that the encoder reads and of the cells that the decoder draws.
+        patch_size: Side in pixels of the patches that the encoder reads and of the cells that the decoder gives.
         pool: The encoder averages pool x pool pixels before it cuts patches; it saves work on detail that no code
             could hold anyway.
         l2_normalised: Codes and latents live on the unit sphere.
@@ -62,9 +62,9 @@ class TiTokConfig:
             (``titokcodec.models.linear``); 0: there are none.
         codebooks: Codebooks of ``codes`` entries each; consecutive tokens share one.
         components: Directions of the spectrum that tokens describe. An entry of a code belongs to one of them, several
-            entries to the same one: the tokens of each codebook tell what those of the codebooks before have left. 0:
-            every entry has a direction of its own.
-        detail_width: Channels at 64 x 64 of what draws fine detail in the refiner, with a residual block there; half
+            entries to the same one: the tokens of each codebook describe the residual of those of the codebooks before.
+            0: every entry has a direction of its own.
+        detail_width: Channels at 64 x 64 of the refiner's fine detail, with a residual block there; half
             and a third of them at 128 and 256. 0: a third, a sixth and an eighth of ``head_width``, without the block.
         detail_blocks: Grids that have such a residual block: 1: that of 64 x 64; 2: that of 128 as well; 3: all.
     """
@@ -123,7 +123,7 @@ class TiTokConfig:
         require(self.detail_blocks <= most, f"detail_blocks is {self.detail_blocks}, more than {most}{without}")
         if self.head == "refiner":
             sides = ", ".join(map(str, REFINED))
-            require(self.image_size in REFINED, f"the head 'refiner' draws pictures of {sides} pixels a side")
+            require(self.image_size in REFINED, f"the head 'refiner' makes pictures of {sides} pixels a side")
             require(SKETCH % self.grid == 0, f"a sketch of {SKETCH} pixels wants a grid that divides it")
             fits = SKETCH % self.head_grid == 0 and self.head_grid % self.grid == 0
             require(fits, f"head_grid {self.head_grid} must be a multiple of {self.grid} and divide {SKETCH}")
@@ -151,9 +151,9 @@ class TiTokConfig:
         return count
 
     def check_depth(self, tokens: int) -> None:
-        """Raise ``TitokError`` unless the model draws ``tokens`` tokens.
+        """Raise ``TitokError`` unless the model decodes ``tokens`` tokens.
 
-        Decoding is freer than encoding: a nested model draws any prefix, as a file that is still arriving needs.
+        Decoding is freer than encoding: a nested model decodes any prefix, as a file that is still arriving needs.
         """
         if tokens > self.tokens or not self.nested:
             self.check_count(tokens)

@@ -1,4 +1,4 @@
-"""Linear paths: what a linear map can tell of a picture's low frequencies.
+"""Linear paths: what a linear map finds in a picture's low frequencies.
 
 A picture averaged to 64 x 64, its colours and its rows and columns decorrelated by fixed orthonormal transforms, is a
 spectrum. One matrix takes the spectrum to the latents and one takes the codes back, beside the transformers, which then
@@ -96,7 +96,7 @@ class LinearPath(nn.Module):
         self.register_buffer("component", torch.arange(entries) % components if components else None)
         self.register_buffer("gain", torch.ones(entries) if components else None)
 
-    def places(self) -> Tensor:
+    def described(self) -> Tensor:
         """``component``, in range whatever a weight file said."""
         return self.component.clamp(0, self.components - 1)
 
@@ -115,7 +115,7 @@ class LinearEncoder(LinearPath):
         with torch.autocast(pixels.device.type, enabled=False):
             found = F.linear(self.spectrum(pixels), self.weight.float())
             if self.components:
-                found = found[:, self.places()] * self.gain
+                found = found[:, self.described()] * self.gain
             return found.unflatten(1, (-1, self.width))
 
 
@@ -133,13 +133,13 @@ class LinearDecoder(LinearPath):
             if not self.components:
                 return self.spectrum.picture(F.linear(flat, self.weight.float()[:, :entries]))
             parts = flat.new_zeros(len(flat), self.components)
-            parts = parts.index_add(1, self.places()[:entries], flat * self.gain[:entries])
+            parts = parts.index_add(1, self.described()[:entries], flat * self.gain[:entries])
             return self.spectrum.picture(F.linear(parts, self.weight.float()))
 
 
 @lru_cache(maxsize=8)
 def _transforms(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(3, 3) orthonormal colours, (32, 64) rows of the orthonormal DCT-II, (count,) places of the coefficients kept.
+    """(3, 3) orthonormal colours, (32, 64) rows of the orthonormal DCT-II, (count,) positions of the coefficients kept.
 
     Variances of photographs fall with the square of the frequency, so the order is that of distances from the origin,
     colour differences seeming farther away.

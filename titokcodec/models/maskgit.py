@@ -107,14 +107,14 @@ PRESETS: dict[str, GeneratorConfig] = {
 
 
 class _MaskGIT(nn.Module):
-    """What both architectures share: ids in front; ``guess`` then takes (B, 1 + K) of them to (B, K, N) logits."""
+    """What both architectures share: ids in front; ``predict`` then takes (B, 1 + K) of them to (B, K, N) logits."""
 
     def __init__(self, config: GeneratorConfig, dropout: float) -> None:
         super().__init__()
         self.config = config
         self.drop = nn.Dropout(dropout)
 
-    def guess(self, ids: Tensor) -> Tensor:
+    def predict(self, ids: Tensor) -> Tensor:
         """(B, 1 + K) ids of [class, tokens] -> (B, K, N) logits."""
         raise NotImplementedError
 
@@ -129,13 +129,13 @@ class _MaskGIT(nn.Module):
         """
         labels = torch.full_like(tokens[:, 0], -1) if labels is None else labels
         classes = torch.where(labels < 0, self.config.null_id, labels + (self.config.codes + 1))
-        return self.guess(torch.cat([classes[:, None], tokens], dim=1)).float()
+        return self.predict(torch.cat([classes[:, None], tokens], dim=1)).float()
 
 
 class BertBlock(nn.Module):
     """BERT's layer (Devlin et al. 2019): a norm follows each residual sum; biases everywhere, exact GELU.
 
-    ``attend`` and ``think`` take (B, L, W) to what attention and the MLP add to it.
+    ``attend`` and ``feed_forward`` take (B, L, W) to what attention and the MLP add to it.
     """
 
     def __init__(self, config: GeneratorConfig) -> None:
@@ -155,7 +155,7 @@ class BertBlock(nn.Module):
         q, k, v = (_split(linear(x), self.heads) for linear in parts["self"].values())
         return parts["output"]["dense"](attention(q, k, v).transpose(1, 2).flatten(2))
 
-    def think(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         return self.output["dense"](F.gelu(self.intermediate["dense"](x)))
 
 
@@ -184,15 +184,15 @@ class Bert(_MaskGIT):
         )
         self.apply(_start)
 
-    def guess(self, ids: Tensor) -> Tensor:
+    def predict(self, ids: Tensor) -> Tensor:
         parts: Any = self.model
         table = parts["embeddings"]
-        # BERT tells two sentences apart by type; here all is the first one, yet its vector was trained along.
-        places = table["position_embeddings"].weight + table["token_type_embeddings"].weight[0]
-        x = self.drop(table["LayerNorm"](table["word_embeddings"](ids) + places))
+        # BERT marks two sentences by type; here all is the first one, yet its vector was trained along.
+        positions = table["position_embeddings"].weight + table["token_type_embeddings"].weight[0]
+        x = self.drop(table["LayerNorm"](table["word_embeddings"](ids) + positions))
         for block in parts["encoder"]["layer"]:
             x = block.attention["output"]["LayerNorm"](x + self.drop(block.attend(x)))
-            x = block.output["LayerNorm"](x + self.drop(block.think(x)))
+            x = block.output["LayerNorm"](x + self.drop(block.feed_forward(x)))
         return parts["lm_head"](x[:, 1:])
 
 
@@ -213,7 +213,7 @@ class UViTBlock(nn.Module):
         q, k, v = (_split(part, self.heads) for part in self.attn["qkv"](self.norm1(x)).chunk(3, dim=-1))
         return self.attn["proj"](attention(q, k, v).transpose(1, 2).flatten(2))
 
-    def think(self, x: Tensor) -> Tensor:
+    def feed_forward(self, x: Tensor) -> Tensor:
         return self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
 
 
@@ -233,7 +233,7 @@ class UViT(_MaskGIT):
         self.apply(_start)
         nn.init.normal_(self.pos_embed, std=0.02)
 
-    def guess(self, ids: Tensor) -> Tensor:
+    def predict(self, ids: Tensor) -> Tensor:
         x = self.embeddings(ids) + self.pos_embed
         passed = []
         block: Any
@@ -247,7 +247,7 @@ class UViT(_MaskGIT):
 
     def _through(self, block: UViTBlock, x: Tensor) -> Tensor:
         x = x + self.drop(block.attend(x))
-        return x + self.drop(block.think(x))
+        return x + self.drop(block.feed_forward(x))
 
 
 def make(config: GeneratorConfig, dropout: float = 0.0) -> Bert | UViT:
@@ -258,9 +258,9 @@ def make(config: GeneratorConfig, dropout: float = 0.0) -> Bert | UViT:
 def config_of(shapes: Shapes, heads: int | None = None) -> GeneratorConfig:
     """The architecture of a published checkpoint, from the tensors that show its sizes.
 
-    Allocates nothing, whatever the shapes claim. That all other tensors fit is for whoever loads them to check.
+    Allocates nothing, whatever the shapes claim. That all other tensors fit is checked where they are loaded.
 
-    No shape tells the heads: None takes 16 at the published widths 768 and 1024, one for every 64 channels elsewhere.
+    No shape shows the heads: None takes 16 at the published widths 768 and 1024, one for every 64 channels elsewhere.
     Raises ``WeightsError`` if a tensor that shows a size is missing (it is named) or misshapen, or a size is absurd.
     """
 

@@ -108,7 +108,7 @@ class VectorQuantizer(nn.Module):
             codebook_loss = ((codes - z.detach()).square() * worth).sum((1, 2)).mean()
             commitment_loss = ((z - codes.detach()).square() * worth).sum((1, 2)).mean()
             z = self.masked(z)
-            # The picture's error reaches codes as well as latents: what both should be is what draws best.
+            # The picture's error reaches codes as well as latents: both should become what decodes best.
             return Quantized(codes + z - z.detach(), tokens, codebook_loss, commitment_loss, compared)
 
     def normalize(self, vectors: Tensor) -> Tensor:

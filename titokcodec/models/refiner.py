@@ -2,7 +2,7 @@
 
 A trunk at 32 x 32 corrects the sketch of 64 x 64 pixels; that is where nearly all of the squared error is. Fine detail
 is added at 64, 128 and 256 pixels. Those grids are reached by bilinear enlargement and small convolutions, and carry a
-few channels of fixed noise: a network that has only its own grid to invent texture from draws the same mark in every
+few channels of fixed noise: a network that has only its own grid to invent texture from leaves the same mark in every
 cell.
 """
 
@@ -51,7 +51,7 @@ class Detail(nn.Module):
             self.steps.append(nn.Conv2d(before + NOISE[side], after, 3, padding=1))
             self.register_buffer(f"noise_{side}", torch.from_numpy(fixed_noise(side)), persistent=False)
             before = after
-        self.block = Residual(widths[0]) if own_width else nn.Identity()  # at 64 x 64, where it is drawn from
+        self.block = Residual(widths[0]) if own_width else nn.Identity()  # at 64 x 64, where detail starts from
         self.finer = nn.ModuleList(Residual(width) for width in widths[1 : min(blocks, len(self.sides))])
         self.leave = nn.Conv2d(before, 3, 3, padding=1)
 
@@ -71,7 +71,7 @@ class Detail(nn.Module):
         return self._convolved(x, step.weight[:, :width]) + shared
 
     def _noise(self, x: Tensor) -> Tensor:
-        """The fixed noise; while training another one in every step, lest its places be learned by heart."""
+        """The fixed noise; in training another one in every step, so that its positions are not memorised."""
         side = x.shape[-1]
         if self.training:
             return (torch.rand(1, NOISE[side], side, side, device=x.device, dtype=x.dtype) - 0.5) * 12**0.5
@@ -86,7 +86,7 @@ class Refiner(nn.Module):
     """(B, W, g, g) cells and (B, 3, 64, 64) sketch -> (B, 3, H, H) pixels, not clamped.
 
     Attributes:
-        detailed: Whether fine detail is drawn; training by squared error alone leaves it out, since it is worth nothing
+        detailed: Whether fine detail is added; training by squared error alone leaves it out, since it is worth nothing
             there and costs as much as all the rest.
     """
 
@@ -107,18 +107,18 @@ class Refiner(nn.Module):
         self.detailed = True
 
     def silence(self) -> None:
-        """Draw nothing but the sketch."""
+        """Add nothing to the sketch: zero the last layers."""
         for last in (self.correct, self.detail.leave):
             for parameter in last.parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, cells: Tensor, sketch: Tensor) -> Tensor:
         x, sketch = self.refine_sketch(cells, sketch)
-        drawn = self._enlarged(sketch)
-        return drawn + self.detail(x, sketch).float() if self.detailed else drawn
+        pixels = self._enlarged(sketch)
+        return pixels + self.detail(x, sketch).float() if self.detailed else pixels
 
     def refine_sketch(self, cells: Tensor, sketch: Tensor) -> tuple[Tensor, Tensor]:
-        """The trunk alone: (B, w, 32, 32) that detail is drawn from, and the (B, 3, 64, 64) sketch, corrected."""
+        """The trunk alone: (B, w, 32, 32) that detail starts from, and the (B, 3, 64, 64) sketch, corrected."""
         x = self.unfold(cells) + self.read(F.pixel_unshuffle(sketch - 0.5, self.spread).to(cells.dtype))
         for block in self.blocks:
             x = block(x)

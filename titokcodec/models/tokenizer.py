@@ -38,7 +38,7 @@ class Encoder(Transformer):
     def forward(self, pixels: Tensor, latent_tokens: Tensor) -> Tensor:
         """(B, 3, H, H) in [0, 1] and (K, W) -> (B, K, d).
 
-        With a linear path, the transformer sees what that found, and what it says itself is added.
+        With a linear path, the transformer sees the latents of that path, and adds its own to them.
         """
         found = None
         queries = latent_tokens.expand(len(pixels), -1, -1)
@@ -102,7 +102,7 @@ class PixelHead(nn.Module):
 
 
 class Decoder(Transformer):
-    """Draws the cells of a picture out of any prefix of the codes.
+    """Decodes any prefix of the codes to the cells of a picture, and these to pixels.
 
     Every cell starts from the same mask token and, with a linear path, from its part of the sketch.
     """
@@ -168,7 +168,7 @@ class TiTok(nn.Module):
         )
         self.decoder = Decoder(config)
         self.apply(init_weights)
-        if config.spectrum:  # the transformers say nothing yet: what is drawn is the sketch
+        if config.spectrum:  # the transformers add nothing yet: pixels are those of the sketch
             nn.init.zeros_(self.encoder.conv_out.weight)
             self.decoder.refiner.silence()
         if config.head == "proxy":
@@ -189,27 +189,28 @@ class TiTok(nn.Module):
         """(B, 3, H, H) of any float type in [0, 1] -> (B, tokens) int64; a short answer is a prefix of the long one."""
         return self.quantize.nearest(self.latents(pixels)[:, :tokens])
 
-    def draw(self, codes: Tensor) -> Tensor:
+    def decode_codes(self, codes: Tensor) -> Tensor:
         """(B, k, d) codes -> (B, 3, H, H) pixels, not clamped."""
-        return self.paint(self.decoder(codes), *([self.pixel_decoder] if self.config.head == "proxy" else []))
+        return self.to_pixels(self.decoder(codes), *([self.pixel_decoder] if self.config.head == "proxy" else []))
 
     def sketch(self, codes: Tensor) -> Tensor:
-        """(B, k, d) codes -> (B, 3, 64, 64) pixels, not clamped: what ``draw`` adds fine detail to, in less than half
-        of its time. Of models with linear paths only."""
+        """(B, k, d) codes -> (B, 3, 64, 64) pixels, not clamped: what ``decode_codes`` adds fine detail to.
+
+        In less than half of its time. Of models with linear paths only."""
         cells, sketch = self.decoder.cells_and_sketch(codes)
         assert sketch is not None, "only models with linear paths have one"
         return self.decoder.refiner.refine_sketch(cells, sketch)[1]
 
-    def paint(self, drawn: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    def to_pixels(self, decoded: Tensor, pixel_decoder: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """The decoder's output as pixels: logits over proxy codes mix these and go through ``pixel_decoder``."""
         if pixel_decoder is None:
-            return drawn
-        soft = drawn.softmax(1).flatten(2).transpose(1, 2) @ self.pixel_quantize.embedding.weight.to(drawn.dtype)
+            return decoded
+        soft = decoded.softmax(1).flatten(2).transpose(1, 2) @ self.pixel_quantize.embedding.weight.to(decoded.dtype)
         return pixel_decoder(soft.transpose(1, 2).unflatten(2, (self.config.grid, self.config.grid)))
 
     def decode(self, tokens: Tensor) -> Tensor:
         """(B, k) int64, any k up to K -> (B, 3, H, H) float32 in [0, 1]."""
-        return self.draw(self.quantize.lookup(tokens)).float().clamp(0, 1)
+        return self.decode_codes(self.quantize.lookup(tokens)).float().clamp(0, 1)
 
     def forward(self, pixels: Tensor) -> Quantized:
         """(B, 3, H, H) -> quantized latents with gradients and losses, for training."""

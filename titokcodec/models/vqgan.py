@@ -1,4 +1,4 @@
-"""MaskGIT-VQGAN (Chang et al. 2022), the 2D tokenizer that teaches TiTok and through which legacy models draw pixels.
+"""MaskGIT-VQGAN (Chang et al. 2022), the 2D tokenizer that teaches TiTok and decodes for legacy models.
 
 A convolutional encoder and decoder without attention, and a codebook between them. As published: sixteen-fold
 downsampling, 1024 codes of width 256. Parameter names and quirks are the published ones, of the checkpoint that TiTok's
@@ -48,7 +48,7 @@ class VQGANConfig:
         blocks: Residual blocks a level. The middle always has two.
         code_width: Width of one codebook entry.
         codes: Entries of the codebook.
-        patch: Pixels along one side of the square that is one place of the finest level; 1 as published.
+        patch: Pixels along one side of the square that is one position of the finest level; 1 as published.
     """
 
     channels: tuple[int, ...] = (128, 128, 256, 256, 512)
@@ -80,7 +80,7 @@ class VQGANConfig:
 
     @property
     def samples(self) -> int:
-        """Numbers that a place of the finest level stands for: three for each of its pixels."""
+        """Numbers that a position of the finest level stands for: three for each of its pixels."""
         return 3 * self.patch**2
 
 
@@ -229,10 +229,10 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cpu and not torch.is_grad_enabled():
-            return torch.cat([self._drawn(one) for one in x.split(1)])  # the memory of one serves the next
-        return self._drawn(x)
+            return torch.cat([self._decoded(one) for one in x.split(1)])  # the memory of one serves the next
+        return self._decoded(x)
 
-    def _drawn(self, x: Tensor) -> Tensor:
+    def _decoded(self, x: Tensor) -> Tensor:
         x = self.conv_in(x)
         for block in self.mid:
             x = block(x)
@@ -274,18 +274,18 @@ class VQGAN(nn.Module):
         rows = math.isqrt(count) if rows is None else rows
         if rows < 1 or count % rows or (square and rows * rows != count):
             shape = "square" if square else f"grid of {rows} rows"
-            raise ValueError(f"{count} tokens make no {shape}: say how many rows the picture has")
-        return self.draw(self.quantize.lookup(tokens), rows).float().clamp(0, 1)
+            raise ValueError(f"{count} tokens make no {shape}: give the number of rows")
+        return self.decode_codes(self.quantize.lookup(tokens), rows).float().clamp(0, 1)
 
-    def draw(self, codes: Tensor, rows: int) -> Tensor:
+    def decode_codes(self, codes: Tensor, rows: int) -> Tensor:
         """(B, h*w, d) codes, row-major -> (B, 3, 16h, 16w) pixels, not clamped."""
         grid = codes.transpose(1, 2).unflatten(2, (rows, -1))
         return self.decoder(grid.to(self.decoder.conv_in.weight.dtype))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Quantized]:
-        """(B, 3, 16h, 16w) -> drawn pixels of that shape, not clamped, and what the quantizer found, for training."""
+        """(B, 3, 16h, 16w) -> decoded pixels of that shape, not clamped, and what the quantizer found, for training."""
         found = self.quantize(self.latents(pixels))
-        return self.draw(found.codes, pixels.shape[-2] // self.config.factor), found
+        return self.decode_codes(found.codes, pixels.shape[-2] // self.config.factor), found
 
 
 def config_of(shapes: Shapes) -> VQGANConfig:

@@ -43,7 +43,7 @@ def open_picture(source: Any, name: str = "picture") -> Image.Image:
         name: What an error calls it.
 
     Raises:
-        ImageError: it is something else, which the message names if it can be told.
+        ImageError: it is something else, which the message names if it is recognised.
         OSError: it cannot be read; and whatever Pillow raises on damaged files besides.
     """
     Image.preinit()

@@ -134,7 +134,7 @@ def seam_contrast(pixels: np.ndarray, plan: Plan) -> float:
 
 
 def _windows(starts: tuple[int, ...], length: int) -> list[np.ndarray]:
-    """Each tile's weights along one side, float32, summing to 1 at every place of the side.
+    """Each tile's weights along one side, float32, summing to 1 at every position of the side.
 
     However long the side, its tiles share a few arrays.
     """
@@ -153,7 +153,7 @@ def _windows(starts: tuple[int, ...], length: int) -> list[np.ndarray]:
 
 @lru_cache(maxsize=64)
 def _window(before: int, after: int) -> np.ndarray:
-    """256 weights that rise over the first ``before`` places and fall over the last ``after``, 1 between."""
+    """256 weights that rise over the first ``before`` positions and fall over the last ``after``, 1 between."""
     window = np.ones(TILE)
     window[:before] *= _rise(before)
     window[TILE - after :] *= _rise(after)[::-1]
@@ -165,6 +165,6 @@ def _rise(width: int) -> np.ndarray:
 
 
 def _border_lines(starts: tuple[int, ...], length: int) -> np.ndarray:
-    """The places in 1..length - 1 where a tile begins or the one before it has ended."""
+    """The positions in 1..length - 1 where a tile begins or the one before it has ended."""
     lines = np.unique([edge for start in starts for edge in (start, start + TILE)])
     return lines[(lines > 0) & (lines < length)]

@@ -1,9 +1,9 @@
 """Pictures of more than 8 bits a channel: which value is white, and all of them brought to 0..255.
 
-The type tells for 16 bits: 65535 is white. Floats and 32-bit integers have no such convention, so the values decide:
+For 16 bits the type decides: 65535 is white. Floats and 32-bit integers have no such convention, so the values decide:
 the least of 1 (floats alone), 255 and 65535 is white that no more than one value in a thousand exceeds twofold. A few
 values that overshoot, as scaling and sharpening leave them, are clipped and change nothing else. Floats up to 1 are
-taken as they are; everything else is a guess, and said to be one. So is it said if many values are below 0.
+taken as they are; everything else is a guess, with a warning. There is one too if many values are below 0.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class Recorded:
 
     All graphs are captured on one stream of their own into one pool of memory. PyTorch keeps a workspace of cuBLAS for
     each stream, which lies in the pool of the graph that was captured first, and throws it away with any graph of that
-    stream (pytorch/pytorch#193402): the pool has to outlive each of them, and nobody else may capture there.
+    stream (pytorch/pytorch#193402): the pool has to outlive each of them, and nothing else may be captured there.
     """
 
     def __init__(self, function: Function) -> None:
@@ -107,20 +107,20 @@ class Recorded:
         self._recordings[key] = recording
         if len(self._recordings) > MOST_RECORDINGS:
             del self._recordings[next(iter(self._recordings))]
-        graph, places, output = recording
-        for place, given in zip(places, inputs, strict=True):
-            place.copy_(given)
+        graph, buffers, output = recording
+        for buffer, given in zip(buffers, inputs, strict=True):
+            buffer.copy_(given)
         graph.replay()
         return output.clone()  # the next replay overwrites it, even one of another graph, as they share memory
 
     def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, list[Tensor], Tensor]:
-        places = [x.clone() for x in inputs]
+        buffers = [x.clone() for x in inputs]
         for _ in range(WARMUPS):  # on the stream of every day: the other one's workspace must come from the pool
-            self.function(*places)
+            self.function(*buffers)
         self._stream = self._stream or torch.cuda.Stream()
         pool = next((graph.pool() for graph, _, _ in self._recordings.values()), None)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use the device meanwhile.
         with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
-            output = self.function(*places)
-        return graph, places, output
+            output = self.function(*buffers)
+        return graph, buffers, output

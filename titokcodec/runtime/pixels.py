@@ -47,8 +47,8 @@ def unit(pixels: Tensor) -> Tensor:
 class RangeCheck:
     """Refuses floats that are no pixels in [0, 1]: normalised ones, those in 0..255, infinite ones and NaN.
 
-    A CUDA device would have to be waited for. So of pixels that lie there, only those of the first call are judged at
-    once, since whoever normalises does it every time; every later call is judged in the next one, when the device is
+    A CUDA device would have to be waited for. So of pixels that lie there, only those of the first call are checked at
+    once, since normalised pixels come in every call; every later call is checked in the next one, when the device is
     done with it.
     """
 

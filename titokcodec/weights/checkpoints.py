@@ -1,7 +1,7 @@
 """Recognising published TiTok checkpoints: from the names and shapes of their tensors, and their config if it is there.
 
-Layouts are those of the published code (Yu et al. 2024): two-stage models ("legacy") draw pixels through the decoder
-of a MaskGIT-VQGAN, one-stage models draw them directly. One-D-Piece checkpoints have the legacy layout and are taken
+Layouts are those of the published code (Yu et al. 2024): two-stage models ("legacy") decode pixels through the
+decoder of a MaskGIT-VQGAN, one-stage models directly. One-D-Piece checkpoints have the legacy layout and are taken
 for a TiTok of a fixed number of tokens. Nothing here allocates what the shapes claim, or needs torch.
 """
 
@@ -33,12 +33,12 @@ _PROXIES = ("encoder.down.", "decoder.up.")
 def recognise(shapes: Shapes, published: Mapping[str, Any] | None = None) -> TiTokConfig:
     """The architecture of a published tokenizer.
 
-    Whether it fits every tensor is checked where the model is built; here only those that tell it are looked at.
+    Whether it fits every tensor is checked where the model is built; only those that determine it are looked at here.
 
     Args:
         shapes: Name and shape of every tensor.
         published: The config that came with it, of any of its keys; what both say must agree. It is needed only for
-            a model whose shapes do not tell whether its codes are l2-normalised.
+            a model whose shapes do not show whether its codes are l2-normalised.
 
     Raises:
         WeightsError: it is something else (the message says what), a tensor is missing or misshapen (it is named), or
@@ -54,10 +54,10 @@ def recognise(shapes: Shapes, published: Mapping[str, Any] | None = None) -> TiT
     _require(grid > 0 and grid * grid == cells, f"encoder.positional_embedding has {cells + 1} rows, no square and one")
     legacy = "decoder.ffn.2.weight" in shapes
     if legacy:
-        drawn = any(name.startswith("pixel_") for name in shapes)
+        has_pixels = any(name.startswith("pixel_") for name in shapes)
         _require(
-            drawn,
-            "it draws proxy codes, not pixels, a checkpoint of stage 1: it lacks pixel_quantize and "
+            has_pixels,
+            "it decodes to proxy codes, not pixels, as a checkpoint of stage 1 does: it lacks pixel_quantize and "
             "pixel_decoder, which the one of stage 2 has",
             "no whole TiTok",
         )
@@ -203,7 +203,7 @@ def _normalised(found: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
     if (found["codes"], found["code_width"]) == (8192, 64):
         return False
     raise WeightsError(
-        f"shapes do not tell whether these {found['codes']}x{found['code_width']} codes are "
+        f"shapes do not show whether these {found['codes']}x{found['code_width']} codes are "
         "l2-normalised: give the published config, as --config or as config.json beside the "
         "weights"
     )

@@ -185,7 +185,7 @@ def _known(config: GeneratorConfig) -> str | None:
 
 
 def _heads(published: Mapping[str, Any] | None) -> int | None:
-    """Heads that a published ``config.json`` tells of, None if there is none or it does not."""
+    """Number of heads in a published ``config.json``, None if it has none."""
     section: Any = published
     for key in ("model", "generator", "num_attention_heads"):
         section = section.get(key) if isinstance(section, Mapping) else None

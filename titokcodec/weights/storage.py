@@ -95,7 +95,7 @@ def open_file(path: Path, framework: str = "numpy") -> Any:
     """A safetensors file, mapped, of numpy arrays or (``framework`` is ``pt``) of tensors.
 
     Raises:
-        WeightsError: it is not readable as one; the message says what it is, if that can be told.
+        WeightsError: it is not readable as one; the message says what it is, if it is recognised.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -106,7 +106,7 @@ def open_file(path: Path, framework: str = "numpy") -> Any:
 
 
 def _otherwise(path: Path) -> str:
-    """What a file is that is no safetensors file, and what to do with it; nothing if nobody knows."""
+    """What a file is that is no safetensors file, and what to do with it; empty if it is not recognised."""
     with suppress(OSError), path.open("rb") as file:
         kind = kinds.kind_of(file.read(kinds.HEAD))
         if kind == kinds.PYTORCH:

@@ -1,9 +1,9 @@
 """PyTorch files, opened as plain data that is no larger than the file itself.
 
-``torch.load(weights_only=True)`` runs no code, but it inflates what somebody deflated, makes a buffer of any size that
-a few bytes ask for, and gives back nested, sparse and 8-bit tensors that nothing here can use. So a file is rehearsed
-first: its pickle, which tells the tensors and not their numbers, is read with stand-ins for all that it may hold. Only
-what passes is left to torch.
+``torch.load(weights_only=True)`` runs no code, but it decompresses entries, allocates a buffer of any size that a few
+bytes ask for, and gives back nested, sparse and 8-bit tensors that nothing here can use. So there is a dry run
+first: its pickle, which describes the tensors without their numbers, is read with stand-ins for all that it may hold.
+Only what passes is left to torch.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def load(path: Path, device: torch.device | str = "cpu", mapped: bool = False) -
     with path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
     try:
-        (_rehearse_zipped if zipped else _rehearse_plain)(path)
+        (_dry_run_zipped if zipped else _dry_run_legacy)(path)
         return torch.load(str(path), map_location=device, weights_only=True, mmap=mapped and zipped)
     except WeightsError:
         raise
@@ -120,7 +120,7 @@ class _Tensor:
     """Stands for a tensor."""
 
 
-def _rehearse_zipped(path: Path) -> None:
+def _dry_run_zipped(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
@@ -132,26 +132,26 @@ def _rehearse_zipped(path: Path) -> None:
         if sum(entry.file_size for entry in entries) > length:
             raise _NotPlain("entries that overlap")
         root = entries[0].filename.partition("/")[0]
-        told = archive.getinfo(f"{root}/data.pkl")
-        if told.file_size > LARGEST_PICKLE:
+        pickled = archive.getinfo(f"{root}/data.pkl")
+        if pickled.file_size > LARGEST_PICKLE:
             raise _NotPlain("more words than numbers")
         sizes = {entry.filename.removeprefix(f"{root}/data/"): entry.file_size for entry in entries}
-        _Rehearsal(io.BytesIO(archive.read(told)), length, sizes).load()
+        _DryRun(io.BytesIO(archive.read(pickled)), length, sizes).load()
 
 
-def _rehearse_plain(path: Path) -> None:
+def _dry_run_legacy(path: Path) -> None:
     """As torch wrote them until 2020: pickles of a signature, a version, the machine, the content and the storages'
     keys, then the numbers."""
     with path.open("rb") as file:
-        told = io.BytesIO(file.read(LARGEST_PICKLE))
+        pickled = io.BytesIO(file.read(LARGEST_PICKLE))
     for _ in range(5):
-        _Rehearsal(told, path.stat().st_size).load()
+        _DryRun(pickled, path.stat().st_size).load()
 
 
 _Unpickler: Any = pickle._Unpickler  # typeshed leaves out what is overridden here
 
 
-class _Rehearsal(_Unpickler):
+class _DryRun(_Unpickler):
     """Reads a pickle with stand-ins. In Python, since the one in C takes memory for whatever place a pickle names."""
 
     def __init__(self, file: io.BytesIO, length: int, sizes: dict[str, int] | None = None) -> None:
