@@ -57,7 +57,7 @@ def recognise(shapes: Shapes, published: Mapping[str, Any] | None = None) -> TiT
         has_pixels = any(name.startswith("pixel_") for name in shapes)
         _require(
             has_pixels,
-            "it decodes to proxy codes, not pixels, as a checkpoint of stage 1 does: it lacks pixel_quantize and "
+            "it decodes to proxy codes, not pixels, a checkpoint of stage 1: it lacks pixel_quantize and "
             "pixel_decoder, which the one of stage 2 has",
             "no whole TiTok",
         )
