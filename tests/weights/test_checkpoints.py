@@ -147,7 +147,7 @@ def test_missing_keys_are_tolerated_and_legacy_is_the_default():
 
 def test_normalisation_is_the_one_thing_that_shapes_do_not_show():
     shapes = published("titok_bl64") | {"quantize.embedding.weight": (4096, 64)}
-    refused("do not tell whether these 4096x64 codes are l2-normalised: give the published config", recognise, shapes)
+    refused("do not show whether these 4096x64 codes are l2-normalised: give the published config", recognise, shapes)
     for said in (True, False):
         config = {"model": {"vq_model": {"use_l2_norm": said, "is_legacy": False}}}
         assert recognise(shapes, config).l2_normalised is said

@@ -33,12 +33,12 @@ rest   the payload, up to the end of the file: the tokens as :mod:`titokcodec.fo
   or fingerprint names another model, and the reader refuses that whatever the CRC says.
 - LEB128 MUST be canonical (no needless last byte of zero) and ends after 3 bytes, so a size has one spelling and
   a side is at most 2**21 pixels.
-- One picture's tokens have up to 16 spellings that decode to the same pixels; :mod:`titokcodec.format.canonical` tells
-  them apart. Writers MUST write the canonical one, so that equal tokens of one model are equal bytes: a picture of
-  256x256 on one tile has layout ``fit``; a released model is named by its id; ``nested`` is the model's own; the mode
-  is the one with the shorter payload, packed at a tie. Readers MUST take the others too: they are not damaged, and a file
-  written before its model was released is one of them. A payload has one spelling in its mode, and any other is
-  refused.
+- One picture's tokens have up to 16 spellings that decode to the same pixels; :mod:`titokcodec.format.canonical`
+  tells them apart. Writers MUST write the canonical one, so that equal tokens of one model are equal bytes: a picture
+  of 256x256 on one tile has layout ``fit``; a released model is named by its id; ``nested`` is the model's own; the
+  mode is the one with the shorter payload, packed at a tie. Readers MUST take the others too: they are not damaged,
+  and a file written before its model was released is one of them. A payload has one spelling in its mode, and any
+  other is refused.
 - Entropy modes: 0 packed bits, 1 frequency tables, 2 integer prior, 3 not assigned. ``nested`` says that every prefix
   of a tile's tokens is a picture too, which is what makes truncation without a network possible.
 - Readers MUST check the size against their limits (:func:`check_pixels`) before they make room for pixels or decode
