@@ -9,7 +9,8 @@ here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "titokcodec" / "__init__.py").read_text()).group(1)
 
 train = ["tensorboard>=2.15"]
-bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3", "ssimulacra2>=0.3", "scipy>=1.8"]
+figures = ["matplotlib>=3.8", "jinja2>=3.1", "plotly>=5.20"]  # charts, and the report's page
+bench = ["pytest-benchmark>=4", "pillow-jxl-plugin>=1.3", "ssimulacra2>=0.3", "scipy>=1.8", *figures]
 convert = ["pyyaml>=6"]  # published configs are YAML; a checkpoint whose shapes tell all needs none
 hub = ["huggingface_hub>=0.24"]
 browser = ["selenium>=4.20"]  # the report in a real Chromium, which must be there with its chromedriver
@@ -22,6 +23,7 @@ test = [
     "pytest>=8",
     "ruff>=0.8",
     "setuptools>=68",
+    *figures,
 ]
 
 setup(

@@ -38,8 +38,8 @@ from titokcodec.metrics.distributions import NEIGHBOURS, frechet_distance, preci
 from titokcodec.metrics.lite0 import Lite0
 from titokcodec.sampling import SCHEDULES, Settings
 
+from . import plots
 from .agreement import agreement, class_masks, predict
-from .plots import Panel, svg
 from .records import write
 from .sheet import labelled_sheet
 
@@ -194,26 +194,6 @@ def ablate(
     return {"protocol": protocol, "settings": rows, "yardsticks": yardsticks}
 
 
-def panels(found: dict[str, Any]) -> list[list[Panel]]:
-    """A row a metric, a column a factor, with the yardsticks as levels."""
-    return [[_panel(found, factor, metric) for factor in SWEEPS] for metric in METRICS]
-
-
-def _panel(found: dict[str, Any], factor: str, metric: str) -> Panel:
-    rows = [row for row in found["settings"] if row["factor"] in (factor, "default")]
-    rows.sort(key=lambda row: SWEEPS[factor].index(row[factor]))
-    values = [row[factor] for row in rows]
-    return Panel(
-        METRICS[metric],
-        factor.replace("_", " "),
-        values if factor == "guidance_scale" else range(len(rows)),
-        [value if isinstance(value, str) else f"{value:g}" for value in values],
-        {"samples": [row[metric] for row in rows]},
-        {name: mark[metric] for name, mark in found["yardsticks"].items() if metric in mark},
-        factor == "schedule",
-    )
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     base = Settings()
@@ -254,7 +234,7 @@ def main(arguments: list[str] | None = None) -> None:
     sheet = class_sheet(again, names, min(COLUMNS, len(labels) // len(names)))
     options.out.mkdir(parents=True, exist_ok=True)
     write(options.out / "ablation.json", found)
-    (options.out / "ablation.svg").write_text(svg(panels(found)), encoding="utf-8")
+    plots.save(plots.sweeps(found, METRICS, SWEEPS), options.out / "ablation.svg")
     sheet.save(options.out / "samples.png")
 
 

@@ -108,6 +108,11 @@ class Method:
         share = max(0.0, math.log(size / below[0]) / math.log(above[0] / below[0]))
         return below[1] + share * (above[1] - below[1])
 
+    def known(self, metric: str) -> list[Point]:
+        """The points that have the metric, by its bytes."""
+        points = (point for point in self.points if metric in point.values)
+        return sorted(points, key=lambda point: (point.size(metric), point.bytes))
+
     def labelled(self, label: str | None) -> Point | None:
         """The point of that label, if there is one."""
         return next((point for point in self.points if point.label == label), None)

@@ -1,40 +1,47 @@
-"""The README's plot: titok over bytes a picture, beside thumbnails and files of other formats.
+"""The README's figure: titok over bytes per picture, beside thumbnails and files of other formats.
 
     python -m bench.rate_distortion --images DIR --lpips FILE --out RESULTS
     python -m bench.headline RESULTS --out headline.svg
 
-Three metrics: LPIPS, which titok is trained by and best at, and PSNR and MS-SSIM, where thumbnails overtake it. Of
-thumbnails each metric has its own best ones, as in the report.
+Three metrics: LPIPS, which titok is trained by and best at, and PSNR and MS-SSIM, where thumbnails overtake it. For
+each metric the thumbnails are those that are best by it, as in the report.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
-from . import curves
-from .curves import Method, Metric, Point, metric_of
-from .plots import Curve, Panel, round_steps, svg
+from . import curves, plots
+from .curves import Method, Metric, metric_of
 
 METRICS = ("lpips-squeeze", "psnr-rgb", "ms-ssim-rgb")
-TICKS, ENDS = (50, 100, 200, 500, 1000, 2000), (42.0, 2200.0)  # bytes
-TALL, LETTERS, BROAD = 340, 13, 4  # pixels: the panels, the font, titok's line
+TICKS, LIMITS = (50, 100, 200, 500, 1000, 2000), (42.0, 2200.0)  # bytes
 OURS = ("#d55e00", "#000000", "#8a5a00")  # colours of titok's methods; all but the last are of Okabe and Ito 2008
-LOOKS = {
-    "webp": ("#0072b2", "square"),
-    "jxl": ("#009e73", "triangle"),
-    "avif": ("#cc79a7", "diamond"),
-    "jpeg": ("#56b4e9", "wedge"),
-    "raw": ("#767676", "circle"),
+FORMATS = {  # colour and marker
+    "webp": ("#0072b2", "s"),
+    "jxl": ("#009e73", "^"),
+    "avif": ("#cc79a7", "D"),
+    "jpeg": ("#56b4e9", "v"),
+    "raw": ("#767676", "P"),
 }
-OTHER = ("#e69f00", "square")  # of formats that are not usual
+OTHER = ("#e69f00", "X")  # of other formats
+STYLES = {"titok": "-", "thumbnail": "-", "native": "--"}
+HOLLOW = {"linestyle": "", "markerfacecolor": "white"}
 
 
-def plot(folder: Path) -> str:
-    """The SVG document for a folder of results.
+def plot(folder: Path) -> Figure:
+    """The figure for a folder of results.
 
     Raises:
         TitokError: The folder holds no results, none of titok's, or not every metric.
@@ -46,96 +53,86 @@ def plot(folder: Path) -> str:
     for key in METRICS:
         if not any(key in point.values for point in ours[0].points):
             raise TitokError(f"{folder} lacks {key}: run python -m bench.rate_distortion with it")
-    most = curves.most_pictures(methods)
     metrics = [metric_of(key) for key in METRICS]
-    methods = [method for method in methods if any(_in_sight(method, metric) for metric in metrics)]
-    panels = [_panel(methods, metric, most) for metric in metrics]
-    note = (
-        f"Means over {most:g} pictures, hollow marks: over those of them that can be made so small. Shaded: 95 % "
-        "interval. Thumbnails: the best for each picture, budget and metric, enlarged again."
-    )
-    return svg([panels], TALL, _legend(methods), note, LETTERS)
+    methods = [method for method in methods if any(_inside(method, metric) for metric in metrics)]
+    count = curves.most_pictures(methods)
+    with mpl.rc_context(plots.STYLE):
+        figure = Figure(figsize=(10, 4.3), layout="constrained")
+        for axes, metric in zip(figure.subplots(1, len(metrics)), metrics, strict=True):
+            _panel(axes, metric, methods, count)
+        note = f"Means over {count:g} pictures; shaded: 95 % interval; thumbnails: the best by each metric and budget"
+        figure.legend(
+            handles=_legend(methods, count), title=note, title_fontsize=9, loc="outside lower center", ncols=5
+        )
+    return figure
 
 
-def _panel(methods: Sequence[Method], metric: Metric, most: float) -> Panel:
-    drawn = [method for method in methods if _in_sight(method, metric)]
-    series = {method.name: _curve(methods, method, metric, most) for method in reversed(drawn)}  # ours on top
-    seen = [y for method in drawn for _, y in _in_sight(method, metric)]
-    seen += [
-        end
-        for curve in series.values()
-        for (x, _), pair in zip(curve.places, curve.between, strict=False)
-        if ENDS[0] <= x <= ENDS[1]
-        for end in pair
-    ]
+def _panel(axes: Axes, metric: Metric, methods: Sequence[Method], count: float) -> None:
     name = ", ".join(filter(None, (metric.name, metric.unit)))
-    way = "lower is better ↓" if metric.lower else "higher is better ↑"
-    return Panel(
-        f"{name}: {way}",
-        "bytes a picture",
-        TICKS,
-        [str(tick) for tick in TICKS],
-        series,
-        steps=round_steps(max(seen), min(seen)),
-        log=ENDS,
-        named=False,
-    )
+    axes.set_title(f"{name}: {'lower is better ↓' if metric.lower else 'higher is better ↑'}")
+    axes.set_xscale("log")
+    axes.set_xlim(LIMITS)
+    axes.set_xticks(TICKS, [str(tick) for tick in TICKS])
+    axes.minorticks_off()
+    axes.set_xlabel("bytes per picture")
+    for method in reversed(methods):  # ours on top
+        _curve(axes, metric, method, methods, count)
+    seen = [value for method in methods for value in _inside(method, metric)]
+    margin = 0.04 * (max(seen) - min(seen))
+    axes.set_ylim(min(seen) - margin, max(seen) + margin)
 
 
-def _curve(methods: Sequence[Method], method: Method, metric: Metric, most: float) -> Curve:
-    """A method's line for a metric: hollow where it is of fewer than the most pictures, titok's shaded."""
-    points = _known(method, metric)
-    hollow = [(point.pictures or most) < most for point in points]
-    bounds = [point.intervals.get(metric.key) for point in points]
-    between = [(low, high) for low, high in bounds] if method.kind == "titok" and all(bounds) else []
-    return _look(methods, method, _places(method, metric), hollow, between)
+def _curve(axes: Axes, metric: Metric, method: Method, methods: Sequence[Method], count: float) -> None:
+    """A method's line, with hollow marks for means over fewer pictures; titok's has its name and its intervals."""
+    points = method.known(metric.key)
+    sizes, values = [point.size(metric.key) for point in points], [point.values[metric.key] for point in points]
+    look = _look(method, methods)
+    axes.plot(sizes, values, **look, gid=method.slug)
+    fewer = [(size, y) for size, y, p in zip(sizes, values, points, strict=True) if (p.pictures or count) < count]
+    if fewer:
+        axes.plot(*zip(*fewer, strict=True), **look | HOLLOW, gid=f"{method.slug}-hollow")
+    if method.kind == "titok" and points:
+        bounds = [point.intervals.get(metric.key) for point in points]
+        if all(bounds):
+            axes.fill_between(sizes, *zip(*bounds, strict=True), color=look["color"], alpha=0.2, linewidth=0)
+        bound = (bounds[-1] or [values[-1]] * 2)[not metric.lower]
+        place = {"xytext": (6, -6 if metric.lower else 6), "textcoords": "offset points", "ha": "right"}
+        text = {"color": look["color"], "weight": "bold", "va": "top" if metric.lower else "bottom"}
+        axes.annotate(method.name, (sizes[-1], bound), **place, **text)
 
 
-def _look(
-    methods: Sequence[Method],
-    method: Method,
-    places: Sequence[tuple[float, float]] = (),
-    hollow: Sequence[bool] = (),
-    between: Sequence[tuple[float, float]] = (),
-) -> Curve:
-    """The method's colour and mark on these places."""
-    if method.kind == "titok":
-        ours = [other.slug for other in methods if other.kind == "titok"]
-        colour, mark, width = OURS[ours.index(method.slug) % len(OURS)], "circle", BROAD
-    else:
-        (colour, mark), width = LOOKS.get(method.family, OTHER), 2
-    return Curve(places, colour, width, mark, hollow, between, method.kind == "native")
+def _inside(method: Method, metric: Metric) -> list[float]:
+    """The values whose bytes are on the x axis."""
+    known = method.known(metric.key)
+    return [point.values[metric.key] for point in known if LIMITS[0] <= point.size(metric.key) <= LIMITS[1]]
 
 
-def _known(method: Method, metric: Metric) -> list[Point]:
-    """The points that have the metric, by rising bytes."""
-    return sorted(
-        (point for point in method.points if metric.key in point.values),
-        key=lambda point: (point.size(metric.key), point.bytes),
-    )
+def _look(method: Method, methods: Sequence[Method]) -> dict[str, Any]:
+    """Colour, marker and style of a method's line."""
+    look = {"linestyle": STYLES[method.kind], "linewidth": 1.5, "markersize": 5}
+    if method.kind != "titok":
+        return look | dict(zip(("color", "marker"), FORMATS.get(method.family, OTHER), strict=True))
+    ours = [other.slug for other in methods if other.kind == "titok"]
+    return look | {"color": OURS[ours.index(method.slug) % len(OURS)], "marker": "o", "linewidth": 3}
 
 
-def _places(method: Method, metric: Metric) -> list[tuple[float, float]]:
-    return [(point.size(metric.key), point.values[metric.key]) for point in _known(method, metric)]
-
-
-def _in_sight(method: Method, metric: Metric) -> list[tuple[float, float]]:
-    """The places that are on the x axis."""
-    return [(x, y) for x, y in _places(method, metric) if ENDS[0] <= x <= ENDS[1]]
-
-
-def _legend(methods: Sequence[Method]) -> list[list[tuple[str, Curve] | None]]:
-    """titok's methods in the first column, then a column a format: thumbnails above, native files below."""
-    found = {
-        method.slug: (method.name, _look(methods, method, between=[(0, 0)] * (method.kind == "titok")))
-        for method in methods
-    }
-    ours = [found[method.slug] for method in methods if method.kind == "titok"]
-    others = dict.fromkeys(method.family for method in methods if method.kind != "titok")
-    families = [family for family in dict.fromkeys((*LOOKS, *others)) if family in others]
-    rows = [[found.get(f"{family}-{kind}") for family in families] for kind in ("thumbnail", "native")]
-    rows += [[None] * len(families) for _ in ours[2:]]
-    return [[own, *row] for own, row in zip([*ours, *[None] * (len(rows) - len(ours))], rows, strict=True)]
+def _legend(methods: Sequence[Method], count: float) -> list[Line2D]:
+    """titok's methods, a colour for each format, and what the styles of lines and marks mean."""
+    ours, formats = [], {}
+    for method in methods:
+        handle = Line2D([], [], **_look(method, methods), label=method.name)
+        if method.kind == "titok":
+            ours.append(handle)
+        elif method.family not in formats:
+            handle.set(linestyle="", label=re.sub(" (thumbnail|native)$", "", method.name))
+            formats[method.family] = handle
+    order = sorted(formats, key=lambda family: [*FORMATS, family].index(family))
+    styles = {"thumbnail": "thumbnail, enlarged", "native": "file in native size"}
+    kinds = [kind for kind in styles if any(method.kind == kind for method in methods)]
+    lines = [Line2D([], [], color=plots.GREY, linestyle=STYLES[kind], label=styles[kind]) for kind in kinds]
+    if any((point.pictures or count) < count for method in methods for point in method.points):
+        lines.append(Line2D([], [], **HOLLOW, color=plots.GREY, marker="o", label="mean over fewer pictures"))
+    return [*ours, *(formats[family] for family in order), *lines]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -144,7 +141,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="what bench.rate_distortion wrote")
     parser.add_argument("--out", type=Path, required=True, help="SVG file")
     options = parser.parse_args(arguments)
-    options.out.write_text(plot(options.folder), encoding="utf-8")
+    plots.save(plot(options.folder), options.out)
 
 
 if __name__ == "__main__":

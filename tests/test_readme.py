@@ -1,5 +1,6 @@
 """The README keeps its word: its examples run, its figures are those of the result files, its commands exist."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from bench import extremes, headline
+from bench import extremes
 from bench.gallery import GAP
 from bench.tables import GALLERY, PAGES, RESULTS, SETS, TABLES, render
 from titokcodec import generator
@@ -77,9 +78,20 @@ def test_every_table_marker_has_a_maker():
         assert set(re.findall(r"<!-- table: (\w+)", page.read_text())) <= TABLES.keys()
 
 
-def test_the_plot_is_that_of_its_results():
-    drawn = headline.plot(RESULTS / next(iter(SETS)))
-    assert (RESULTS / "headline.svg").read_text(encoding="utf-8") == drawn, "run python -m bench.headline"
+def test_the_figures_are_those_of_their_results(tmp_path):
+    """Byte for byte, where the same matplotlib is installed; others place text a little differently."""
+    matplotlib = pytest.importorskip("matplotlib", reason="figures need matplotlib (pip install .[bench])")
+    from bench import ablation, headline, plots
+
+    plots.save(headline.plot(RESULTS / next(iter(SETS))), tmp_path / "headline.svg")
+    found = json.loads((RESULTS / "ablation.json").read_text())
+    plots.save(plots.sweeps(found, ablation.METRICS, ablation.SWEEPS), tmp_path / "ablation.svg")
+    for name in ("headline.svg", "ablation.svg"):
+        committed, now = ((folder / name).read_text(encoding="utf-8") for folder in (RESULTS, tmp_path))
+        texts = [re.findall(r">([^<>]+)</text>", svg) for svg in (committed, now)]
+        assert texts[0] == texts[1], f"{name}: run python -m bench.headline"
+        if f"Matplotlib v{matplotlib.__version__}," in committed:
+            assert committed == now, f"{name} is of other results: make it again"
 
 
 def test_the_sheet_is_that_of_its_gallery():

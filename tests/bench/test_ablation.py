@@ -1,18 +1,17 @@
 """The ablation of the sampler: its metrics by hand, its charts, and the whole command on tiny models."""
 
 import json
-from itertools import pairwise
-from xml.etree import ElementTree as Xml
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from bench import ablation, tables
-from bench.ablation import SWEEPS, class_sheet, panels, settings_of, split
+pytest.importorskip("matplotlib", reason="figures need matplotlib (pip install .[bench])")
+
+from bench import ablation, plots, tables
+from bench.ablation import SWEEPS, class_sheet, settings_of, split
 from bench.agreement import IMAGENET, Predictions, agreement, class_masks
-from bench.plots import HEIGHT, WIDTH, Panel, apart, round_steps, svg
 from bench.sheet import MARGIN
 from tests.conftest import DATA
 from tests.metrics.test_lite0 import lite0_state
@@ -24,7 +23,6 @@ from titokcodec.sampling import SCHEDULES, Settings
 from titokcodec.weights import tokenizers
 
 NAMES = ("cat", "english-springer", "house")
-SVG = "{http://www.w3.org/2000/svg}"
 
 # ---- agreement --------------------------------------------------------------------------------------------------
 
@@ -97,49 +95,6 @@ def test_the_sheet_has_a_row_a_class(monkeypatch):
     shown = [[sheet.getpixel((MARGIN + x * ablation.SIDE, y * ablation.SIDE))[0] for x in (0, 1)] for y in (0, 1, 2)]
     assert shown == [[0, 0], [0, 1], [0, 1]]
     assert next(batches).max() == 2 / 255, "no more batches are generated than needed"
-
-
-# ---- charts -----------------------------------------------------------------------------------------------------
-
-
-def texts(root):
-    return [element.text for element in root.iter(f"{SVG}text")]
-
-
-@pytest.mark.parametrize("top", [0.0, 1e-4, 0.03, 0.51, 0.999, 1, 7, 16, 99.5, 1234])
-def test_steps_are_round_and_reach_the_top(top):
-    steps = round_steps(top)
-    assert steps[0] == 0 and steps[-1] >= top and 2 <= len(steps) <= 6
-    assert top == 0 or steps[-2] < top
-    assert all(b - a == pytest.approx(steps[1]) for a, b in pairwise(steps))
-    assert f"{steps[1]:.0e}"[0] in "125"
-
-
-@pytest.mark.parametrize("places", [[5], [10, 10, 10], [90, 2, 88], [99, 98, 97, 50]])
-def test_names_are_moved_apart(places):
-    moved = apart(places, 13, 100)
-    ranked = sorted(moved)
-    assert all(b - a >= 13 for a, b in pairwise(ranked)) and ranked[-1] <= 100
-    assert [places[moved.index(place)] for place in ranked] == sorted(places)
-
-
-def test_a_chart_tells_its_numbers():
-    lines = Panel("a < b & c", "below", (0, 1, 4), ("0", "1", "4"), {"one": (0, 5, 10), "two": (1, 1, 1)}, {"level": 4})
-    bars = Panel("bars", "kinds", (0, 1), ("x", "y"), {"one": (1, 2), "two": (2, 1)}, bars=True)
-    root = Xml.fromstring(svg([[lines, bars], [bars]]))
-    assert root.get("viewBox") == f"0 0 {2 * WIDTH} {2 * HEIGHT}"
-    assert {"a < b & c", "below", "0", "1", "4", "one", "two", "level 4", "kinds", "x", "y"} <= set(texts(root))
-    first, second, third = root.findall(f"{SVG}g")
-    assert third.get("transform") == f"translate(0 {HEIGHT})"
-    points = [tuple(map(float, point.split(","))) for point in first.find(f"{SVG}polyline").get("points").split()]
-    assert points[2][0] - points[1][0] == pytest.approx(3 * (points[1][0] - points[0][0]), abs=0.03)
-    assert points[0][1] - points[1][1] == pytest.approx(points[1][1] - points[2][1], abs=0.03)
-    sides = ("x", "y", "width", "height")
-    boxes = [{name: float(box.get(name)) for name in sides} for box in second.iter(f"{SVG}rect")]
-    assert [round(box["height"] / boxes[0]["height"]) for box in boxes] == [1, 2, 2, 1]
-    assert len({round(box["y"] + box["height"]) for box in boxes}) == 1, "all stand on the axis"
-    left = sorted(boxes, key=lambda box: box["x"])
-    assert all(a["x"] + a["width"] < b["x"] for a, b in pairwise(left))
 
 
 # ---- the whole command ------------------------------------------------------------------------------------------
@@ -220,13 +175,17 @@ def test_another_run_gives_the_same(found, place, tiny_path, few_settings):
     assert {**again, "settings": found["settings"]} == found
 
 
-def test_the_charts_and_the_grid(found, place):
-    root = Xml.parse(place / "out" / "ablation.svg").getroot()
-    shown = texts(root)
-    assert len(root.findall(f"{SVG}g")) == len(ablation.METRICS) * 3 == len(panels(found)) * 3
-    for label in (*ablation.METRICS.values(), *SCHEDULES, "16", "4.5", "steps", "guidance scale", "schedule"):
-        assert label in shown
-    assert shown.count("chance 0.333") == 3
+def test_the_figure_and_the_grid(found, place):
+    axes = plots.sweeps(found, ablation.METRICS, SWEEPS).axes
+    assert len(axes) == len(ablation.METRICS) * 3
+    assert [panel.get_title(loc="left") for panel in axes[::3]] == [*ablation.METRICS.values()]
+    assert [panel.get_xlabel() for panel in axes[:3]] == ["schedule", "steps", "guidance scale"]
+    steps = [row for row in found["settings"] if row["factor"] in ("steps", "default")]
+    assert list(axes[1].lines[0].get_ydata()) == [row["fd"] for row in sorted(steps, key=lambda row: row["steps"])]
+    assert axes[0].patches[0].get_height() == steps[0]["fd"]
+    written = (place / "out" / "ablation.svg").read_text(encoding="utf-8")
+    for label in (*ablation.METRICS.values(), *SCHEDULES, "16", "4.5", "chance 0.333"):
+        assert f">{label}<" in written
     assert Image.open(place / "out" / "samples.png").size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
 
 
