@@ -85,13 +85,7 @@ def record(request: pytest.FixtureRequest, benchmark: Any) -> Record:
 
 
 def measured(
-    benchmark: Any,
-    memory: bool,
-    group: str,
-    name: str,
-    make: Callable[..., Workload],
-    pictures: int = 1,
-    **given: Any,
+    benchmark: Any, memory: bool, group: str, name: str, make: Callable[..., Workload], pictures: int = 1, **given: Any
 ) -> Any:
     """Times a workload and, with ``memory``, takes the peak of a process that does nothing else; returns its result."""
     benchmark.group, benchmark.name = group, name

@@ -13,8 +13,10 @@ Weights are whatever the caller loads: only time is measured.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -128,21 +130,6 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 # ---- the decoder ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class DecoderConfig:
-    """Sizes of the autoencoder's decoder; the defaults are Stable Diffusion's, eight-fold with 4 channels.
-
-    Attributes:
-        latents: Channels of the latents.
-        channels: By level, finest first; every level but the finest doubles both sides.
-        blocks: Residual blocks a level. The middle has two, and attention between them.
-    """
-
-    latents: int = 4
-    channels: tuple[int, ...] = (128, 256, 512, 512)
-    blocks: int = 3
-
-
 class ResBlock(nn.Module):
     """Two 3x3 convolutions and a residual, (B, C, H, W) -> (B, D, H, W)."""
 
@@ -169,21 +156,22 @@ class PixelAttention(nn.Module):
 
 
 class Decoder(nn.Sequential):
-    """(B, 4, S, S) latents -> (B, 3, 8S, 8S) pixels, nominally in [-1, 1], by the config's levels."""
+    """(B, 4, S, S) latents -> (B, 3, 8S, 8S) pixels, nominally in [-1, 1]; by default Stable Diffusion's.
 
-    def __init__(self, config: DecoderConfig) -> None:
-        coarse_to_fine = config.channels[::-1]
-        coarsest = coarse_to_fine[0]
-        levels = [ResBlock(coarsest, coarsest), PixelAttention(coarsest), ResBlock(coarsest, coarsest)]
-        for inputs, outputs in pairwise((coarsest, *coarse_to_fine)):
-            levels += [ResBlock(outputs if i else inputs, outputs) for i in range(config.blocks)]
-            levels += [nn.Upsample(scale_factor=2.0), nn.Conv2d(outputs, outputs, 3, padding=1)]
-        super().__init__(
-            nn.Conv2d(config.latents, config.latents, 1),
-            nn.Conv2d(config.latents, coarsest, 3, padding=1),
-            *levels[:-2],  # the finest level is at full size
-            *_norm_silu_conv(config.channels[0], 3),
-        )
+    Args:
+        channels: By level, finest first; every level but the finest doubles both sides.
+        blocks: Residual blocks a level. In front of all are two with attention between them.
+        latents: Channels of the latents.
+    """
+
+    def __init__(self, channels: Sequence[int] = (128, 256, 512, 512), blocks: int = 3, latents: int = 4) -> None:
+        finest, coarsest = channels[0], channels[-1]
+        layers = [nn.Conv2d(latents, latents, 1), nn.Conv2d(latents, coarsest, 3, padding=1)]
+        layers += [ResBlock(coarsest, coarsest), PixelAttention(coarsest), ResBlock(coarsest, coarsest)]
+        for inputs, outputs in pairwise((coarsest, *reversed(channels))):
+            layers += [ResBlock(outputs if i else inputs, outputs) for i in range(blocks)]
+            layers += [nn.Upsample(scale_factor=2.0), nn.Conv2d(outputs, outputs, 3, padding=1)]
+        super().__init__(*layers[:-2], *_norm_silu_conv(finest, 3))  # nothing is enlarged after the finest level
 
 
 def _norm_silu_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
@@ -193,18 +181,14 @@ def _norm_silu_conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
 # ---- diffusion --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """The coefficients of one reverse step, from latents x to less noisy ones.
 
-    Attributes:
-        time: The timestep, as counted in training.
-        x, noise: Clean latents are ``x * latents - noise * predicted noise``.
-        keep, take: The mean of the next latents is ``keep * latents + take * clean latents``.
-        least, most: Logarithms of the variances between which the network interpolates.
+    Clean latents are ``x * latents - noise * predicted noise``, the mean of the next latents is
+    ``keep * latents + take * clean latents``, and the logarithm of their variance lies between ``least`` and ``most``.
     """
 
-    time: int
+    time: int  # as counted in training
     x: float
     noise: float
     keep: float

@@ -17,8 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-
 
 def measure(make: Callable[..., Callable[[], Any]], time_for: float | None = None, **given: Any) -> dict[str, Any]:
     """Prepare a workload in a new process, and run it there.
@@ -35,14 +33,10 @@ def measure(make: Callable[..., Callable[[], Any]], time_for: float | None = Non
     Raises:
         subprocess.CalledProcessError: the workload failed; its message is on stderr.
     """
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.fresh"],
-        input=pickle.dumps((make, time_for, given)),
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        check=True,
-    )
+    command, paths = [sys.executable, "-m", f"{__package__}.fresh"], os.pathsep.join(filter(None, sys.path))
+    workload = pickle.dumps((make, time_for, given))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    done = subprocess.run(command, input=workload, stdout=subprocess.PIPE, env=environment, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -66,15 +60,13 @@ def peaks() -> dict[str, int]:
 
 
 def _resident() -> int:
-    """Linux's peak of this program alone where there is one: getrusage's may be that of the parent process."""
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.is_file() else []
-    if peak := next((line.split()[1] for line in lines if line.startswith("VmHWM:")), None):
-        return int(peak) * 1024
+    text = status.read_text() if status.is_file() else ""
+    if "VmHWM:" in text:  # getrusage's may be that of the parent process
+        return int(text.split("VmHWM:")[1].split()[0]) * 1024
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def main() -> None:

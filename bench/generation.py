@@ -44,7 +44,7 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.runtime.devices import choose_dtype
 from titokcodec.weights.tokenizers import Weights
 
-from .dit import Decoder, DecoderConfig, Diffusion, DiT, DiTConfig
+from .dit import Decoder, Diffusion, DiT, DiTConfig
 from .machine import name_of, select_device
 from .records import write
 
@@ -65,11 +65,11 @@ class TiTokSize:
 
 @dataclass(frozen=True)
 class DiTSize:
-    """A DiT, the decoder of its latents and the sampler's settings."""
+    """A DiT, the decoder of its latents (arguments of ``Decoder``) and the sampler's settings."""
 
     name: str
     model: DiTConfig = field(default_factory=DiTConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    decoder: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 250
     guidance: float = 1.5
 
@@ -141,7 +141,7 @@ class DiTModel:
     def __init__(self, size: DiTSize, device: torch.device, dtype: torch.dtype) -> None:
         model = with_random_weights(lambda: DiT(size.model), device, dtype)
         model.set_positions()
-        decoder = with_random_weights(lambda: Decoder(size.decoder), device, dtype)
+        decoder = with_random_weights(lambda: Decoder(**size.decoder), device, dtype)
         decoder.to(memory_format=torch.channels_last)  # as in our codec
         self.diffusion = Diffusion(model, decoder, size.steps, size.guidance)
         self.name, self.steps, self.device, self.dtype = size.name, size.steps, device, dtype

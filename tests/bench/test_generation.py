@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import generation, tables
-from bench.dit import Decoder, DecoderConfig, Diffusion, DiT, DiTBlock, DiTConfig, Step, respaced, sinusoids
+from bench.dit import Decoder, Diffusion, DiT, DiTBlock, DiTConfig, Step, respaced, sinusoids
 from bench.generation import (
     SIZES,
     DiTModel,
@@ -27,7 +27,7 @@ from titokcodec.models.maskgit import GeneratorConfig, make
 from titokcodec.models.meta import on_meta
 
 CPU = torch.device("cpu")
-DIT = DiTSize("tiny DiT", DiTConfig(32, 2, 2, side=4, classes=3), DecoderConfig(channels=(32, 64), blocks=1), steps=4)
+DIT = DiTSize("tiny DiT", DiTConfig(32, 2, 2, side=4, classes=3), {"channels": (32, 64), "blocks": 1}, steps=4)
 TOWER = Tower(32, 1, 1)
 TOKENIZER = preset("titok_bl64", encoder=TOWER, decoder=TOWER, tokens=4, min_tokens=4, codes=8, patch_size=64)
 UVIT = GeneratorConfig("uvit", 4, codes=8, classes=3, width=32, layers=2, heads=2, mlp=32)
@@ -64,11 +64,11 @@ def test_parameters_and_shapes_are_the_published_ones(dit):
     assert count(model) == 675_129_632  # the checkpoint; 675M in the paper
     assert count(model, learned=True) == 674_834_720  # positions are fixed
     first = 4 * 4 + 4  # the convolution in front, which the autoencoder does not count
-    assert count(on_meta(lambda: Decoder(DecoderConfig()))) == 49_490_179 + first
+    assert count(on_meta(Decoder)) == 49_490_179 + first
     found = dit.model(torch.randn(2, 4, 4, 4), torch.tensor([0, 999]), torch.tensor([0, 3]))
     assert found.shape == (2, 8, 4, 4) and found.dtype == torch.float32
     assert dit.decode(torch.randn(2, 4, 4, 4)).shape == (2, 3, 8, 8)
-    assert Decoder(DecoderConfig(channels=(32, 32, 32, 32), blocks=1))(torch.randn(1, 4, 2, 2)).shape == (1, 3, 16, 16)
+    assert Decoder((32, 32, 32, 32), blocks=1)(torch.randn(1, 4, 2, 2)).shape == (1, 3, 16, 16)
 
 
 def test_patches_keep_their_positions(dit):
