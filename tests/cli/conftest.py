@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from tests import conftest
 from titokcodec import cli, search
@@ -58,3 +60,28 @@ def process(command, *arguments, **options):
         check=False,
         **{"capture_output": True, **options},
     )
+
+
+@pytest.fixture
+def album(here):
+    """album/a.png, album/b.jpg, album/sub/c.png and album/notes.txt."""
+    (here / "album" / "sub").mkdir(parents=True)
+    picture(here / "album" / "a.png", (40, 30))
+    picture(here / "album" / "b.jpg", (60, 50))
+    picture(here / "album" / "sub" / "c.png", (20, 20))
+    (here / "album" / "notes.txt").write_text("no picture")
+    return here / "album"
+
+
+def picture(path, size=(40, 30)):
+    y, x = np.mgrid[: size[1], : size[0]]
+    Image.fromarray(np.stack([x * 5, y * 5, x + y], axis=2).astype(np.uint8)).save(path)
+    return path
+
+
+def compressed(codec, path, **options):
+    return codec.compress(path, **options)
+
+
+def outputs(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())

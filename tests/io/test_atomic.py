@@ -179,7 +179,7 @@ with replacing("b") as file:
         Path(name).write_bytes(b"somebody else's")
     try:
         write_atomic("a", b"")
-        assert set(os.listdir(here)) == {"a", *parts, *others}, "too young to be told from one that is just begun"
+        assert set(os.listdir(here)) == {"a", *parts, *others}, "too young to be distinguished from a new one"
         for name in (*parts, *others):
             os.utime(name, (0, 0))
         atomic._sweep.cache_clear()

@@ -54,7 +54,7 @@ def test_links_that_multiply_cost_no_time(here):
 
 
 def test_links_to_files_are_files_even_if_they_lead_nowhere(here):
-    """Reading them then tells; a name without a suffix may have been a folder's."""
+    """Reading them then fails; a name without a suffix may have been a folder's."""
     touch("1.png")
     os.mkdir("set")
     os.symlink("../1.png", "set/a.png")

@@ -108,7 +108,7 @@ def test_what_is_no_picture_is_called_by_its_name(codec, tmp_path):
     path = tmp_path / "state.pt"
     torch.save({"a": torch.zeros(3)}, path)
     for data, said in [
-        (codec.compress(picture()), "is a .titok file already: titok-decompress draws it, titok-truncate"),
+        (codec.compress(picture()), "is a .titok file already: titok-decompress decodes it, titok-truncate"),
         (path.read_bytes(), "is a PyTorch file, not a picture"),
         (save({"a": torch.zeros(3)}), "is a safetensors file, not a picture"),
         (b"%PDF-1.7\n" * 9, "is a PDF document, not a picture"),

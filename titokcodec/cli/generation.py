@@ -34,7 +34,7 @@ Written: TypeAlias = "Callable[[Path | None, list[bytes], list[str | None]], Non
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A compressed picture to vary: the file, and what its header says."""
+    """A compressed picture to vary: the file and its header."""
 
     data: bytes
     about: FileInfo

@@ -154,7 +154,7 @@ def to_bytes(image: Image.Image, name: str) -> bytes:
 
 
 def _size_of(file: io.BytesIO, name: str) -> tuple[int, int] | None:
-    """The size that a picture was written at, as its header says; None if Pillow writes the format, but cannot read it.
+    """The size that a picture was written at, from its header; None if Pillow writes the format, but cannot read it.
 
     Formats for icons change it without a word.
     """

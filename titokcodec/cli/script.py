@@ -1,8 +1,8 @@
 """What every command of training and of the benchmarks shares: its parser, and how it ends.
 
 ``main`` of a command is a function like any other, which raises what went wrong. Started from a shell it is handed to
-``start``, the one place where an error becomes a line and an exit code: 0 good, 1 something failed, 2 nonsense on the
-command line, 130 Ctrl-C, 143 SIGTERM.
+``start``, the one place where an error becomes a line and an exit code: 0 good, 1 something failed, 2 a command
+line that makes no sense, 130 Ctrl-C, 143 SIGTERM.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from titokcodec.errors import TitokError
 
 
 class UsageError(TitokError):
-    """What was asked for makes no sense, whatever lies in the files."""
+    """A request that makes no sense, whatever the files hold."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that says in one line what is wrong, and keeps the lines of its description.
+    """A parser that reports errors in one line, and keeps the line breaks of its description.
 
     Raises:
         UsageError: from ``parse_args``.

@@ -60,7 +60,7 @@ def picture_source(path: Path | None) -> Iterator[Path | bytes | IO[bytes]]:
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """A file to read. A named pipe cannot be opened before some program opens it for writing: where that takes long, a
-    line on standard error says what is waited for, also with --quiet."""
+    line on standard error says so, also with --quiet."""
     if not path.is_fifo():
         with path.open("rb") as file:
             yield file
@@ -84,10 +84,10 @@ def stdin() -> Any:
 
 
 def _is_whole_file(stream: Any) -> bool:
-    """Whether a stream is a plain file of which nothing has been read: somebody's < photo.jpg."""
+    """Whether a stream is a plain file of which nothing has been read: as in < photo.jpg."""
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode) and stream.tell() == 0
-    except OSError:  # not one of the system's, in a test say
+    except OSError:  # not one of the system's, as in tests
         return False
 
 

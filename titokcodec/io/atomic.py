@@ -1,7 +1,7 @@
 """Files that are written whole or not at all.
 
 What is written goes to a file with a name of its own beside the target, and then takes the target's place by a rename.
-That name is short, so that every legal name can be written, and cannot be guessed, so that nobody can put a link
+That name is short, so that every legal name can be written, and cannot be guessed, so that no link can be put
 where it will be. A link given as the target stays, and what it leads to is replaced, as ``cp`` would. What nothing can
 take the place of is written into instead: devices, pipes, and names for open descriptors such as ``/dev/stdout``.
 """
@@ -24,7 +24,7 @@ from titokcodec.format.limits import BytesLike
 
 try:
     from fcntl import LOCK_EX, LOCK_NB, flock
-except ImportError:  # Windows, where a file that somebody has open cannot be removed anyway
+except ImportError:  # Windows, where a file that is open cannot be removed anyway
     flock = None  # type: ignore[assignment]
 
 _PART = re.compile(r"\.titok-[0-9a-f]{16}\.part")
@@ -71,7 +71,7 @@ def replacing(path: str | os.PathLike, overwrite: bool | None = None) -> Iterato
         if overwrite is not False or not _link(part, target):
             os.replace(part, target)
     except OSError as error:
-        if error.filename == part:  # which means nothing to anybody
+        if error.filename == part:  # which means nothing to users
             error.filename, error.filename2 = str(path), None
         raise
     finally:
@@ -146,10 +146,10 @@ def _create(part: str, before: os.stat_result | None) -> IO[bytes]:
         with suppress(OSError):  # a file system without locks
             flock(file.fileno(), LOCK_EX | LOCK_NB)
     if before and hasattr(os, "fchown"):
-        with suppress(OSError):  # somebody else's file, or a file system without owners
+        with suppress(OSError):  # another user's file, or a file system without owners
             os.fchown(file.fileno(), before.st_uid, before.st_gid)
         with suppress(OSError):
-            os.fchmod(file.fileno(), mode)  # whatever the umask says
+            os.fchmod(file.fileno(), mode)  # whatever the umask is
     return file
 
 

@@ -1,13 +1,13 @@
-"""What a file is, told by its first bytes: an error that names it, and what to do with it, saves a search.
+"""The type of a file by its first bytes, so that an error can name it and say what to do with it.
 
-Names alone: whether such a file is whole, or may be read, is for those who open it. Nothing here needs a library.
+Names alone: whether such a file is whole, or may be read, is up to those who open it. Nothing here needs a library.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-HEAD = 512  # first bytes that tell all kinds apart
+HEAD = 512  # first bytes, enough to distinguish all kinds
 
 _TITOK = b"\x9eT"  # as in titokcodec.format.bitstream, which imports this
 _LARGEST_JSON = 100_000_000  # bytes that safetensors allows its header
@@ -29,7 +29,7 @@ TITOK = Kind("a .titok file")
 PYTORCH = Kind("a PyTorch file")
 SAFETENSORS = Kind("a safetensors file")
 
-ALREADY = "is a .titok file already: titok-decompress draws it, titok-truncate makes it smaller"
+ALREADY = "is a .titok file already: titok-decompress decodes it, titok-truncate makes it smaller"
 
 _STARTS = (
     (b"\xff\xd8\xff", Kind("a JPEG picture", "JPEG")),
@@ -56,7 +56,7 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys((b"heic", b"heix", 
 
 
 def kind_of(head: bytes) -> Kind | None:
-    """What a file is that begins with ``head`` (``HEAD`` bytes of it, or all if it has fewer); None if nobody knows."""
+    """What a file is that begins with ``head`` (``HEAD`` bytes of it, or all if it has fewer); None if unknown."""
     if head.startswith(_TITOK):
         return TITOK
     for start, kind in _STARTS:

@@ -1,4 +1,4 @@
-"""Names as they may stand in a line of text: those of files, and those that strangers' files give to things."""
+"""Names as they may stand in a line of text: those of files, and those in untrusted files."""
 
 import os
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ EXAMPLES = 3  # names that a line gives, at most
 
 
 def printable(text: str) -> str:
-    """A text out of somebody's file as one line without codes for the terminal: breaks become spaces, and whatever else
+    """A text from an untrusted file as one line without codes for the terminal: breaks become spaces, and whatever else
     cannot be printed is escaped."""
     return text if text.isprintable() else "".join(map(_printable, text))
 

@@ -54,7 +54,7 @@ def walk(
     Args:
         folder: Where to begin.
         wanted: Whether a file is one of those to find, by its name.
-        foreign: Whether it is one that somebody might expect to be found, so that leaving it out is to be reported.
+        foreign: Whether users might expect it to be found, so that leaving it out is to be reported.
         unnamed: Whether a file without a suffix, given by its path, is such a one.
     """
     found = Found()
@@ -70,7 +70,7 @@ def walk(
                     found.files.append(entry.path)
             elif foreign(name):
                 found.left_out.append((entry.path, HIDDEN if entry.name.startswith(".") else FOREIGN))
-            elif not name.suffix and _leads_nowhere(entry):  # to a folder, as far as anybody can tell
+            elif not name.suffix and _leads_nowhere(entry):  # perhaps to a folder
                 found.left_out.append((entry.path, NOWHERE))
             elif not name.suffix and _is_visible_file(entry) and unnamed(Path(entry.path)):
                 found.left_out.append((entry.path, NO_SUFFIX))

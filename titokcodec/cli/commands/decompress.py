@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "picture_format",
     metavar="FORMAT",
     callback=options.format_of,
-    show_default="as OUTPUT's suffix says, else PNG",
+    show_default="by OUTPUT's suffix, else PNG",
     help="PNG, JPEG, WEBP ...",
 )
 @click.option(
@@ -82,7 +82,7 @@ class Decompress:
     """.titok files to pictures.
 
     Attributes:
-        format: Of the pictures; None for what the target's suffix says.
+        format: Of the pictures; None to go by the target's suffix.
         partial: Decode what has arrived of damaged files.
         max_pixels: Refuse larger pictures.
     """

@@ -74,7 +74,7 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
     "picture_format",
     metavar="FORMAT",
     callback=_format_of,
-    show_default="as the suffix of PATH says, else PNG",
+    show_default="by the suffix of PATH, else PNG",
     help="titok, PNG, JPEG, WEBP ...",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""``titok-info``: what the headers of .titok files say."""
+"""``titok-info``: the headers of .titok files."""
 
 from __future__ import annotations
 

@@ -167,7 +167,7 @@ def test_console_scripts_begin_where_interrupts_are_quiet():
 
 @posix
 @full
-def test_a_full_disk_is_one_line_whatever_was_to_be_said(here):
+def test_a_full_disk_is_one_line_also_for_help(here):
     for name, option in (("compress", "--help"), ("info", "--version")):
         result = shell(f"CMD {name} {option} > /dev/full")
         assert result.returncode == 1 and result.stderr == f"titok-{name}: No space left on device\n"
@@ -226,7 +226,7 @@ with open("b", "wb") as file:
     assert Path("b").read_bytes() == b""
 
 
-# ---- what libraries say ------------------------------------------------------------------------------------------
+# ---- warnings of libraries ------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
