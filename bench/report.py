@@ -1,4 +1,4 @@
-"""The report: one HTML page with the results of ``bench.rate_distortion``, that needs no network and no server.
+"""The report: one HTML page with the results of ``bench.rate_distortion`` that needs no network and no server.
 
 python -m bench.rate_distortion --images DIR --out RESULTS
 python -m bench.report RESULTS --speed bench/results/speed.json --out report.html
@@ -10,23 +10,23 @@ import base64
 import hashlib
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
-from html import escape
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from string import Template
+
+from jinja2 import Environment, FileSystemLoader
+from plotly.offline import get_plotlyjs
 
 from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
-from . import curves
-from .cells import listed
+from . import charts, curves
+from .cells import duration, listed, size
 from .curves import Method, Metric, Pairs, Verdict, compare, metric_of, number, read_json
-from .markup import Cell, embedded, outline, plain, section, table
 
 PAGE = Path(__file__).parent / "page"
-PARTS = ("page.html", "style.css", "common.js", "plots.js", "gallery.js")
 TYPES = {".webp": "image/webp", ".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
-HEAVY = 30e6  # bytes of a page that a phone may not want
+LARGE = 30e6  # bytes of a page that a phone may not want
+SECONDS, BYTES = ("median", "seconds", "latency", "mean"), ("memory", "device_memory")  # units by names of figures
 
 _PHRASES = {
     "ahead": "ahead of the best rival",
@@ -34,6 +34,25 @@ _PHRASES = {
     "behind": "behind the best rival",
     "alone": "without a rival of so few bytes",
 }
+Cell = str | tuple[str, str]  # text, or text and the class of its cell
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    head: Sequence[str]
+    body: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """Tables under a heading, with a note and explained terms; not shown without tables."""
+
+    id: str
+    title: str
+    tables: Sequence[Table]
+    note: str = ""
+    terms: Sequence[tuple[str, str]] = field(default_factory=list)
 
 
 def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
@@ -44,32 +63,66 @@ def page(folder: Path, speeds: Sequence[Path] = ()) -> str:
     pairs = curves.paired(wins)
     gallery, pictures = read_gallery(folder, methods)
     data = {
-        "methods": [asdict(method) for method in methods],
-        "metrics": [asdict(metric) for metric in metrics],
+        "figures": charts.figures(methods, metrics),
+        "metrics": {metric.key: asdict(metric) for metric in metrics},
         "gallery": gallery,
         "pictures": pictures,
     }
-    template, style, *scripts = ((PAGE / name).read_text(encoding="utf-8") for name in PARTS)
-    script = "".join(scripts)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()  # no other script may run
-    return Template(template).substitute(
-        style=style,
-        script=script,
-        digest=digest,
-        data=embedded(data),
+    protocol = folder / "protocol.json"
+    sections = [
+        equal_bytes(methods, metrics, pairs),
+        win_table(wins, methods),
+        point_table(methods, metrics),
+        Section("speed", "Speed", [speed_table(path) for path in speeds]),
+    ]
+    environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}  # captions keep the order of metrics
+    environment.filters["plain"] = lambda value: plain("", value)
+    return environment.get_template("report.html").render(
+        style=(PAGE / "style.css").read_text(encoding="utf-8"),
+        scripts=[_script(get_plotlyjs()), _script("".join(map(_own_script, ("gallery.js", "charts.js"))))],
+        data=_finite(data),
         headline=headline(methods, metrics, pairs),
-        equal=equal_bytes(methods, metrics, pairs),
-        wins=win_table(wins, methods),
-        points=point_table(methods, metrics),
-        speed=section("speed", "Speed", "".join(map(speed_table, speeds))),
-        protocol=protocol(folder),
+        sections=sections,
+        protocol=read_json(protocol) if protocol.is_file() else None,
     )
+
+
+def _own_script(name: str) -> str:
+    return (PAGE / name).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> dict[str, str]:
+    """A script with the hash by which the page's content security policy admits it: no other may run."""
+    return {"text": text, "digest": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
+
+
+def _finite(data: object) -> object:
+    """The same without NaN and infinity, which browsers do not read."""
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return number(data) if isinstance(data, float) else data
+
+
+def plain(key: str, value: object) -> str:
+    """A value as a table shows it; by their names, times are in seconds and memory in bytes."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if number(value) is None:
+        return "-" if value is None else str(value)
+    if key in SECONDS:
+        return duration(value)
+    if key in BYTES:
+        return size(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ---- what comes out of the curves -------------------------------------------------------------------------------
 
 
-def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
+def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> list[str]:
     """Where each titok model is ahead of the best rival at equal bytes and where it is not, in words."""
     ours = [method for method in methods if method.kind == "titok" and any(point.values for point in method.points)]
     texts = [_summary(method, [compare(method, methods, metric, pairs) for metric in metrics]) for method in ours]
@@ -79,7 +132,7 @@ def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs)
             f"Some methods cannot make every picture so small: hollow marks are means over fewer than the "
             f"{max(counts)} pictures: those that fitted."
         )
-    return "".join(f'<p class="headline">{escape(text)}</p>\n' for text in texts)
+    return texts
 
 
 def _summary(method: Method, rows: Sequence[list[Verdict]]) -> str:
@@ -103,7 +156,7 @@ def _fate(fate: tuple[tuple[str, str], ...], points: int) -> str:
     return ", ".join(f"{_PHRASES[word]} at {size} bytes" for word, size in zip(words, sizes, strict=True))
 
 
-def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> str:
+def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs) -> Section:
     """A table for each titok model: every point beside the best rival of as many bytes."""
     tables = []
     for method in (method for method in methods if method.kind == "titok"):
@@ -112,12 +165,12 @@ def equal_bytes(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pai
             [f"{point.bytes:.4g}", *(_verdict(verdicts.get((id(point), metric.key))) for metric in metrics)]
             for point in method.points
         ]
-        tables.append(table(["bytes", *map(_direction, metrics)], body, method.name))
+        tables.append(Table(method.name, ["bytes", *map(_direction, metrics)], body))
     note = (
-        "<p>Each cell: titok, and below it the best rival at as many bytes: under the same budget, or where it has "
-        "none, between its points over log bytes. Differences under one per cent count as level.</p>"
+        "Each cell: titok, and below it the best rival at as many bytes: under the same budget, or where it has "
+        "none, between its points over log bytes. Differences under one per cent count as level."
     )
-    return section("equal", "At equal bytes", "".join(tables), note)
+    return Section("equal", "At equal bytes", tables, note)
 
 
 def _direction(metric: Metric) -> str:
@@ -133,7 +186,7 @@ def _verdict(verdict: Verdict | None) -> Cell:
     return f"{ours}, {verdict.word}\n{verdict.metric.text(verdict.theirs)} {verdict.rival}", verdict.word
 
 
-def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
+def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> Section:
     """Every point of every method."""
     head = ["method", "setting", "bytes", "payload", "bpp", "pictures", *map(_direction, metrics)]
     body = []
@@ -149,13 +202,9 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> str:
     told: dict[str, list[str]] = {}
     for method in methods:
         told.setdefault(method.description, []).append(method.name)
-    notes = "".join(f"<dt>{escape(listed(names))}</dt><dd>{escape(text)}</dd>" for text, names in told.items() if text)
-    return section(
-        "points",
-        "All points",
-        table(head, body, "Means over the pictures, 95 % intervals"),
-        f"<dl>{notes}</dl>" if notes else "",
-    )
+    terms = [(listed(names), text) for text, names in told.items() if text]
+    table = Table("Means over the pictures, 95 % intervals", head, body)
+    return Section("points", "All points", [table] if body else [], terms=terms)
 
 
 # ---- what lies beside the curves --------------------------------------------------------------------------------
@@ -168,7 +217,7 @@ def read_wins(folder: Path) -> list[dict]:
     return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
-def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> str:
+def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> Section:
     """How often titok beats each rival, picture by picture."""
     names = {method.slug: method.name for method in methods}
     lines: dict[tuple[str, ...], dict[str, Cell]] = {}
@@ -188,11 +237,11 @@ def win_table(rows: Sequence[dict], methods: Sequence[Method]) -> str:
     body = [[*place, *(line.get(key, "-") for key in keys)] for place, line in lines.items()]
     head = ["method", "setting", "rival", "its bytes", "pictures", *(metric_of(key).name for key in keys)]
     note = (
-        "<p>Share of pictures on which titok is better, a tie being half a win, with 95 % intervals; of the pictures "
-        "that the rival can make so small.</p>"
+        "Share of pictures on which titok is better, a tie being half a win, with 95 % intervals; of the pictures "
+        "that the rival can make so small."
     )
-    content = table(head, body, "titok against each rival in as many bytes") if lines else ""
-    return section("wins", "Wins, picture by picture", content, note)
+    tables = [Table("titok against each rival in as many bytes", head, body)] if lines else []
+    return Section("wins", "Wins, picture by picture", tables, note)
 
 
 def _win(row: dict) -> Cell:
@@ -251,7 +300,7 @@ def _picture(folder: Path, name: object, pictures: dict[str, str]) -> str | None
     return None
 
 
-def speed_table(path: Path) -> str:
+def speed_table(path: Path) -> Table:
     """A table of timings: pytest-benchmark's, condensed or not, or any list of rows under a name."""
     found = read_json(path)
     lists = [value for value in found.values() if isinstance(value, list)] if isinstance(found, dict) else []
@@ -261,7 +310,7 @@ def speed_table(path: Path) -> str:
     about = [f"{key}: {plain(key, value)}" for key, value in found.items() if not isinstance(value, (list, dict))]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     body = [[plain(key, row.get(key)) for key in keys] for row in rows]
-    return table([key.replace("_", " ") for key in keys], body, ", ".join([path.stem.replace("-", " "), *about]))
+    return Table(", ".join([path.stem.replace("-", " "), *about]), [key.replace("_", " ") for key in keys], body)
 
 
 def _timing(row: dict) -> dict:
@@ -273,15 +322,6 @@ def _timing(row: dict) -> dict:
     found = {key: value for key, value in row.items() if not isinstance(value, (list, dict))}
     pictures, median = number(row.get("pictures")), number(row.get("median"))
     return found | ({"pictures_a_second": pictures / median} if pictures and median else {})
-
-
-def protocol(folder: Path) -> str:
-    """Everything that ``protocol.json`` says, to be unfolded."""
-    path = folder / "protocol.json"
-    if not path.is_file():
-        return ""
-    content = outline(read_json(path))
-    return section("protocol", "Protocol", f"<details><summary>How this was measured</summary>{content}</details>")
 
 
 def main() -> None:
@@ -296,9 +336,9 @@ def main() -> None:
         options.out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise TitokError(f"{options.out} cannot be written: {error.strerror}") from None
-    size = options.out.stat().st_size
+    written = options.out.stat().st_size
     print(
-        f"{options.out}: {size / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (size > HEAVY)}",
+        f"{options.out}: {written / 1e6:.1f} MB{', much for a phone: a smaller gallery helps' * (written > LARGE)}",
         file=sys.stderr,
     )
 

@@ -1,3 +1,27 @@
+// The page's data, and small helpers. All texts go in as text, never as HTML.
+
+const data = JSON.parse(document.getElementById("data").textContent);
+const by = id => document.getElementById(id);
+
+function fill(element, attributes = {}, text = null) {
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  if (text !== null) element.textContent = text;
+  return element;
+}
+
+const html = (parent, tag, attributes, text) =>
+  fill(parent.appendChild(document.createElement(tag)), attributes, text);
+const press = (button, pressed) => button.setAttribute("aria-pressed", String(pressed));
+const isNumber = value => typeof value === "number" && Number.isFinite(value);
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const bytes = size => `${Number(size.toPrecision(size < 1000 ? 3 : 4))} bytes`;
+
+// A value with its unit; of a metric that no curve has, four digits.
+function written(key, value) {
+  const metric = data.metrics[key];
+  return metric ? `${value.toFixed(metric.digits)} ${metric.unit}`.trim() : String(Number(value.toPrecision(4)));
+}
+
 // The gallery: a picture, two versions of it, and a slider between them.
 
 const ORIGINAL = {method: "Original", label: "", bytes: null};
@@ -21,7 +45,7 @@ function nearest(entry, wanted, size = wanted.bytes) {
   return labelled ?? found.sort((a, b) => away(a) - away(b))[0] ?? versions(entry)[0];
 }
 
-// After one side was chosen the other follows to as many bytes, if that is wished.
+// After one side was chosen the other follows to as many bytes, if that is ticked.
 function choose(side, version) {
   const other = side === "left" ? "right" : "left";
   state[side] = version;
@@ -90,7 +114,7 @@ const reason = entry => ["worst", "best"].filter(why => why in entry.why).map(wh
 
 function caption(version) {
   const keys = Object.keys(version).filter(key => key !== "bytes" && isNumber(version[key]));
-  const values = keys.map(key => `${metrics.get(key)?.name ?? key} ${written(key, version[key])}`);
+  const values = keys.map(key => `${data.metrics[key]?.name ?? key} ${written(key, version[key])}`);
   return [title(version), version.bytes === null ? "" : bytes(version.bytes), ...values].filter(Boolean).join("\n");
 }
 

@@ -1,5 +1,6 @@
 """The report: what its page says and never does, and how it behaves in a real browser, from a file."""
 
+import html
 import json
 import re
 import shutil
@@ -10,7 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bench import report
+pytest.importorskip("jinja2", reason="the report needs jinja2 (pip install .[bench])")
+pytest.importorskip("plotly", reason="the report needs plotly (pip install .[bench])")
+
+from bench import charts, report
 from bench.curves import Method, Point, compare, metric_of, paired, read_methods
 from titokcodec.errors import TitokError
 
@@ -189,12 +193,12 @@ def test_thumbnails_have_other_bytes_for_each_metric(folder):
 def test_the_headline_says_where_it_loses(folder):
     methods = read_methods(folder)
     text = report.headline(methods, [metric_of("psnr-rgb"), metric_of("fd-lite0"), metric_of("ms-ssim-rgb")], {})
-    assert text.splitlines()[0] == (
-        '<p class="headline">titok default-1, in 58 to 203 bytes a picture: on PSNR, FD (Lite0) and MS-SSIM '
-        "behind the best rival at every size.</p>"
+    assert text[0] == (
+        "titok default-1, in 58 to 203 bytes a picture: on PSNR, FD (Lite0) and MS-SSIM "
+        "behind the best rival at every size."
     )
     change(folder / "jpeg-xl-thumbnail.json", results={"bytes": [100, 203], "psnr-rgb": [10, 30]})
-    text = report.headline(read_methods(folder), [metric_of("psnr-rgb"), metric_of("lpips-squeeze")], {})
+    text = "".join(report.headline(read_methods(folder), [metric_of("psnr-rgb"), metric_of("lpips-squeeze")], {}))
     assert "on PSNR ahead of the best rival at 58 and 106 bytes, behind it at 203 bytes; " in text
     assert "on LPIPS (squeeze) ahead of it at every size." in text
     assert "fewer than the 12 pictures" in text
@@ -212,9 +216,10 @@ def test_the_page_asks_for_nothing(folder, speed):
     text = report.page(folder, [speed])
     references = References(text).found
     assert references and all(found.startswith("data:") for found in references)
-    assert "@import" not in text and not re.search(r"url\(", text)
+    own = text.replace(report.get_plotlyjs(), "")
+    assert "@import" not in own and not re.search(r"url\(|https?://", own)
     assert "default-src 'none'" in text
-    assert 20_000 < len(text) < 200_000
+    assert 20_000 < len(own) < 200_000 and len(text) < 6e6
     for word in ("12.3 ms", "75% (60% to 90%)", "0f" * 32, "made-up JPEG", "7 of 12", "batch 1"):
         assert word in text, word
 
@@ -242,9 +247,10 @@ def test_hostile_names_stay_text(folder, speed):
     wins = [dict.fromkeys(("titok", "label", "rival", "budget", "metric"), HOSTILE) | {"rate": 0.5}]
     (folder / "wins.json").write_text(json.dumps(wins))
     text = report.page(folder, [speed])
-    assert "<img src=x" not in text and References(text).tags.count("script") == 2
+    assert "<img src=x" not in text and References(text).tags.count("script") == 3
     data = re.search(r'id="data">(.*?)</script>', text)[1]
-    assert HOSTILE in [method["name"] for method in json.loads(data)["methods"]]
+    names = [trace["name"] for trace in json.loads(data)["figures"][0]["data"]]
+    assert html.escape(HOSTILE, quote=False) in names, "plotly reads tags in names"
 
 
 def test_pictures_of_other_folders_stay_there(folder, tmp_path, capsys):
@@ -273,7 +279,32 @@ def test_values_that_are_no_numbers(folder):
     change(folder / "titok-default-1.json", results=results, points="none")
     points = read_methods(folder)[0].points
     assert [(point.bytes, point.values) for point in points] == [(60, {}), (200, {"psnr-rgb": 20.5})]
-    assert "NaN" not in report.page(folder)
+    assert "NaN" not in report.page(folder).replace(report.get_plotlyjs(), "")
+
+
+def test_charts_show_every_point(folder):
+    go = pytest.importorskip("plotly.graph_objects")
+    methods = read_methods(folder)
+    figures = charts.figures(methods, [metric_of(key) for key in METRICS])
+    assert [figure["metric"] for figure in figures] == [*METRICS]
+    for figure in figures:
+        shown = go.Figure(data=figure["data"], layout=figure["layout"])  # which refuses what plotly does not know
+        assert shown.layout.xaxis.type == "log" and [trace.name for trace in shown.data] == [m.name for m in methods]
+    assert [figure["layout"]["showlegend"] for figure in figures] == [True] + [False] * 4
+    traces = {trace["name"]: trace for trace in figures[0]["data"]}
+    ours = traces["titok default-1"]
+    assert ours["x"] == [*SIZES] and ours["y"][0] == 18.0 and ours["error_y"]["array"][0] == pytest.approx(0.4)
+    assert ours["text"][0].split("<br>") == [
+        "titok default-1, 58 bytes",
+        "58 bytes, 0.00708 bpp",
+        "PSNR 18.00 dB",
+        "interval 17.70 dB to 18.40 dB",
+        "12 pictures",
+    ]
+    assert {name for name, trace in traces.items() if trace["line"]["dash"] == "dash"} == {"JPEG", "WebP"}
+    hollow = [name for name, trace in traces.items() if trace["marker"]["symbol"][0].endswith("-open")]
+    assert hollow == ["WebP thumbnail"], "the points of fewer pictures"
+    assert len({trace["marker"]["symbol"][0].removesuffix("-open") for trace in traces.values()}) == 6
 
 
 @pytest.mark.parametrize(
@@ -440,94 +471,26 @@ def test_the_slider_follows_the_keyboard(opened):
     assert find(opened, "#where").text.startswith("1 of 4"), "these arrows do not change the picture"
 
 
-def test_methods_are_hidden_and_shown(opened):
-    lines, name = '#charts g[data-method="JPEG"] polyline', '#legend button[data-method="JPEG"]'
-    assert count(opened, ".chart") == 5 and count(opened, lines) == 5
-    before = find(opened, '[data-metric="psnr-rgb"] polyline').get_attribute("points")
-    find(opened, name).click()
-    assert count(opened, lines) == 0
-    assert find(opened, name).get_attribute("aria-pressed") == "false"
-    assert find(opened, '[data-metric="psnr-rgb"] polyline').get_attribute("points") != before, "the axes fit the rest"
-    focus(opened, name)
-    press(opened, "SPACE")
-    assert count(opened, lines) == 5
-    assert find(opened, '[data-metric="psnr-rgb"] polyline').get_attribute("points") == before
-    press(opened, "ENTER")
-    assert count(opened, lines) == 0
-    while count(opened, '#legend [aria-pressed="true"]'):
-        find(opened, '#legend [aria-pressed="true"]').click()
-    assert count(opened, "#charts polyline") == 0 and "nothing is chosen" in find(opened, ".chart svg").text
+def test_methods_are_hidden_in_all_charts(opened):
+    names = lambda: [plot["names"] for plot in opened.execute_script(SHOWN)]  # noqa: E731
+    assert len(names()) == 5 and all(len(shown) == 6 for shown in names())
+    toggles = opened.find_elements("css selector", ".legendtoggle")
+    assert len(toggles) == 6, "one legend"
+    actions(opened).move_to_element(toggles[-1]).click().perform()
+    opened.execute_async_script("setTimeout(arguments[0], 700)")  # a second click would isolate it
+    assert all(len(shown) == 5 for shown in names())
 
 
-def test_a_kind_is_hidden_and_shown_at_once(opened):
-    pressed = lambda: count(opened, '#legend [aria-pressed="true"]')  # noqa: E731
-    native = '#legend [data-kind="native"]'
-    assert pressed() == 6 + 2
-    find(opened, '#legend [data-method="WebP"]').click()
-    assert pressed() == 8 - 2, "neither it nor all natives"
-    find(opened, native).click()
-    assert pressed() == 8
-    find(opened, native).click()
-    assert pressed() == 8 - 3
-    assert count(opened, '[data-metric="psnr-rgb"] polyline') == 4
+SHOWN = """return [...document.querySelectorAll(".js-plotly-plot")].map(plot => ({
+    names: plot.data.filter(trace => (trace.visible ?? true) === true).map(trace => trace.name)}))"""
 
 
-def test_methods_can_be_told_apart(opened):
-    marks = [mark.get_attribute("d") for mark in opened.find_elements("css selector", "#legend .mark")]
-    assert len(set(marks)) == len(marks) == 6
-    dashes = {
-        element.get_attribute("data-method"): find(element, "polyline").get_attribute("stroke-dasharray")
-        for element in opened.find_elements("css selector", '[data-metric="psnr-rgb"] g')
-    }
-    assert {name for name, dash in dashes.items() if dash != "none"} == {"JPEG", "WebP"}
-    hollow = count(opened, '[data-metric="psnr-rgb"] .mark[fill="var(--paper)"]')
-    assert hollow == 3, "the points of fewer pictures"
-    assert count(opened, '[data-metric="psnr-rgb"] .interval') == 3 * 5 - 1 + 3
-
-
-def test_marks_tell_their_values(opened):
-    mark = find(opened, '[data-metric="psnr-rgb"] g[data-method="titok default-1"] .mark')
+def test_marks_show_their_values(opened):
+    mark = find(opened, '[data-metric="psnr-rgb"] .scatterlayer .trace .point')
     opened.execute_script("arguments[0].scrollIntoView({block: 'center'})", mark)
     actions(opened).move_to_element(mark).perform()
-    tip = find(opened, '[data-metric="psnr-rgb"] .tip')
-    assert tip.text.splitlines() == [
-        "titok default-1, 58 bytes",
-        "58 bytes, 0.00708 bpp",
-        "PSNR 18.00 dB",
-        "interval 17.70 dB to 18.40 dB",
-        "12 pictures",
-    ]
-    focus(opened, '[data-metric="lpips-squeeze"] svg')
-    tip = find(opened, '[data-metric="lpips-squeeze"] .tip')
-    press(opened, "ARROW_RIGHT", "ARROW_RIGHT")
-    assert "titok default-1, 106 bytes" in tip.text and "LPIPS (squeeze) 0.439" in tip.text
-    press(opened, "ARROW_LEFT", "ARROW_LEFT")
-    assert "WebP, 1100 bytes" in tip.text
-    press(opened, "ESCAPE")
-    assert not tip.is_displayed()
-
-
-def test_axes_are_of_round_numbers(opened):
-    texts = opened.execute_script("""return [...document.querySelectorAll('[data-metric="psnr-rgb"] svg > text')]
-        .map(text => text.textContent)""")
-    assert {"100", "1000", "bytes per picture", "bits per pixel", "0.1"} <= set(texts)
-
-
-@pytest.mark.parametrize("width", [360, 500, 794, 1280])
-def test_numbers_on_the_axes_do_not_touch(opened, width):
-    resize(opened, width, 900)
-    opened.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
-    texts = opened.execute_script("""
-        return [...document.querySelectorAll(".chart:first-child svg > text")].map(text => {
-            const {left, right, top, bottom} = text.getBoundingClientRect();
-            return {left, right, top, bottom};
-        });
-    """)
-    assert len(texts) > 10
-    for number, a in enumerate(texts):
-        for b in texts[:number]:
-            beside = a["left"] > b["right"] + 2 or b["left"] > a["right"] + 2
-            assert beside or a["top"] >= b["bottom"] - 3 or b["top"] >= a["bottom"] - 3
+    opened.execute_async_script("setTimeout(arguments[0], 300)")
+    assert "PSNR 18.00 dB" in find(opened, '[data-metric="psnr-rgb"] .hovertext').text
 
 
 def test_pictures_change(opened):
@@ -581,14 +544,13 @@ def test_versions_keep_to_equal_bytes(opened):
 @pytest.mark.parametrize("width, height", [(360, 740), (768, 1024), (1280, 900)])
 def test_nothing_is_wider_than_the_window(opened, width, height):
     resize(opened, width, height)
-    opened.execute_async_script("requestAnimationFrame(() => requestAnimationFrame(arguments[0]))")
+    opened.execute_async_script("setTimeout(arguments[0], 500)")  # plotly waits for a resize to end
     assert opened.execute_script("return [innerWidth, document.documentElement.scrollWidth]") == [width, width]
-    for selector in ("h1", ".headline", "#legend button", ".chart h3", "#stage", "#caption-right", "#equal td"):
+    for selector in ("h1", ".headline", ".legend", ".chart h3", "#stage", "#caption-right", "#equal td"):
         assert find(opened, selector).is_displayed(), selector
     box = find(opened, "#stage").rect
     assert box["width"] > min(0.9 * width, 380) and box["height"] == pytest.approx(box["width"], abs=1)
-    size = opened.execute_script("return getComputedStyle(document.querySelector('.chart text')).fontSize")
-    assert size == "12px" and find(opened, ".chart svg").rect["width"] <= width
+    assert all(chart.rect["width"] <= width for chart in opened.find_elements("css selector", ".chart .main-svg"))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -601,11 +563,11 @@ def test_text_stands_out(opened, scheme):
 
     paper = style("body", "background-color")
     assert (sum(paper) > 1.5) == (scheme == "light")
-    for selector in ("h1", "#equal td.behind", "th", "#caption-left", ".chart .way"):
+    for selector in ("h1", "#equal td.behind", "th", "#caption-left"):
         assert contrast(style(selector, "color"), paper) > 4.5, selector
-    for swatch in opened.find_elements("css selector", "#legend .mark"):
-        colour = [int(part) / 255 for part in re.findall(r"\d+", swatch.value_of_css_property("stroke"))[:3]]
-        assert contrast(colour, paper) > 3
+    for colour in charts.COLOURS:
+        assert contrast([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)], paper) > 3, colour
+    assert contrast(style(".chart .xtick text", "fill"), paper) > 4.5
 
 
 def contrast(a, b):
@@ -639,5 +601,5 @@ def test_a_page_of_little(browser, folder, tmp_path):
     path = tmp_path / "little.html"
     path.write_text(report.page(folder))
     browser.get(path.as_uri())
-    assert count(browser, "#charts .mark") == 1 and not find(browser, "#gallery").is_displayed()
+    assert count(browser, "#charts .point") == 1 and not find(browser, "#gallery").is_displayed()
     assert browser.get_log("browser") == []
