@@ -9,6 +9,7 @@ from .curves import Method, Metric, Point, most_pictures
 
 COLOURS = ("#0072b2", "#d55e00", "#008a66", "#b8558d", "#a97500", "#6b7280", "#2b95cf")  # after Okabe and Ito 2008
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "star", "hexagon", "star-diamond", "cross")
+TICKS = [factor * 10**power for power in range(1, 7) for factor in (1, 2, 5)]  # bytes
 
 
 def figures(methods: Sequence[Method], metrics: Sequence[Metric]) -> list[dict[str, Any]]:
@@ -75,7 +76,7 @@ def _text(text: str) -> str:
 
 def _layout(legend: bool) -> dict[str, Any]:
     return {
-        "xaxis": {"type": "log", "title": {"text": "bytes per picture"}, "dtick": "D2"},
+        "xaxis": {"type": "log", "title": {"text": "bytes per picture"}, "tickvals": TICKS},
         "yaxis": {"automargin": True},
         "margin": {"l": 50, "r": 10, "t": 10, "b": 45},
         "height": 460 if legend else 340,

@@ -67,8 +67,8 @@ def whole() -> str:
 
 def targets(name: str | None = None) -> str:
     """titok's files for numbers of bytes beside thumbnails of as many, of one set of whole pictures or of all."""
-    named = {name: TARGETS[name]} if name else TARGETS
-    return rows(*equal.target_table({words: equal.target_rows(RESULTS / own) for own, words in named.items()}))
+    chosen = {name: TARGETS[name]} if name else TARGETS
+    return rows(*equal.target_table({words: equal.target_rows(RESULTS / own) for own, words in chosen.items()}))
 
 
 def extremes() -> str:
@@ -102,7 +102,7 @@ def seams() -> str:
 
 
 def elongated() -> str:
-    """Ways to draw elongated pictures with the tokens of one tile."""
+    """Ways to code elongated pictures with the tokens of one tile."""
     found = _read("elongated.json")
     ways = list(dict.fromkeys(row["way"] for row in found["rows"]))
     cells = {
@@ -124,22 +124,12 @@ def effort() -> str:
     """What the search for tokens buys and costs."""
     found = _read("effort.json")
     counts = (32, 64, 128)
-    body = [
-        [
-            str(row["effort"]),
-            *(f"{row[f'psnr/{k}']:.2f} dB" for k in counts),
-            *(f"{row[f'lpips/{k}']:.3f}" for k in counts),
-            *(duration(row[f"seconds/{size}"]) for size in (1, 16)),
-        ]
-        for row in found["rows"]
-    ]
-    head = [
-        "effort",
-        *(f"PSNR, {k} tokens" for k in counts),
-        *(f"LPIPS, {k}" for k in counts),
-        "one picture",
-        "each of 16",
-    ]
+    body = []
+    for row in found["rows"]:
+        quality = [f"{row[f'psnr/{k}']:.2f} dB" for k in counts] + [f"{row[f'lpips/{k}']:.3f}" for k in counts]
+        body.append([str(row["effort"]), *quality, *(duration(row[f"seconds/{size}"]) for size in (1, 16))])
+    quality = [f"PSNR, {k} tokens" for k in counts] + [f"LPIPS, {k}" for k in counts]
+    head = ["effort", *quality, "one picture", "each of 16"]
     note = (
         f"\n{found['model']}, {found['pictures']} held-out pictures, {found['threads']} threads of a CPU in "
         f"{found['dtype']}.\n"
@@ -150,17 +140,11 @@ def effort() -> str:
 def generation(found: dict) -> str:
     """Pictures of classes a second, beside a diffusion transformer."""
     short = {"bfloat16": "bf16", "float32": "fp32"}
-    body = [
-        [
-            row["model"],
-            str(row["steps"]),
-            short[row["dtype"]],
-            str(row["batch"]),
-            f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}",
-            "-" if row["times_dit"] is None else f"{row['times_dit']:.4g}",
-        ]
-        for row in found["results"]
-    ]
+    body = []
+    for row in found["results"]:
+        rate = f"{'≈ ' * row['extrapolated']}{row['images_per_second']:.3g}"
+        times = "-" if row["times_dit"] is None else f"{row['times_dit']:.4g}"
+        body.append([row["model"], str(row["steps"]), short[row["dtype"]], str(row["batch"]), rate, times])
     full = any(row["dtype"] == "float32" for row in found["results"])
     compiled, rough = (any(row[key] for row in found["results"]) for key in ("compiled", "extrapolated"))
     note = f"\n{found['device']}, torch {found['torch']}{', TF32 in fp32' * (found['tf32'] and full)}."
@@ -210,17 +194,10 @@ def curves() -> str:
 def fuzz() -> str:
     """What was fuzzed, for how long, and what came of it."""
     found = _read("fuzz.json")
-    body = [
-        [
-            name,
-            row["engine"],
-            f"{row['minutes']:g}",
-            f"{row['inputs']:,}",
-            duration(row["slowest"]),
-            str(row["findings"]),
-        ]
-        for name, row in found["targets"].items()
-    ]
+    body = []
+    for name, row in found["targets"].items():
+        counts = [f"{row['minutes']:g}", f"{row['inputs']:,}", duration(row["slowest"]), str(row["findings"])]
+        body.append([name, row["engine"], *counts])
     head = ["target", "engine", "minutes", "inputs", "the slowest", "findings"]
     return rows(head, body) + f"\ntitokcodec {found['version']}, Python {found['python']}.\n"
 

@@ -60,17 +60,10 @@ def codec(found: Found) -> str:
 
 def network(found: Found) -> str:
     """Tokens from pixels and back."""
-    body = [
-        [
-            row["group"].split()[1],
-            row["precision"],
-            str(row["pictures"]),
-            str(row["tokens"]),
-            duration(row["median"]),
-            *_rate_and_memory(row),
-        ]
-        for row in _of(found, "network encode", "network decode")
-    ]
+    body = []
+    for row in _of(found, "network encode", "network decode"):
+        about = [row["group"].split()[1], row["precision"], str(row["pictures"]), str(row["tokens"])]
+        body.append([*about, duration(row["median"]), *_rate_and_memory(row)])
     head = ["network", "precision", "batch", "tokens", "median", "pictures a second", "peak memory"]
     return rows(head, body) + _note(found, found["benchmarks"])
 
@@ -102,22 +95,16 @@ def scaling(found: Found) -> str:
     cells: dict[tuple, dict[str, Found]] = {}
     for row in found["results"]:
         cells.setdefault((row["megapixels"], row["tiles"], row["tokens"]), {})[row["job"]] = row
-    body = [
-        [
-            f"{megapixels:.3g}",
-            str(tiles),
-            str(tokens),
-            f"{both['compress']['bytes']:,}",
-            *(
-                cell
-                for row in (both["compress"], both["decompress"])
-                for cell in (duration(row["seconds"]), _memory(row))
-            ),
-        ]
-        for (megapixels, tiles, tokens), both in cells.items()
-    ]
+    body = []
+    for (megapixels, tiles, tokens), both in cells.items():
+        costs = [cell for job in ("compress", "decompress") for cell in _costs(both[job])]
+        body.append([f"{megapixels:.3g}", str(tiles), str(tokens), f"{both['compress']['bytes']:,}", *costs])
     head = ["megapixels", "tiles", "tokens a tile", "bytes", "compress", "peak memory", "decompress", "peak memory"]
     return rows(head, body) + _note(found, found["results"])
+
+
+def _costs(row: Found) -> list[str]:
+    return [duration(row["seconds"]), _memory(row)]
 
 
 def pipeline(found: Found) -> str:
@@ -125,17 +112,8 @@ def pipeline(found: Found) -> str:
     cells = {(row["way"], (row["direction"], row["batch"])): row for row in found["results"]}
     ways, columns = (list(dict.fromkeys(column)) for column in zip(*cells, strict=True))
     columns.sort(key=lambda column: (column[0] != "encode", column[1]))
-    body = [
-        [
-            way,
-            *(
-                f"{rate(row['pictures_per_second'])} ({row['times_first']:.2f} times)"
-                for column in columns
-                if (row := cells[way, column])
-            ),
-        ]
-        for way in ways
-    ]
+    text = lambda row: f"{rate(row['pictures_per_second'])} ({row['times_first']:.2f} times)"  # noqa: E731
+    body = [[way, *(text(cells[way, column]) for column in columns)] for way in ways]
     head = [f"{direction}, batch {batch}" for direction, batch in columns]
     return rows(["pictures a second", *head], body) + _note(found)
 

@@ -18,7 +18,7 @@ function charts() {
     html(box, "h3", {}, figure.title);
     const plot = html(box, "div");
     plots.push(plot);
-    Plotly.newPlot(plot, figure.data, figure.layout, {responsive: true, displaylogo: false});
+    Plotly.newPlot(plot, figure.data, figure.layout, {responsive: true, displayModeBar: false});
     plot.on("plotly_restyle", event => sync(plot, event));
   }
 }
