@@ -37,8 +37,8 @@ from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
 from titokcodec.generator import PUBLISHED, Card, Generator
 from titokcodec.models.config import PRESETS, TiTokConfig
-from titokcodec.models.maskgit import PRESETS as GENERATORS
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.runtime.devices import choose_dtype
@@ -79,7 +79,7 @@ Size = TiTokSize | DiTSize
 
 def _published(name: str, tokenizer: str, **changes: Any) -> TiTokSize:
     generator = f"generator_{tokenizer}"
-    return TiTokSize(name, PRESETS[tokenizer], GENERATORS[generator], {**PUBLISHED[generator], **changes})
+    return TiTokSize(name, PRESETS[tokenizer], GENERATOR_PRESETS[generator], {**PUBLISHED[generator], **changes})
 
 
 SIZES = (

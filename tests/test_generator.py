@@ -17,7 +17,7 @@ from tests.test_sampling import plain, uniform
 from titokcodec import Generator, TitokError, WeightsError
 from titokcodec.generator import PUBLISHED, Card, save
 from titokcodec.models.config import preset
-from titokcodec.models.maskgit import PRESETS
+from titokcodec.models.generator_config import GENERATOR_PRESETS
 from titokcodec.sampling import Settings
 from titokcodec.weights import releases
 
@@ -131,8 +131,8 @@ def test_position_numbers_of_older_files_are_no_news(tmp_path):
 
 
 def test_published_sizes_go_by_their_published_names(tmp_path, monkeypatch):
-    assert set(PUBLISHED) - {"demo"} == set(PRESETS)
-    monkeypatch.setitem(PRESETS, "generator_titok_small", replace(BERT, heads=1))
+    assert set(PUBLISHED) - {"demo"} == set(GENERATOR_PRESETS)
+    monkeypatch.setitem(GENERATOR_PRESETS, "generator_titok_small", replace(BERT, heads=1))
     assert load(as_published(tmp_path / "g.bin", build(BERT))).name == "generator_titok_small"
 
 

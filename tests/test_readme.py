@@ -13,7 +13,8 @@ from bench.gallery import GAP
 from bench.tables import GALLERY, PAGES, RESULTS, SETS, TABLES, render
 from titokcodec import generator
 from titokcodec.models.config import TiTokConfig, Tower
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.weights import tokenizers
 

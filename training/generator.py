@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from titokcodec.cli.script import UsageError, start
 from titokcodec.errors import TitokError
-from titokcodec.models.maskgit import PRESETS, GeneratorConfig, make
+from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
@@ -71,7 +72,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     name = "generator"
     options_type = GeneratorOptions
     defaults = defaults.GENERATOR
-    presets: ClassVar = {**PRESETS, "default": DEFAULT}
+    presets: ClassVar = {**GENERATOR_PRESETS, "default": DEFAULT}
     results = ("generator.safetensors",)
     val_limit = 1024
     hyper: GeneratorHyper
@@ -112,7 +113,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         super().__init__(options, runtime)
         if options.stream:
             raise TitokError("a generator's pictures are tokenized beforehand and held in memory: leave --stream out")
-        self.hyper = self.chosen(options.preset in PRESETS)
+        self.hyper = self.chosen(options.preset in GENERATOR_PRESETS)
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
         table = read_table(options.labels) if options.labels else {} if options.no_labels else None
         self.weights = tokenizers.read(options.tokenizer)

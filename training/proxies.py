@@ -15,7 +15,8 @@ from titokcodec.errors import WeightsError
 from titokcodec.io.atomic import write_atomic
 from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.models.vqgan import PRESETS, VQGAN, config_of
+from titokcodec.models.vqgan import VQGAN, config_of
+from titokcodec.models.vqgan_config import VQGAN_PRESETS
 from titokcodec.weights.state_dicts import errors_in, open_state_dict
 
 
@@ -53,7 +54,7 @@ def give_decoder(source: VQGAN, model: TiTok) -> None:
     Raises:
         WeightsError: the 2D tokenizer is not of the published size.
     """
-    if source.config != PRESETS["published"]:
+    if source.config != VQGAN_PRESETS["published"]:
         raise WeightsError(
             "a legacy model needs a pixel decoder of the published size: train the 2D tokenizer with --proxy-preset "
             "published, or give the published MaskGIT-VQGAN"

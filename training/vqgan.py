@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from titokcodec.cli.script import start
 from titokcodec.metrics import psnr
 from titokcodec.models.quantizer import Quantized
-from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig
+from titokcodec.models.vqgan import VQGAN
+from titokcodec.models.vqgan_config import VQGAN_PRESETS, VQGANConfig
 
 from . import defaults, initial, loop, progress, proxies
 from .data import Pictures
@@ -68,7 +69,7 @@ class ProxyTokenizer(PixelStage[VQGANOptions]):
     name = "vqgan"
     options_type = VQGANOptions
     defaults = defaults.VQGAN
-    presets: ClassVar = PRESETS
+    presets: ClassVar = VQGAN_PRESETS
     results = ("vqgan.safetensors",)
     preset_option = "--proxy-preset"  # so that the recipe can hand --preset to the stages after it
     config: VQGANConfig
@@ -81,7 +82,7 @@ class ProxyTokenizer(PixelStage[VQGANOptions]):
 
     def __init__(self, options: VQGANOptions, runtime: Runtime) -> None:
         super().__init__(options, runtime)
-        self.config = PRESETS[options.preset]
+        self.config = VQGAN_PRESETS[options.preset]
         self.hyper = self.chosen(initial.is_published(options.preset))
         self.load_networks()
         self.model = VQGAN(self.config)

@@ -18,7 +18,7 @@ from tests.metrics.test_lite0 import lite0_state
 from tests.models.test_maskgit import build
 from titokcodec import generator as generators
 from titokcodec.errors import TitokError
-from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.sampling import SCHEDULES, Settings
 from titokcodec.weights import tokenizers
 

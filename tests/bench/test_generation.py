@@ -23,7 +23,8 @@ from bench.generation import (
     with_random_weights,
 )
 from titokcodec.models.config import Tower, preset
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.models.meta import on_meta
 
 CPU = torch.device("cpu")

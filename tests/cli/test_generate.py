@@ -16,7 +16,7 @@ from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY
 from tests.models.test_maskgit import build
 from titokcodec import Codec, Generator, WeightsError, cli, info
 from titokcodec.generator import Card, save
-from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.sampling import NEUTRAL, SCHEDULES, Settings
 from titokcodec.weights import generators, releases
 

@@ -24,7 +24,8 @@ from titokcodec.format.canonical import Spelling
 from titokcodec.format.header import Header
 from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from titokcodec.errors import WeightsError
-from titokcodec.models.maskgit import MOST_PARAMETERS, PRESETS, GeneratorConfig, config_of, make
+from titokcodec.models.generator_config import GENERATOR_PRESETS, MOST_PARAMETERS, GeneratorConfig, config_of
+from titokcodec.models.maskgit import make
 from titokcodec.models.meta import on_meta
 
 BERT = GeneratorConfig("bert", 5, codes=11, classes=3, width=32, layers=3, heads=4, mlp=40)
 UVIT = GeneratorConfig("uvit", 6, codes=13, classes=4, width=32, layers=4, heads=2, mlp=48)
 KINDS = pytest.mark.parametrize("config", [BERT, UVIT], ids=["bert", "uvit"])
-NAMES = pytest.mark.parametrize("name", list(PRESETS))
+NAMES = pytest.mark.parametrize("name", list(GENERATOR_PRESETS))
 
 
 def build(config, seed=1):
@@ -80,7 +81,9 @@ def published(name):
 
 @pytest.fixture(scope="module")
 def published_states():
-    return {name: on_meta(lambda config=config: make(config)).state_dict() for name, config in PRESETS.items()}
+    return {
+        name: on_meta(lambda config=config: make(config)).state_dict() for name, config in GENERATOR_PRESETS.items()
+    }
 
 
 @NAMES
@@ -100,12 +103,12 @@ def test_published_totals(published_states, name, tensors, parameters, millions)
     state = published_states[name]
     assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
     assert round(parameters / 1e6) == millions
-    assert PRESETS[name].parameters == parameters
+    assert GENERATOR_PRESETS[name].parameters == parameters
 
 
 @NAMES
 def test_the_architecture_can_be_read_off_a_published_checkpoint(name):
-    assert config_of(published(name)) == PRESETS[name]
+    assert config_of(published(name)) == GENERATOR_PRESETS[name]
 
 
 @KINDS
@@ -270,13 +273,13 @@ def test_it_starts_from_small_noise_and_learns_everywhere(config):
 
 @NAMES
 def test_a_config_survives_json(name):
-    text = PRESETS[name].to_json()
-    assert GeneratorConfig.from_json(text) == PRESETS[name]
+    text = GENERATOR_PRESETS[name].to_json()
+    assert GeneratorConfig.from_json(text) == GENERATOR_PRESETS[name]
     assert GeneratorConfig.from_json(text).to_json() == text
 
 
 def test_vocabulary():
-    config = PRESETS["generator_titok_l32"]
+    config = GENERATOR_PRESETS["generator_titok_l32"]
     assert (config.mask_id, config.null_id) == (4096, 5097)
 
 

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from tests.models.test_models import filled
 from titokcodec.errors import WeightsError
 from titokcodec.models import vqgan
-from titokcodec.models.vqgan import PRESETS, VQGAN, VQGANConfig, config_of
+from titokcodec.models.vqgan import VQGAN, config_of
+from titokcodec.models.vqgan_config import CODE_WIDTH, VQGAN_PRESETS, VQGANConfig
 from training import proxies
 
 TINY = VQGANConfig(channels=(32, 64, 32), blocks=2, code_width=6, codes=40)  # widens and narrows; factor 4
@@ -75,17 +76,17 @@ def published():
 
 def test_published_size_has_the_published_tensors():
     with torch.device("meta"):
-        model = VQGAN(PRESETS["published"])
+        model = VQGAN(VQGAN_PRESETS["published"])
         assert shapes_of(vqgan.Decoder()) == shapes_of(model.decoder)
     assert shapes_of(model) == published()
     for part, tensors, parameters in ((model.encoder, 79, 23_775_104), (model.decoder, 88, 30_478_339)):
         state = part.state_dict()
         assert (len(state), sum(value.numel() for value in state.values())) == (tensors, parameters)
-    assert model.config.factor == 16 and vqgan.CODE_WIDTH == 256
+    assert model.config.factor == 16 and CODE_WIDTH == 256
 
 
 def test_light_is_a_small_one_that_the_published_can_stand_in_for():
-    light, full = PRESETS["light"], PRESETS["published"]
+    light, full = VQGAN_PRESETS["light"], VQGAN_PRESETS["published"]
     assert (light.codes, light.factor) == (full.codes, full.factor) == (1024, 16)
     assert sum(p.numel() for p in VQGAN(light).parameters()) < 4e6
 
@@ -265,8 +266,8 @@ def test_a_few_steps_teach_it_two_pictures():
 
 @pytest.mark.parametrize(
     "config",
-    [TINY, VQGANConfig((64, 32), 1, 1, 2), VQGANConfig((32,) * 8, 3, 40, 7, 3), *PRESETS.values()],
-    ids=["tiny", "two levels", "eight levels", *PRESETS],
+    [TINY, VQGANConfig((64, 32), 1, 1, 2), VQGANConfig((32,) * 8, 3, 40, 7, 3), *VQGAN_PRESETS.values()],
+    ids=["tiny", "two levels", "eight levels", *VQGAN_PRESETS],
 )
 def test_config_of_finds_the_config(config):
     with torch.device("meta"):

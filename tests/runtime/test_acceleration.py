@@ -14,7 +14,8 @@ import torch
 
 from titokcodec import Codec, Generator
 from titokcodec.generator import Card
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.runtime import acceleration
 from titokcodec.runtime.acceleration import MOST_RECORDINGS, Accelerated, Recorded, padded
 

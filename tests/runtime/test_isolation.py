@@ -14,7 +14,8 @@ import titokcodec.runtime.isolation as isolation
 from tests.conftest import TINY
 from titokcodec import Codec, Generator, TitokError
 from titokcodec.generator import Card
-from titokcodec.models.maskgit import GeneratorConfig, make
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.runtime.isolation import isolated
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from tests.training.test_stages import SMALL as TOKENIZER
 from tests.training.test_stages import same
 from titokcodec import Generator
 from titokcodec.errors import TitokError, WeightsError
-from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import tokenizers

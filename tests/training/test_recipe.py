@@ -16,7 +16,7 @@ from tests.training.test_stages import SMALL
 from titokcodec.errors import TitokError
 from titokcodec.models import vqgan
 from titokcodec.models.config import PRESETS
-from titokcodec.models.vqgan import VQGANConfig
+from titokcodec.models.vqgan_config import VQGANConfig
 from titokcodec.weights.tokenizers import read
 from training import loop, recipe
 
@@ -40,7 +40,7 @@ def photos(tmp_path):
 )
 def test_recipe_leaves_a_scored_model_that_compresses(chain, last, tiny_preset, photos, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
-    monkeypatch.setitem(vqgan.PRESETS, "tiny", VQGANConfig(channels=(32,) * 5, blocks=1, code_width=8))
+    monkeypatch.setitem(vqgan.VQGAN_PRESETS, "tiny", VQGANConfig(channels=(32,) * 5, blocks=1, code_width=8))
     out, steps = tmp_path / "out", 20 if chain == "single" else 8
     given = (
         f"--data {photos} --val {photos} --out {out} --minutes 9 --steps {steps} --name mine --preset tiny --batch 4 "

@@ -26,7 +26,8 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.models.vqgan import VQGAN, VQGANConfig
+from titokcodec.models.vqgan import VQGAN
+from titokcodec.models.vqgan_config import VQGANConfig
 from titokcodec.weights import tokenizers
 from training import defaults, export, generator, loop, options, proxies, single, stage1, stage2, trainer, vqgan
 from training.adversarial import Discriminator

@@ -21,7 +21,7 @@ from titokcodec import cli
 from titokcodec.errors import WeightsError
 from titokcodec.metrics import lite0
 from titokcodec.models.config import TiTokConfig
-from titokcodec.models.maskgit import GeneratorConfig
+from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.weights import state_dicts, tokenizers, torch_files
 from titokcodec.weights.convert import convert
 from training import checkpoint, evaluate, proxies

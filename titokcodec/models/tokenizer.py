@@ -18,6 +18,7 @@ from titokcodec.models.layers import Transformer, init_weights
 from titokcodec.models.linear import LinearDecoder, LinearEncoder
 from titokcodec.models.quantizer import Quantized, VectorQuantizer
 from titokcodec.models.refiner import Refiner
+from titokcodec.models.vqgan_config import CODE_WIDTH
 
 
 class Encoder(Transformer):
@@ -172,7 +173,7 @@ class TiTok(nn.Module):
             nn.init.zeros_(self.encoder.conv_out.weight)
             self.decoder.refiner.silence()
         if config.head == "proxy":
-            self.pixel_quantize = VectorQuantizer(PROXY_CODES, vqgan.CODE_WIDTH, l2_normalised=False)
+            self.pixel_quantize = VectorQuantizer(PROXY_CODES, CODE_WIDTH, l2_normalised=False)
             self.pixel_decoder = vqgan.Decoder()
 
     def latents(self, pixels: Tensor) -> Tensor:

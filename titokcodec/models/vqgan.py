@@ -12,82 +12,23 @@ keeps one number of channels, so that every block has its residual.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec.errors import WeightsError
-from titokcodec.format.limits import MAX_CODEBOOK_SIZE
-from titokcodec.models.config import PROXY_CODES
 from titokcodec.models.meta import on_meta
 from titokcodec.models.quantizer import Quantized, VectorQuantizer
 from titokcodec.models.shapes import Shape, Shapes, differences, shape_of, shapes_of
-from titokcodec.models.validation import LARGEST
-
-CODE_WIDTH = 256
-GROUPS = 32  # of every norm: numbers of channels are multiples of it
-MOST_LEVELS = 8
-MOST_BLOCKS = 16
-LARGEST_PATCH = 16
-MOST_PARAMETERS = 1 << 28  # a gibibyte, five times the published model; no file may ask for more
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise WeightsError(f"this is no MaskGIT-VQGAN: {problem}")
-
-
-@dataclass(frozen=True)
-class VQGANConfig:
-    """Architecture of one 2D tokenizer. Raises ``WeightsError`` for sizes that make no sense.
-
-    Attributes:
-        channels: By level, finest first; every level but the last halves both sides, so five make sixteen-fold.
-        blocks: Residual blocks a level. The middle always has two.
-        code_width: Width of one codebook entry.
-        codes: Entries of the codebook.
-        patch: Pixels along one side of the square that is one position of the finest level; 1 as published.
-    """
-
-    channels: tuple[int, ...] = (128, 128, 256, 256, 512)
-    blocks: int = 2
-    code_width: int = CODE_WIDTH
-    codes: int = PROXY_CODES
-    patch: int = 1
-
-    def __post_init__(self) -> None:
-        levels = len(self.channels)
-        _require(2 <= levels <= MOST_LEVELS, f"it has {levels} levels, not 2 to {MOST_LEVELS}")
-        for width in self.channels:
-            fits = type(width) is int and 0 < width <= LARGEST and width % GROUPS == 0
-            _require(fits, f"{width!r} channels are not a multiple of {GROUPS} up to {LARGEST}")
-        limits = (
-            ("blocks", 1, MOST_BLOCKS),
-            ("code_width", 1, LARGEST),
-            ("codes", 2, MAX_CODEBOOK_SIZE),
-            ("patch", 1, LARGEST_PATCH),
-        )
-        for name, least, most in limits:
-            value = getattr(self, name)
-            _require(type(value) is int and least <= value <= most, f"{name} is {value!r}, not {least} to {most}")
-
-    @property
-    def factor(self) -> int:
-        """Pixels along one side of the square that one token stands for; 16 as published."""
-        return self.patch * 2 ** (len(self.channels) - 1)
-
-    @property
-    def samples(self) -> int:
-        """Numbers that a position of the finest level stands for: three for each of its pixels."""
-        return 3 * self.patch**2
-
-
-PRESETS: dict[str, VQGANConfig] = {
-    "published": VQGANConfig(),
-    "light": VQGANConfig(channels=(96, 96, 96), blocks=2, code_width=64, patch=4),  # trains in minutes
-}
+from titokcodec.models.vqgan_config import (
+    GROUPS,
+    MOST_BLOCKS,
+    MOST_LEVELS,
+    MOST_PARAMETERS,
+    VQGAN_PRESETS,
+    VQGANConfig,
+    require_vqgan,
+)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -188,7 +129,7 @@ class Encoder(nn.Module):
     ``forward`` raises ``ValueError`` for sides that the factor does not divide.
     """
 
-    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
+    def __init__(self, config: VQGANConfig = VQGAN_PRESETS["published"]) -> None:
         super().__init__()
         channels, deepest = config.channels, config.channels[-1]
         self.factor, self.patch = config.factor, config.patch
@@ -216,7 +157,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """(B, 256, h, w) codes -> (B, 3, 16h, 16w) pixels, nominally in [0, 1] but not clamped."""
 
-    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
+    def __init__(self, config: VQGANConfig = VQGAN_PRESETS["published"]) -> None:
         super().__init__()
         channels, deepest = config.channels, config.channels[-1]
         self.conv_in = nn.Conv2d(config.code_width, deepest, 3, padding=1)
@@ -244,7 +185,7 @@ class Decoder(nn.Module):
 class VQGAN(nn.Module):
     """The whole 2D tokenizer. Pixels are RGB in [0, 1], tokens are int64 in [0, codes), row-major."""
 
-    def __init__(self, config: VQGANConfig = PRESETS["published"]) -> None:
+    def __init__(self, config: VQGANConfig = VQGAN_PRESETS["published"]) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
@@ -307,9 +248,9 @@ def config_of(shapes: Shapes) -> VQGANConfig:
     config = VQGANConfig(tuple(channels), blocks, code_width, codes, _patch(shapes))
     expected = shapes_of(on_meta(lambda: VQGAN(config)))
     problems = differences(expected, shapes)
-    _require(not problems, "; ".join(problems))
+    require_vqgan(not problems, "; ".join(problems))
     size = sum(map(math.prod, expected.values()))
-    _require(size <= MOST_PARAMETERS, f"{size} parameters are more than {MOST_PARAMETERS}")
+    require_vqgan(size <= MOST_PARAMETERS, f"{size} parameters are more than {MOST_PARAMETERS}")
     return config
 
 

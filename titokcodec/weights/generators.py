@@ -20,7 +20,8 @@ import numpy as np
 from titokcodec.errors import WeightsError
 from titokcodec.format.limits import FINGERPRINT_BYTES
 from titokcodec.io.names import printable
-from titokcodec.models.maskgit import PRESETS, Bert, GeneratorConfig, UViT, config_of, make
+from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig, config_of
+from titokcodec.models.maskgit import Bert, UViT, make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.shapes import Shapes, shapes_of
 from titokcodec.weights import checkpoints, releases, tokenizers
@@ -181,7 +182,7 @@ def _described(about: str) -> Card:
 
 
 def _known(config: GeneratorConfig) -> str | None:
-    return next((name for name, known in PRESETS.items() if known == config), None)
+    return next((name for name, known in GENERATOR_PRESETS.items() if known == config), None)
 
 
 def _heads(published: Mapping[str, Any] | None) -> int | None:

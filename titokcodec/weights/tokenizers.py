@@ -32,7 +32,7 @@ from titokcodec.weights import checkpoints, hub, releases
 from titokcodec.weights.storage import array_of, check_shapes, open_file, shapes_in, store, widened, write_safetensors
 
 if TYPE_CHECKING:
-    from titokcodec.models.maskgit import GeneratorConfig
+    from titokcodec.models.generator_config import GeneratorConfig
     from titokcodec.models.tokenizer import TiTok
 
 TABLES = "entropy.frequencies"
