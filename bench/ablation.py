@@ -55,8 +55,8 @@ METRICS = {  # what the figure shows of each setting
     "fd": "Fréchet distance of Lite0 features (low is good)",
     "precision": "Precision: samples that look real",
     "recall": "Recall: real pictures that samples come near to",
-    "class_agreement": "Lite0 sees the class asked for, first of ours",
-    "top1_agreement": "Lite0 sees the class asked for, first of 1000",
+    "class_agreement": "Lite0 recognises the requested class (of ours)",
+    "top1_agreement": "Lite0 recognises the requested class (of 1000)",
 }
 
 

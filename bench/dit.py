@@ -166,7 +166,7 @@ class Decoder(nn.Sequential):
 
     def __init__(self, channels: Sequence[int] = (128, 256, 512, 512), blocks: int = 3, latents: int = 4) -> None:
         finest, coarsest = channels[0], channels[-1]
-        layers = [nn.Conv2d(latents, latents, 1), nn.Conv2d(latents, coarsest, 3, padding=1)]
+        layers: list[nn.Module] = [nn.Conv2d(latents, latents, 1), nn.Conv2d(latents, coarsest, 3, padding=1)]
         layers += [ResBlock(coarsest, coarsest), PixelAttention(coarsest), ResBlock(coarsest, coarsest)]
         for inputs, outputs in pairwise((coarsest, *reversed(channels))):
             layers += [ResBlock(outputs if i else inputs, outputs) for i in range(blocks)]

@@ -1,4 +1,4 @@
-"""How long a file's exact layer takes: header, checksum and entropy coding of one picture of 128 tokens, no network.
+"""Speed of the lossless layer: header, checksum and entropy coding of one picture of 128 tokens, without a network.
 
     python -m pytest bench/test_entropy_speed.py --benchmark-columns=median,iqr,rounds
 
@@ -51,9 +51,7 @@ def _read(data: bytes, tiles: int, tables: entropy.FrequencyTables | None) -> np
 
 
 def _label(benchmark: Any, group: str, case: str, tiles: int) -> None:
-    """Under which names the figures are kept."""
-    benchmark.group = group if tiles == 1 else f"{group}, {tiles} tiles"
-    benchmark.name = case
+    benchmark.group, benchmark.name = group + f", {tiles} tiles" * (tiles > 1), case
     benchmark.extra_info["tiles"] = tiles
 
 

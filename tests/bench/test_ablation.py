@@ -101,7 +101,7 @@ def test_the_sheet_has_a_row_a_class(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, tiny_path):
+def folder(tmp_path_factory, tiny_path):
     """A generator of three classes for the tiny tokenizer, a stand-in for Lite0, and labelled crops of photographs."""
     path = tmp_path_factory.mktemp("ablation")
     save_file(lite0_state(), path / "lite0.safetensors")
@@ -122,25 +122,25 @@ def place(tmp_path_factory, tiny_path):
     return path
 
 
-def run(place, tiny_path, *more, generator="g.safetensors", out="out"):
+def run(folder, tiny_path, *more, generator="g.safetensors", out="out"):
     files = {"generator": generator, "data": "crops", "labels": "labels.tsv", "lite0": "lite0.safetensors", "out": out}
     line = ["--model", str(tiny_path), "--device", "cpu"]
     for option, name in files.items():
-        line += [f"--{option}", str(place / name)]
+        line += [f"--{option}", str(folder / name)]
     ablation.main([*line, *more])
-    return json.loads((place / out / "ablation.json").read_text())
+    return json.loads((folder / out / "ablation.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def found(place, tiny_path):
+def found(folder, tiny_path):
     """Two samples a class."""
-    return run(place, tiny_path, "--samples", "7")
+    return run(folder, tiny_path, "--samples", "7")
 
 
-def test_protocol(found, place, tiny_path):
+def test_protocol(found, folder, tiny_path):
     about = found["protocol"]
     assert about["tokenizer_fingerprint"] == tokenizers.read(tiny_path).fingerprint.hex()
-    made = generators.Generator.from_pretrained(place / "g.safetensors", device="cpu")
+    made = generators.Generator.from_pretrained(folder / "g.safetensors", device="cpu")
     assert about["generator_fingerprint"] == made.fingerprint.hex()
     assert (about["tokens"], about["classes"], about["seed"], about["device"]) == (8, list(NAMES), 0, "cpu")
     assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (6, 6, 6, 9)
@@ -169,13 +169,13 @@ def few_settings(monkeypatch):
     monkeypatch.setattr(ablation, "SWEEPS", sweeps)
 
 
-def test_another_run_gives_the_same(found, place, tiny_path, few_settings):
-    again = run(place, tiny_path, "--samples", "6", out="again")
+def test_another_run_gives_the_same(found, folder, tiny_path, few_settings):
+    again = run(folder, tiny_path, "--samples", "6", out="again")
     assert len(again["settings"]) == 4 and all(row in found["settings"] for row in again["settings"])
     assert {**again, "settings": found["settings"]} == found
 
 
-def test_the_figure_and_the_grid(found, place):
+def test_the_figure_and_the_grid(found, folder):
     axes = plots.sweeps(found, ablation.METRICS, SWEEPS).axes
     assert len(axes) == len(ablation.METRICS) * 3
     assert [panel.get_title(loc="left") for panel in axes[::3]] == [*ablation.METRICS.values()]
@@ -183,14 +183,14 @@ def test_the_figure_and_the_grid(found, place):
     steps = [row for row in found["settings"] if row["factor"] in ("steps", "default")]
     assert list(axes[1].lines[0].get_ydata()) == [row["fd"] for row in sorted(steps, key=lambda row: row["steps"])]
     assert axes[0].patches[0].get_height() == steps[0]["fd"]
-    written = (place / "out" / "ablation.svg").read_text(encoding="utf-8")
+    written = (folder / "out" / "ablation.svg").read_text(encoding="utf-8")
     for label in (*ablation.METRICS.values(), *SCHEDULES, "16", "4.5", "chance 0.333"):
         assert f">{label}<" in written
-    assert Image.open(place / "out" / "samples.png").size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
+    assert Image.open(folder / "out" / "samples.png").size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
 
 
-def test_the_table(found, monkeypatch, place):
-    monkeypatch.setattr(tables, "RESULTS", place / "out")
+def test_the_table(found, monkeypatch, folder):
+    monkeypatch.setattr(tables, "RESULTS", folder / "out")
     text = tables.TABLES["ablation"]()
     assert len(text.splitlines()) == 2 + 12 + 3 + 2
     assert "| arccos, 8 steps, guidance 4.5 (default) |" in text and "| guidance scale 7 |" in text
@@ -198,9 +198,9 @@ def test_the_table(found, monkeypatch, place):
     assert "6 pictures of 3 classes" in text and "compare 6 with 9 real ones" in text
 
 
-def test_pictures_that_training_held_out(place, tiny_path, few_settings, monkeypatch, capsys):
+def test_pictures_that_training_held_out(folder, tiny_path, few_settings, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
-    found = run(place, tiny_path, "--samples", "12", "--held-out", out="held")
+    found = run(folder, tiny_path, "--samples", "12", "--held-out", out="held")
     about = found["protocol"]
     assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (12, 9, 9, 6)
     assert "9 of the samples" in capsys.readouterr().err
@@ -217,7 +217,7 @@ def test_pictures_that_training_held_out(place, tiny_path, few_settings, monkeyp
         (["--lite0", str(DATA / "tiny.safetensors")], {}, "of another network: it lacks"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(arguments, options, message, place, tiny_path):
+def test_what_cannot_be_done_is_one_line(arguments, options, message, folder, tiny_path):
     with pytest.raises(TitokError, match=message) as caught:
-        run(place, tiny_path, *arguments, **options)
+        run(folder, tiny_path, *arguments, **options)
     assert "\n" not in str(caught.value)
