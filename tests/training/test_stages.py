@@ -155,7 +155,7 @@ def tokenizer(photos, tmp_path_factory):
         patch.setitem(PRESETS, "small", SMALL)
         patch.setitem(sys.modules, "torch.utils.tensorboard", None)
         words = (
-            f"--data {photos} --out {out} --preset small --steps 200 --batch 8 --rate 3e-3 --muon-rate 0.02 "
+            f"--data {photos} --out {out} --preset small --steps 120 --batch 8 --rate 3e-3 --muon-rate 0.02 "
             "--continuous 0.4 --device cpu --no-bf16 --no-compile"
         )
         model = loop.train(single.Single, parse(single.Single, "", words.split()))

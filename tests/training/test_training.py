@@ -807,7 +807,7 @@ def test_random_views_are_for_the_first_part_of_a_run_of_our_own(train, monkeypa
     train("--minutes", "100", "--steps", "20")
     assert asked == [True] * 17 + [False] * 3
     asked.clear()
-    train("--minutes", "100", "--steps", "4", "--recipe", "published", "--force")
+    train("--minutes", "100", "--steps", "4", "--recipe", "published", "--adversary", "0", "--force")
     assert asked == [False] * 4
 
 
