@@ -222,12 +222,12 @@ def test_importance_of_one_finds_the_codes_of_a_plain_quantizer():
 
 
 def test_idle_codes_start_again_from_positions_that_their_book_serves(quantizer):
-    care = CodebookRestart(quantizer, patience=1)
+    restarts = CodebookRestart(quantizer, patience=1)
     latents = torch.arange(12.0)[None, :, None].expand(5, -1, WIDTH) * 1000
     tokens = torch.zeros(5, POSITIONS, dtype=torch.long)
-    assert care.step(tokens, latents).item() == 0
+    assert restarts.step(tokens, latents).item() == 0
     kept = quantizer.embedding.weight[::CODES].clone()
-    assert care.step(tokens, latents).item() == BOOKS * (CODES - 1)
+    assert restarts.step(tokens, latents).item() == BOOKS * (CODES - 1)
     books = quantizer.embedding.weight.detach().view(BOOKS, CODES, WIDTH)
     assert books[:, 0].equal(kept), "these are in use"
     served = (books[:, 1:] / 1000).round()
