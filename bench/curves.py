@@ -1,8 +1,8 @@
 """Rate-distortion curves, read from the JSONs that ``bench.rate_distortion`` leaves, and compared at equal bytes.
 
 A file holds one method in CompressAI's schema (``name``, ``description``, ``results`` of equally long lists) and may
-add ``kind`` and ``points``; metrics and single values may be missing. ``wins.json`` tells which budget of the rivals
-belongs to which point of titok's.
+add ``kind`` and ``points``; metrics and single values may be missing. ``wins.json`` assigns to each of titok's
+points a budget of the rivals.
 """
 
 from __future__ import annotations
@@ -219,44 +219,31 @@ def _method(path: Path) -> Method | None:
     if "bytes" not in lists:
         print(f"{path.name} has no bytes and is left out", file=sys.stderr)
         return None
-    count = len(lists["bytes"])
     about = found.get("points") if isinstance(found.get("points"), list) else []
-    about = [entry if isinstance(entry, dict) else {} for entry in about][:count]
-    about += [{}] * (count - len(about))
+    about = [entry if isinstance(entry, dict) else {} for entry in about] + [{}] * len(lists["bytes"])
     columns = [dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True)]
-    points = [
-        _point(column, entry)
-        for column, entry in zip(columns, about, strict=True)
-        if (number(column["bytes"]) or 0) > 0
-    ]
+    points = [_point(*pair) for pair in zip(columns, about, strict=False) if (number(pair[0]["bytes"]) or 0) > 0]
+    points.sort(key=lambda point: point.bytes)
     kind = found.get("kind") if found.get("kind") in KINDS else _guess(path.stem)
     family = re.sub(r"-(native|thumbnails?)\b", "", path.stem)
     name, description = (str(found.get(key) or "") for key in ("name", "description"))
-    points.sort(key=lambda point: point.bytes)
     return Method(path.stem, name or path.stem, description, kind, family, points)
 
 
 def _point(column: dict, about: dict) -> Point:
+    """A point from its values in ``results`` and its entry in ``points``; what is not a number is left out."""
     values = {key: value for key, found in column.items() if key not in RATES and (value := number(found)) is not None}
-    bounds = about.get("intervals") if isinstance(about.get("intervals"), dict) else {}
-    intervals = {
-        key: pair
-        for key, pair in bounds.items()
-        if key in values and isinstance(pair, list) and len(pair) == 2 and None not in map(number, pair)
-    }
-    sizes = about.get("mean_bytes") if isinstance(about.get("mean_bytes"), dict) else {}
+    bounds, sizes = (found if isinstance(found := about.get(key), dict) else {} for key in ("intervals", "mean_bytes"))
+    intervals = {key: pair for key, pair in bounds.items() if key in values and _is_interval(pair)}
     sizes = {key: size for key, size in sizes.items() if key in values and (number(size) or 0) > 0}
-    rates = [number(column.get(key)) for key in RATES]
+    bpp, size, payload = (number(column.get(key)) for key in RATES)
     return Point(
-        str(about.get("label", "")),
-        rates[1],
-        rates[2],
-        rates[0],
-        number(about.get("pictures")),
-        values,
-        intervals,
-        sizes,
+        str(about.get("label", "")), size, payload, bpp, number(about.get("pictures")), values, intervals, sizes
     )
+
+
+def _is_interval(pair: object) -> bool:
+    return isinstance(pair, list) and len(pair) == 2 and None not in map(number, pair)
 
 
 def _guess(stem: str) -> str:

@@ -1,7 +1,7 @@
-"""titok beside the best thumbnail of as many bytes: a table and a reading of it, for the README.
+"""titok beside the best thumbnail of as many bytes: a table and a summary of it, for the README.
 
-Both come from result folders of ``bench.rate_distortion``. A rival takes part where it makes
-every picture of the set so small: a mean over those that it can is none over all.
+Both come from result folders of ``bench.rate_distortion``. A rival counts where it makes every picture of the set that
+small: a mean over some of them cannot be compared with one over all.
 """
 
 from __future__ import annotations
@@ -46,43 +46,32 @@ class Row:
 
 
 def rows(folder: Path, tokens: Sequence[int] = TOKENS) -> list[Row]:
-    """What the folder says of its methods of titok at these numbers of tokens.
+    """The results of titok's methods in a folder at these numbers of tokens.
 
     Raises:
         TitokError: The folder is not there, or lacks something.
     """
-    labels = [f"{count} tokens" for count in tokens]
-    return _rows(folder, lambda method: [] if _targeted(method) else labels)
+    return _rows(folder, lambda method: [] if _targeted(method) else [f"{count} tokens" for count in tokens])
 
 
 def target_rows(folder: Path) -> list[Row]:
-    """What it says of titok's files for numbers of bytes, rising.
-
-    Raises:
-        TitokError: The folder is not there, or lacks something.
-    """
-    return _rows(folder, lambda method: _labels(method) if _targeted(method) else [])
+    """The results of titok's files for numbers of bytes, rising. Raises ``TitokError`` as ``rows`` does."""
+    by_number = lambda point: int(point.label.split()[0])  # noqa: E731
+    return _rows(folder, lambda m: [p.label for p in sorted(m.points, key=by_number)] if _targeted(m) else [])
 
 
 def _targeted(method: Method) -> bool:
     return method.slug.endswith(f"-{TARGET}")
 
 
-def _labels(method: Method) -> list[str]:
-    return sorted((point.label for point in method.points), key=_number)
-
-
-def _number(label: str) -> int:
-    return int(label.split()[0])
-
-
 def _rows(folder: Path, labels: Callable[[Method], list[str]]) -> list[Row]:
     methods = curves.read_methods(folder)
     wins = curves.read_json(folder / "wins.json")
-    pairs = curves.paired(wins)
+    budgets = curves.paired(wins)
+    rates = {(row["titok"], row["label"], row["rival"], row["metric"]): row["rate"] for row in wins}
     found = []
     for method, label in ((own, label) for own in methods if own.kind == "titok" for label in labels(own)):
-        point, budget = method.labelled(label), pairs.get((method.slug, label))
+        point, budget = method.labelled(label), budgets.get((method.slug, label))
         if point is None or budget is None:
             raise TitokError(f"{folder} has no {label} beside thumbnails: run python -m bench.rate_distortion again")
         rivals = {
@@ -90,40 +79,25 @@ def _rows(folder: Path, labels: Callable[[Method], list[str]]) -> list[Row]:
             for other in methods
             if other.kind == "thumbnail" and (there := other.labelled(budget)) and there.pictures == point.pictures
         }
-        beaten = {
-            (row["rival"], row["metric"]): row["rate"]
-            for row in wins
-            if (row["titok"], row["label"]) == (method.slug, label)
-        }
-        found.append(_row(method.slug, point, budget, rivals, beaten))
+        verdicts = {key: _verdict(point, metric_of(key), rivals) for key in METRICS if key in point.values}
+        won = {k: rates[method.slug, label, rivals[v.rival][0], k] for k, v in verdicts.items() if v.rival}
+        layout = next((layout for layout in ("fit", "tile") if method.slug.endswith(f"-{layout}")), "")
+        most = int(budget.split()[1]) if budget.startswith("budget ") else round(point.bytes)
+        found.append(Row(int(point.pictures or 0), layout, int(label.split()[0]), most, point.bytes, verdicts, won))
     if not found:
         raise TitokError(f"{folder} holds no results of titok: run python -m bench.rate_distortion again")
     return found
 
 
-def _row(
-    slug: str,
-    point: Point,
-    budget: str,
-    rivals: Mapping[str, tuple[str, Point]],
-    beaten: Mapping[tuple[str, str], float],
-) -> Row:
-    verdicts = {key: _verdict(point, metric_of(key), rivals) for key in METRICS if key in point.values}
-    wins = {key: beaten[rivals[verdict.rival][0], key] for key, verdict in verdicts.items() if verdict.rival}
-    layout = next((layout for layout in ("fit", "tile") if slug.endswith(f"-{layout}")), "")
-    most = int(budget.split()[1]) if budget.startswith("budget ") else round(point.bytes)
-    return Row(int(point.pictures), layout, _number(point.label), most, point.bytes, verdicts, wins)
-
-
 def _verdict(point: Point, metric: Metric, rivals: Mapping[str, tuple[str, Point]]) -> Verdict:
     """The point beside the best of the rivals' points."""
-    there = [(rival.values[metric.key], name) for name, (_, rival) in rivals.items() if metric.key in rival.values]
-    value, name = (min if metric.lower else max)(there, default=(None, ""))
+    values = [(rival.values[metric.key], name) for name, (_, rival) in rivals.items() if metric.key in rival.values]
+    value, name = (min if metric.lower else max)(values, default=(None, ""))
     return Verdict(point, metric, name, value)
 
 
 def table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[list[str]]]:
-    """Head and body of a table of several sets of pictures, each told in a few words."""
+    """Head and body of a table of several sets of pictures, by their descriptions."""
     most = "bytes" if any(row.layout for rows in found.values() for row in rows) else "bytes at most"
     return _table(found, ["tokens", most], lambda row: [str(row.number), str(row.most)])
 
@@ -134,7 +108,7 @@ def target_table(found: Mapping[str, Sequence[Row]]) -> tuple[list[str], list[li
 
 
 def _table(
-    found: Mapping[str, Sequence[Row]], columns: Sequence[str], told: Callable[[Row], list[str]]
+    found: Mapping[str, Sequence[Row]], columns: Sequence[str], cells: Callable[[Row], list[str]]
 ) -> tuple[list[str], list[list[str]]]:
     """With these columns between the pictures and the metrics, which are those of any set."""
     measured = {key: verdict.metric for rows in found.values() for row in rows for key, verdict in row.verdicts.items()}
@@ -143,7 +117,7 @@ def _table(
     body = [
         [
             ", ".join(filter(None, (f"{row.pictures} {words}", row.layout))),
-            *told(row),
+            *cells(row),
             *(_cell(row, metric) for metric in metrics),
         ]
         for words, rows in found.items()
@@ -167,15 +141,17 @@ def _cell(row: Row, metric: Metric) -> str:
 
 
 def reading(rows: Sequence[Row]) -> str:
-    """Where titok is ahead of the best thumbnail and where it is not; metrics with the same fate share a clause."""
-    fates: dict[str, list[str]] = {}
+    """Where titok is ahead of the best thumbnail and where it is not; metrics with the same outcome share a clause."""
+    outcomes: dict[str, list[str]] = {}
     for key, verdict in rows[0].verdicts.items():
-        fates.setdefault(_fate({row.most: row.verdicts[key].word for row in rows}), []).append(verdict.metric.name)
-    return "; ".join(f"on {listed(names)} {fate}" for fate, names in fates.items())
+        outcomes.setdefault(_outcome({row.most: row.verdicts[key].word for row in rows}), []).append(
+            verdict.metric.name
+        )
+    return "; ".join(f"on {listed(names)} {outcome}" for outcome, names in outcomes.items())
 
 
-def _fate(words: Mapping[int, str]) -> str:
-    """What becomes of titok at each number of bytes."""
+def _outcome(words: Mapping[int, str]) -> str:
+    """One outcome for all numbers of bytes, or the numbers for each."""
     sizes: dict[str, list[str]] = {}
     for most, word in words.items():
         sizes.setdefault(word, []).append(str(most))
