@@ -79,8 +79,8 @@ def _shown(
         for count in sorted({counts[0], counts[len(counts) // 2], counts[-1]}):
             entry = found.entries[method, points[count]]
             file = keep(entrant.decoded([entry.data])[0], f"titok{tail}-{count}")
-            told = points[count] + (f", {way}" if way in ("fit", "tile") else "")
-            shown.append({"method": "titok", "label": told, **_figures(entry, file)})
+            label = points[count] + (f", {way}" if way in ("fit", "tile") else "")
+            shown.append({"method": "titok", "label": label, **_figures(entry, file)})
         for count in sorted({counts[0], counts[-1]}):
             budget = equal[method, points[count]]
             for rival in dict.fromkeys(name for name, at in found.entries if at == budget):
@@ -88,8 +88,8 @@ def _shown(
                 side, quality = entry.chosen[metric]
                 picture = rivals.thumbnails(original.picture, rival).thumbnail(side, quality).picture
                 file = keep(picture, f"{rival}{tail}-{count}")
-                told = f"{side} pixels, {_setting(rival, quality)}, {budget}"
-                shown.append({"method": rival, "label": told, **_figures(entry, file)})
+                label = f"{side} pixels, {_setting(rival, quality)}, {budget}"
+                shown.append({"method": rival, "label": label, **_figures(entry, file)})
     return {"original": keep(original.picture, "original"), "shown": shown}
 
 

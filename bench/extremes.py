@@ -1,4 +1,4 @@
-"""The README's worst and best: titok's by the benchmark's own choice, beside thumbnails of as many bytes.
+"""The README's worst and best pictures of titok, as the benchmark chose them, beside thumbnails of as many bytes.
 
     python -m bench.rate_distortion --images DIR --lpips FILE --out RESULTS
     python -m bench.extremes RESULTS --out extremes.webp

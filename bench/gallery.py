@@ -85,12 +85,12 @@ def sheet(rows: Sequence[Sequence[Cell]], letters: int = LETTERS) -> Image.Image
     lines = max(caption.count("\n") + 1 for row in rows for caption, _ in row)
     across, down = width + GAP, height + line * lines + 2 * PAD + GAP
     canvas = Image.new("RGB", (across * len(rows[0]) - GAP, down * len(rows)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(letters)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(letters)
     for y, row in enumerate(rows):
         for x, (caption, picture) in enumerate(row):
             canvas.paste(picture, (x * across, y * down))
             for number, text in enumerate(caption.split("\n")):
-                draw.text((x * across + 2, y * down + height + PAD + line * number), text, fill="black", font=font)
+                pen.text((x * across + 2, y * down + height + PAD + line * number), text, fill="black", font=font)
     return canvas
 
 

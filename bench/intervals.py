@@ -28,7 +28,7 @@ def bootstrap(values: Sequence[float]) -> Interval:
 
 @lru_cache(maxsize=8)
 def _resamples(count: int) -> np.ndarray:
-    """(RESAMPLES, count): how often each picture is drawn in each resample."""
+    """(RESAMPLES, count): how often each picture is in each resample."""
     return np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLES).astype(np.float64)
 
 

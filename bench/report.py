@@ -136,23 +136,23 @@ def headline(methods: Sequence[Method], metrics: Sequence[Metric], pairs: Pairs)
 
 
 def _summary(method: Method, rows: Sequence[list[Verdict]]) -> str:
-    """One sentence; metrics with the same fate at the same sizes share a clause."""
+    """One sentence; metrics with the same outcome at the same sizes share a clause."""
     sizes = [f"{point.bytes:.0f}" for point in method.points]
-    fates: dict[tuple, list[str]] = {}
+    outcomes: dict[tuple, list[str]] = {}
     for row in filter(None, rows):
-        fate = tuple((verdict.word, f"{verdict.point.bytes:.0f}") for verdict in row)
-        fates.setdefault(fate, []).append(row[0].metric.name)
-    clauses = [f"on {listed(names)} {_fate(fate, len(sizes))}" for fate, names in fates.items()]
+        outcome = tuple((verdict.word, f"{verdict.point.bytes:.0f}") for verdict in row)
+        outcomes.setdefault(outcome, []).append(row[0].metric.name)
+    clauses = [f"on {listed(names)} {_outcome(outcome, len(sizes))}" for outcome, names in outcomes.items()]
     first, rival, rest = "; ".join(clauses).partition("the best rival")
-    told = first + rival + rest.replace("the best rival", "it")
-    return f"{method.name}, in {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} bytes a picture: {told}."
+    outcomes = first + rival + rest.replace("the best rival", "it")
+    return f"{method.name}, in {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))} bytes a picture: {outcomes}."
 
 
-def _fate(fate: tuple[tuple[str, str], ...], points: int) -> str:
-    words = list(dict.fromkeys(word for word, _ in fate))
-    if len(words) == 1 and len(fate) == points:
+def _outcome(outcome: tuple[tuple[str, str], ...], points: int) -> str:
+    words = list(dict.fromkeys(word for word, _ in outcome))
+    if len(words) == 1 and len(outcome) == points:
         return _PHRASES[words[0]] + " at every size" * (points > 1)
-    sizes = [listed([size for other, size in fate if other == word]) for word in words]
+    sizes = [listed([size for other, size in outcome if other == word]) for word in words]
     return ", ".join(f"{_PHRASES[word]} at {size} bytes" for word, size in zip(words, sizes, strict=True))
 
 
@@ -199,10 +199,10 @@ def point_table(methods: Sequence[Method], metrics: Sequence[Metric]) -> Section
                 between = " to ".join(f"{bound:.{metric.digits}f}" for bound in bounds)
                 cells.append("-" if value is None else metric.text(value) + f" ({between})" * bool(bounds))
             body.append([method.name, point.label, *cells])
-    told: dict[str, list[str]] = {}
+    names_by_text: dict[str, list[str]] = {}
     for method in methods:
-        told.setdefault(method.description, []).append(method.name)
-    terms = [(listed(names), text) for text, names in told.items() if text]
+        names_by_text.setdefault(method.description, []).append(method.name)
+    terms = [(listed(names), text) for text, names in names_by_text.items() if text]
     table = Table("Means over the pictures, 95 % intervals", head, body)
     return Section("points", "All points", [table] if body else [], terms=terms)
 
@@ -250,8 +250,8 @@ def _win(row: dict) -> Cell:
         return "-"
     if not isinstance(bounds, list) or len(bounds) != 2 or None in map(number, bounds):
         return f"{rate:.0%}"
-    fate = "level" if bounds[0] <= 0.5 <= bounds[1] else "ahead" if rate > 0.5 else "behind"
-    return f"{rate:.0%} ({bounds[0]:.0%} to {bounds[1]:.0%})", fate
+    outcome = "level" if bounds[0] <= 0.5 <= bounds[1] else "ahead" if rate > 0.5 else "behind"
+    return f"{rate:.0%} ({bounds[0]:.0%} to {bounds[1]:.0%})", outcome
 
 
 def read_gallery(folder: Path, methods: Sequence[Method] = ()) -> tuple[list[dict], dict[str, str]]:

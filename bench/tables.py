@@ -56,8 +56,8 @@ def scores() -> str:
 def headline() -> str:
     """The bundled model beside the best thumbnails of as many bytes, in words and figures."""
     found = {words: equal.rows(RESULTS / name) for name, words in SETS.items()}
-    told = "".join(f"{some[0].pictures} pictures {words}: {equal.reading(some)}.\n" for words, some in found.items())
-    return f"{told}\n{rows(*equal.table(found))}"
+    summary = "".join(f"{some[0].pictures} pictures {words}: {equal.reading(some)}.\n" for words, some in found.items())
+    return f"{summary}\n{rows(*equal.table(found))}"
 
 
 def whole() -> str:
@@ -75,19 +75,19 @@ def extremes() -> str:
     """Which of the pictures that may be shown came out worst and best, and how many a thumbnail does better."""
     kept, wins = _read(f"{GALLERY}/gallery/gallery.json"), _read(f"{GALLERY}/wins.json")
     pictures = len(_read(f"{GALLERY}/protocol.json")["pictures"])
-    named: dict[str, list[str]] = {"worst": [], "best": []}
-    for row in (row for row in kept if row["why"] in named):
+    chosen: dict[str, list[str]] = {"worst": [], "best": []}
+    for row in (row for row in kept if row["why"] in chosen):
         last = [shown for shown in row["shown"] if shown["method"] == "titok"][-1]
         name = Path(row["name"]).stem.replace("_", " ")
-        named[row["why"]].append(f"{name} ({last['lpips-squeeze']:.3f}, {last['psnr-rgb']:.2f} dB)")
-    told = "; ".join(f"{why}: {' and '.join(names)}" for why, names in named.items())
+        chosen[row["why"]].append(f"{name} ({last['lpips-squeeze']:.3f}, {last['psnr-rgb']:.2f} dB)")
+    extremes = "; ".join(f"{why}: {' and '.join(names)}" for why, names in chosen.items())
     label = last["label"]
     beside = next(
         row for row in wins if (row["label"], row["rival"], row["metric"]) == (label, "webp-thumbnail", "psnr-rgb")
     )
     lost = round(2 * beside["pictures"] * (1 - beside["rate"])) / 2  # a tie is half a win, and rates are rounded
     return (
-        f"Of {pictures} pictures under free licences by LPIPS at {label}, {told}. On {lost:g} of them a WebP "
+        f"Of {pictures} pictures under free licences by LPIPS at {label}, {extremes}. On {lost:g} of them a WebP "
         f"thumbnail of as many bytes has the higher PSNR.\n"
     )
 
@@ -248,7 +248,7 @@ def main() -> None:
     stale = [page for page in PAGES if render(page.read_text()) != page.read_text()]
     if options.check and stale:
         names = ", ".join(page.name for page in stale)
-        raise TitokError(f"not as bench/results say: {names}: run python -m bench.tables")
+        raise TitokError(f"{names} differ from bench/results: run python -m bench.tables")
     for page in stale:
         page.write_text(render(page.read_text()))
 

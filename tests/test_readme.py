@@ -43,16 +43,7 @@ def test_python_examples_run(code, workplace, capsys):
 def test_the_example_of_published_weights_runs_on_small_ones(tmp_path):
     tokenizers.save(
         tmp_path / "tokenizer.safetensors",
-        TiTok(
-            TiTokConfig(
-                Tower(64, 1, 1),
-                Tower(64, 1, 1),
-                tokens=32,
-                l2_normalised=True,
-                head="proxy",
-                legacy=True,
-            )
-        ),
+        TiTok(TiTokConfig(Tower(64, 1, 1), Tower(64, 1, 1), tokens=32, l2_normalised=True, head="proxy", legacy=True)),
         "small",
     )
     model = make(GeneratorConfig("bert", 32, width=64, layers=1, heads=1, mlp=64))
@@ -113,10 +104,7 @@ def test_the_first_picture_is_small_and_of_rows_of_seven():
 
 @pytest.mark.parametrize(
     ("module", "folder", "out"),
-    [
-        ("headline", next(iter(SETS)), "headline.svg"),
-        ("extremes", GALLERY, "extremes.webp"),
-    ],
+    [("headline", next(iter(SETS)), "headline.svg"), ("extremes", GALLERY, "extremes.webp")],
 )
 def test_pictures_stand_beside_the_commands_that_make_them(module, folder, out):
     assert f"python -m bench.{module} bench/results/{folder} --out bench/results/{out}\n" in README

@@ -20,7 +20,7 @@ COLOURS = {"titok": 200, "webp-thumbnail": 120, "jxl-thumbnail": 60}
 
 
 def version(folder, number, method, label, size):
-    """One of a picture's, whose grey tells the method, the picture and the bytes."""
+    """One of a picture's, whose grey depends on the method, the picture and the bytes."""
     name = f"{number}-{method}-{size}.webp"
     grey = COLOURS[method] - 10 * number - size // 50
     Image.new("RGB", (256, 256), (grey,) * 3).save(folder / name, lossless=True)
@@ -126,7 +126,7 @@ def test_the_command_writes_the_sheet(results, tmp_path):
         ("extremes", "run python -m bench.rate_distortion with --extremes"),
     ],
 )
-def test_what_is_missing_is_told_in_one_line(results, gone, message):
+def test_what_is_missing_is_one_line(results, gone, message):
     path = results / "gallery" / "gallery.json"
     if gone == "extremes":
         path.write_text(json.dumps(json.loads(path.read_text())[:1]))

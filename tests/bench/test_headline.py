@@ -36,6 +36,11 @@ def keep(folder, slug, name, points, start, pictures=12, few=None):
     (folder / f"{slug}.json").write_text(json.dumps(content))
 
 
+def win(titok, label, rival, budget, metric, rate):
+    about = {"titok": titok, "label": label, "rival": rival, "budget": budget, "metric": metric}
+    return about | {"rate": rate, "pictures": 12, "without": 0}
+
+
 @pytest.fixture
 def results(tmp_path):
     """titok beside WebP, which has overtaken it at 204 bytes, and JPEG XL, which not all pictures fit at first."""
@@ -49,16 +54,7 @@ def results(tmp_path):
     keep(tmp_path, "avif-native", "AVIF native", {"quality 0": 2800}, 30)
     keep(tmp_path, "heic-native", "HEIC native", {"quality 0": 1500}, 23)
     rows = [
-        {
-            "titok": "titok-default-2",
-            "label": label,
-            "rival": rival,
-            "budget": budget,
-            "metric": metric,
-            "rate": rate,
-            "pictures": 12,
-            "without": 0,
-        }
+        win("titok-default-2", label, rival, budget, metric, rate)
         for label, budget, rate in zip(TITOK, BUDGETS, (1.0, 0.75, 0.25), strict=False)
         for rival in ("webp-thumbnail", "jxl-thumbnail")
         for metric in headline.METRICS
@@ -177,8 +173,8 @@ def test_the_best_rival_of_all_pictures_counts(results):
 def test_the_table_and_its_reading(results, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", results.parent)
     monkeypatch.setattr(tables, "SETS", {results.name: "of a test"})
-    told, _, head, _, *body = tables.TABLES["headline"]().splitlines()
-    assert told == (
+    summary, _, head, _, *body = tables.TABLES["headline"]().splitlines()
+    assert summary == (
         "12 pictures of a test: on LPIPS (squeeze) and MS-SSIM ahead at every size; on PSNR ahead at 60 "
         "and 108, behind at 204 bytes."
     )
@@ -200,16 +196,7 @@ def targeted(results, monkeypatch):
     keep(results, "webp-thumbnail", "WebP thumbnail", {"budget 400": 399, "budget 1000": 998}, 17)
     change(results / "webp-thumbnail.json", "psnr-rgb", 1, 23.0)
     rows = [
-        {
-            "titok": "titok-default-2-target",
-            "label": f"{size} bytes",
-            "rival": "webp-thumbnail",
-            "budget": f"budget {size}",
-            "metric": metric,
-            "rate": rate,
-            "pictures": 12,
-            "without": 0,
-        }
+        win("titok-default-2-target", f"{size} bytes", "webp-thumbnail", f"budget {size}", metric, rate)
         for size, rate in ((400, 1.0), (1000, 0.25))
         for metric in headline.METRICS
     ]
@@ -257,7 +244,7 @@ def test_a_point_without_rivals_stands_alone(results):
 
 
 @pytest.mark.parametrize("gone", ["wins.json", "titok-default-2.json", "32 tokens"])
-def test_what_is_missing_is_told_in_one_line(results, gone):
+def test_what_is_missing_is_one_line(results, gone):
     if gone.endswith("json"):
         (results / gone).unlink()
     else:

@@ -1,4 +1,4 @@
-"""The report: what its page says and never does, and how it behaves in a real browser, from a file."""
+"""The report: what its page shows and never does, and how it behaves in a real browser, from a file."""
 
 import html
 import json
@@ -38,14 +38,9 @@ def curve(name, kind, sizes, start, pictures=12, **about):
         "fd-lite0": list(150 - 30 * at + 9 * start),
         "top1-agreement": [0.2, *[None] * (len(sizes) - 1)],
     }
-    points = [
-        {
-            "label": f"{size} bytes",
-            "pictures": pictures,
-            "intervals": {"psnr-rgb": [results["psnr-rgb"][i] - 0.3, results["psnr-rgb"][i] + 0.4]},
-        }
-        for i, size in enumerate(sizes)
-    ]
+    bounds = [{"psnr-rgb": [value - 0.3, value + 0.4]} for value in results["psnr-rgb"]]
+    labels = [{"label": f"{size} bytes", "pictures": pictures} for size in sizes]
+    points = [label | {"intervals": pair} for label, pair in zip(labels, bounds, strict=True)]
     return {"name": name, "description": f"made-up {name}", "results": results, "kind": kind, "points": points} | about
 
 
@@ -62,16 +57,8 @@ def entry(folder, number):
         for size in SIZES:
             name = f"{number}-{method[:2]}-{size}.webp"
             picture(folder / name, np.array(colour) * (0.6 + number / 10) * (1 - 9 / size))
-            shown.append(
-                {
-                    "method": method,
-                    "label": f"{size} at most",
-                    "bytes": size - number,
-                    "file": name,
-                    "psnr-rgb": 17.0 - number,
-                    "lpips-squeeze": 0.6 + number / 20,
-                }
-            )
+            about = {"method": method, "label": f"{size} at most", "bytes": size - number, "file": name}
+            shown.append(about | {"psnr-rgb": 17.0 - number, "lpips-squeeze": 0.6 + number / 20})
     picture(folder / f"{number}.webp", (1, 1, 1))
     return {"name": f"picture {number}", "original": f"gallery/{number}.webp", "shown": shown}
 
@@ -90,21 +77,9 @@ def folder(tmp_path):
     keep("webp-native.json", curve("WebP", "native", (700, 1100), 2))
     keep("protocol.json", {"pictures": [{"name": "a.png", "sha256": "0f" * 32}], "commit": "abc1234", "skipped": []})
     about = {"titok": "titok-default-1", "rival": "webp-thumbnail", "rate": 0.75, "interval": [0.6, 0.9]}
-    keep(
-        "wins.json",
-        [
-            {
-                **about,
-                "label": f"{size} bytes",
-                "budget": f"budget {size}",
-                "metric": metric,
-                "pictures": 7,
-                "without": 5,
-            }
-            for size in SIZES
-            for metric in METRICS[:3]
-        ],
-    )
+    about |= {"pictures": 7, "without": 5}
+    points = [(size, metric) for size in SIZES for metric in METRICS[:3]]
+    keep("wins.json", [about | {"label": f"{s} bytes", "budget": f"budget {s}", "metric": m} for s, m in points])
     shown = [entry(where / "gallery", number) for number in range(4)]
     whys = [(0, "first"), (1, "first"), (3, "worst"), (2, "worst"), (1, "best")]
     keep("gallery/gallery.json", [shown[number] | {"why": why} for number, why in whys])
@@ -152,14 +127,8 @@ def method(kind, *points, name=""):
 def test_equal_bytes_by_hand():
     """Half-way between 100 and 400 bytes is 200, on a log axis."""
     rival = method("thumbnail", (100, 20.0), (400, 22.0))
-    assert [rival.at(size, "psnr-rgb") for size in (50, 99, 100, 200, 400, 999)] == [
-        None,
-        20.0,
-        20.0,
-        pytest.approx(21),
-        22.0,
-        22.0,
-    ]
+    values = [rival.at(size, "psnr-rgb") for size in (50, 99, 100, 200, 400, 999)]
+    assert values == [None, 20.0, 20.0, pytest.approx(21), 22.0, 22.0]
     assert rival.at(100, "lpips-squeeze") is None
 
 
@@ -167,12 +136,8 @@ def test_verdicts():
     rivals = [method("thumbnail", (100, 20.0), (400, 22.0)), method("native", (400, 26.0), name="large")]
     ours = method("titok", (50, 30.0), (100, 25.0), (200, 21.1), (400, 25.0))
     found = compare(ours, [ours, *rivals], metric_of("psnr-rgb"), {})
-    assert [(v.word, v.rival) for v in found] == [
-        ("alone", ""),
-        ("ahead", "thumbnail"),
-        ("level", "thumbnail"),
-        ("behind", "large"),
-    ]
+    verdicts = [(verdict.word, verdict.rival) for verdict in found]
+    assert verdicts == [("alone", ""), ("ahead", "thumbnail"), ("level", "thumbnail"), ("behind", "large")]
 
 
 def test_a_rival_counts_at_the_budget_that_belongs_to_the_point():
@@ -345,18 +310,7 @@ def test_the_repository_s_own_timings(folder, monkeypatch, tmp_path, capsys):
 
 # ---- in a browser -------------------------------------------------------------------------------------------------
 
-FLAGS = (
-    "headless",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "hide-scrollbars",
-    "force-device-scale-factor=1",
-)
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking", "hide-scrollbars")
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +323,7 @@ def browser(tmp_path_factory):
         pytest.skip("browser tests need Chromium and chromedriver on the PATH")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
+    for flag in (*FLAGS, "force-device-scale-factor=1", f"user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -403,17 +357,16 @@ def count(browser, selector):
     return len(browser.find_elements("css selector", selector))
 
 
-def press(browser, *keys):
-    from selenium.webdriver.common.action_chains import ActionChains
-    from selenium.webdriver.common.keys import Keys
-
-    ActionChains(browser).send_keys(*(getattr(Keys, key, key) for key in keys)).perform()
-
-
 def actions(browser):
     from selenium.webdriver.common.action_chains import ActionChains
 
     return ActionChains(browser)
+
+
+def press(browser, *keys):
+    from selenium.webdriver.common.keys import Keys
+
+    actions(browser).send_keys(*(getattr(Keys, key, key) for key in keys)).perform()
 
 
 def focus(browser, selector):
