@@ -31,11 +31,23 @@ def one_codec(codec, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def short_search(request, monkeypatch):
-    """By default a search takes two steps, for the commands and for ``codec.compress`` that they are compared with;
+    """By default a search takes one step, for the commands and for ``codec.compress`` that they are compared with;
     tests marked ``full_search`` take as many as users do."""
     if not request.node.get_closest_marker("full_search"):
-        monkeypatch.setattr(search, "NEWTON_STEPS", 2)
-        monkeypatch.setattr(search, "STEPS", 2)
+        monkeypatch.setattr(search, "NEWTON_STEPS", 1)
+        monkeypatch.setattr(search, "STEPS", 1)
+
+
+@pytest.fixture(autouse=True)
+def quick_files(monkeypatch):
+    """Results need not outlive a power failure, and PNGs need not be small."""
+    real = Image.Image.save
+
+    def save(self, file, kind=None, **options):
+        real(self, file, kind, **({"compress_level": 1} if kind == "PNG" else {}), **options)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    monkeypatch.setattr(Image.Image, "save", save)
 
 
 @pytest.fixture
