@@ -192,9 +192,10 @@ def test_tables_of_made_up_figures(tmp_path, scaled):
         "a machine, Python 3.11.7, torch 2.13.0.",
     ]
     raw.write_text(json.dumps({"benchmarks": [benchmark("compress", "titok", 0.5, pictures=16, memory=512e6)]}))
-    text = report.speed_table(raw)
-    assert '<th scope="col">pictures a second</th>' in text and "<td>32</td>" in text and "<td>512 MB</td>" in text
-    assert "<td>decompress</td>" in report.speed_table(scaled) and " MB</td>" in report.speed_table(scaled)
+    table = report.speed_table(raw)
+    assert "pictures a second" in table.head and {"32", "512 MB"} <= set(table.body[0])
+    table = report.speed_table(scaled)
+    assert [row[0] for row in table.body[:2]] == ["compress", "decompress"] and table.body[0][-1].endswith(" MB")
 
 
 def test_a_page_may_show_another_result_file(tmp_path, monkeypatch):
