@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from titokcodec.errors import TitokError
 
@@ -40,7 +41,7 @@ class Metric:
         return f"{value:.{self.digits}f} {self.unit}".rstrip()
 
 
-_METRICS = {
+_METRICS: dict[str, tuple[Any, ...]] = {
     "psnr-rgb": ("PSNR", "dB", 2),
     "ssim-rgb": ("SSIM",),
     "ms-ssim-rgb": ("MS-SSIM",),
@@ -194,7 +195,7 @@ def read_methods(folder: Path) -> list[Method]:
     return sorted(methods, key=lambda method: KINDS.index(method.kind))
 
 
-def read_json(path: Path) -> object:
+def read_json(path: Path) -> Any:
     """The file's content. Raises ``TitokError`` where it is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -202,7 +203,7 @@ def read_json(path: Path) -> object:
         raise TitokError(f"{path} cannot be read: {error}") from None
 
 
-def number(value: object) -> float | None:
+def number(value: Any) -> Any:
     """The value where it is a finite number."""
     plain = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if plain and math.isfinite(value) else None

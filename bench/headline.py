@@ -37,7 +37,7 @@ FORMATS = {  # colour and marker
 }
 OTHER = ("#e69f00", "X")  # of other formats
 STYLES = {"titok": "-", "thumbnail": "-", "native": "--"}
-HOLLOW = {"linestyle": "", "markerfacecolor": "white"}
+HOLLOW: dict[str, Any] = {"linestyle": "", "markerfacecolor": "white"}
 
 
 def plot(folder: Path) -> Figure:
@@ -96,7 +96,7 @@ def _curve(axes: Axes, metric: Metric, method: Method, methods: Sequence[Method]
         if all(bounds):
             axes.fill_between(sizes, *zip(*bounds, strict=True), color=look["color"], alpha=0.2, linewidth=0)
         bound = (bounds[-1] or [values[-1]] * 2)[not metric.lower]
-        place = {"xytext": (6, -6 if metric.lower else 6), "textcoords": "offset points", "ha": "right"}
+        place: dict[str, Any] = {"xytext": (6, -6 if metric.lower else 6), "textcoords": "offset points", "ha": "right"}
         text = {"color": look["color"], "weight": "bold", "va": "top" if metric.lower else "bottom"}
         axes.annotate(method.name, (sizes[-1], bound), **place, **text)
 

@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small files that can be searched
     "svg.hashsalt": "titokcodec",
     "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica"],
@@ -50,7 +50,7 @@ def sweeps(found: Mapping[str, Any], metrics: Mapping[str, str], factors: Mappin
             marks = {name: mark[metric] for name, mark in found["yardsticks"].items() if metric in mark}
             for axes, (factor, order) in zip(row, factors.items(), strict=True):
                 settings = [setting for setting in found["settings"] if setting["factor"] in (factor, "default")]
-                _sweep(axes, sorted(settings, key=lambda s, f=factor, o=order: o.index(s[f])), factor, metric)  # type: ignore[misc]
+                _sweep(axes, settings, factor, order, metric)
                 for name, value in marks.items():
                     label = f"{name} {value:.3g}"
                     axes.axhline(value, color=GREY, linestyle=YARDSTICKS.get(name, "-."), linewidth=1.2, label=label)
@@ -60,8 +60,9 @@ def sweeps(found: Mapping[str, Any], metrics: Mapping[str, str], factors: Mappin
     return figure
 
 
-def _sweep(axes: Axes, settings: Sequence[Mapping[str, Any]], factor: str, metric: str) -> None:
+def _sweep(axes: Axes, settings: Sequence[Mapping[str, Any]], factor: str, order: Sequence[Any], metric: str) -> None:
     """Bars over names, a line over numbers."""
+    settings = sorted(settings, key=lambda setting: order.index(setting[factor]))
     at, values = [setting[factor] for setting in settings], [setting[metric] for setting in settings]
     if isinstance(at[0], str):
         axes.bar(at, values, color=BLUE, width=0.6)
