@@ -165,13 +165,13 @@ def test_every_setting_has_every_metric(found):
 
 @pytest.fixture
 def few_settings(monkeypatch):
-    sweeps = {"schedule": ("arccos", "linear"), "steps": (1, 8), "guidance_scale": (1.0, 4.5)}
+    sweeps = {"schedule": ("arccos",), "steps": (1, 8), "guidance_scale": (4.5,)}
     monkeypatch.setattr(ablation, "SWEEPS", sweeps)
 
 
 def test_another_run_gives_the_same(found, folder, tiny_path, few_settings):
     again = run(folder, tiny_path, "--samples", "6", out="again")
-    assert len(again["settings"]) == 4 and all(row in found["settings"] for row in again["settings"])
+    assert len(again["settings"]) == 2 and all(row in found["settings"] for row in again["settings"])
     assert {**again, "settings": found["settings"]} == found
 
 
