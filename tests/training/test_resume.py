@@ -19,8 +19,8 @@ from tests.conftest import ROOT, plain_pictures
 from tests.training.test_stages import PROXIES, SCRIPT, SMALL
 from tests.training.test_training import flattened, same
 from titokcodec.errors import TitokError, WeightsError
-from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS
+from titokcodec.models.vqgan_config import VQGAN_PRESETS
 from training import export, folder, generator, recipe, single, stage2, vqgan
 from training.checkpoint import load_checkpoint, load_state, save_state
 from training.interrupt import Interrupted, Postponed
@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(PRESETS, "small", SMALL)
-    monkeypatch.setitem(vqgan_model.PRESETS, "small", PROXIES)
+    monkeypatch.setitem(VQGAN_PRESETS, "small", PROXIES)
 
 
 @pytest.fixture(scope="module")

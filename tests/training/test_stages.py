@@ -27,7 +27,7 @@ from titokcodec.models import vqgan as vqgan_model
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import VQGAN
-from titokcodec.models.vqgan_config import VQGANConfig
+from titokcodec.models.vqgan_config import VQGAN_PRESETS, VQGANConfig
 from titokcodec.weights import tokenizers
 from training import defaults, export, generator, loop, options, proxies, single, stage1, stage2, trainer, vqgan
 from training.adversarial import Discriminator
@@ -62,7 +62,7 @@ def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(PRESETS, "small", SMALL)
     monkeypatch.setitem(PRESETS, "titok_legacy", LEGACY)
-    monkeypatch.setitem(vqgan_model.PRESETS, "small", PROXIES)
+    monkeypatch.setitem(VQGAN_PRESETS, "small", PROXIES)
 
 
 @pytest.fixture(scope="module")
@@ -187,7 +187,7 @@ def test_stages_1_and_2_make_a_codec(train, proxy_file):
 
 def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch):
     thin = VQGANConfig(channels=(32,) * 5, blocks=1)  # for the published sizes, which take a minute
-    monkeypatch.setitem(vqgan_model.PRESETS, "published", thin)
+    monkeypatch.setitem(VQGAN_PRESETS, "published", thin)
     monkeypatch.setattr(vqgan_model.Decoder.__init__, "__defaults__", (thin,))
     torch.manual_seed(0)
     teacher = VQGAN(thin)
