@@ -41,13 +41,13 @@ def test_every_benchmark_of_codec_and_networks_runs():
 
 def test_what_is_recorded(tmp_path):
     raw = tmp_path / "raw.json"
-    chosen = ("-k", "test_encode and fp32-4", "--precision", "fp32")
+    chosen = ("-k", "test_encode and fp32-4", "--precision", "fp32", "--times-only")
     run_pytest(NETWORK, *chosen, "--benchmark-max-time", "0.01", "--benchmark-json", str(raw))
     kept = timings.condensed([raw])
     assert {"machine", "python", "torch"} < kept.keys()
     (row,) = kept["benchmarks"]
     assert (row["group"], row["precision"], row["tokens"], row["pictures"]) == ("network encode", "fp32", 16, 4)
-    assert row["median"] > 0 and 50e6 < row["memory"] < 4e9
+    assert row["median"] > 0 and "memory" not in row
     assert "| encode | fp32 | 4 | 16 |" in timings.network(kept)
     assert "peak memory" not in timings.medians(kept)
 
@@ -58,7 +58,7 @@ def test_memory_is_measured_on_request(memory, disabled, monkeypatch):
         def __call__(self, work):
             return work()
 
-    monkeypatch.setattr(fresh, "measure", lambda make, **given: {"memory": len(make(**given)())})
+    monkeypatch.setattr(fresh, "measure", lambda make, **given: {"memory": len(make(**given)())})  # 6, of "result"
     benchmark = Benchmark(disabled=disabled, extra_info={})
     assert conftest.measured(benchmark, memory, "group", "name", lambda x: lambda: x, 4, x="result") == "result"
     peak = {"memory": 6} if memory and not disabled else {}
@@ -151,7 +151,7 @@ def test_a_case_of_scaling_in_a_process_of_its_own(tmp_path):
     options = CodecOptions(str(TINY), "cpu", "fp32")
     given = {"options": options, "side": 256, "tokens": 16, "target": tmp_path / "a.titok"}
     found = fresh.measure(workloads.compress_large, 0.0, **given)
-    assert found["rounds"] == 1 and found["seconds"] > 0 and 50e6 < found["memory"] < 4e9
+    assert found["rounds"] == 1 and found["seconds"] > 0 and 50e6 < found["memory"] < 4e9  # bytes
     assert workloads.decompress_large(options, tmp_path / "a.titok")().size == (256, 256)
 
 
