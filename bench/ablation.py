@@ -29,7 +29,7 @@ from titokcodec.training.batches import mix
 from titokcodec.training.data import Pictures
 from titokcodec.training.labels import labels_of, read_table
 from titokcodec.training.sheet import images
-from titokcodec.training.tokens import is_held_out
+from titokcodec.training.token_sets import is_held_out
 from torch import Tensor
 
 from titokcodec import Codec, Generator, TitokError

@@ -1,4 +1,4 @@
-"""The pictures of a benchmark: read from folders and tar shards, cut to size, told by their hashes."""
+"""The pictures of a benchmark: read from folders and tar shards, cut to size, identified by their hashes."""
 
 from __future__ import annotations
 

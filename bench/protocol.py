@@ -69,7 +69,7 @@ def protocol(
 
 
 def _compared(side: int | None) -> dict[str, str]:
-    """What a protocol says where pictures are not compared at their own size."""
+    """How a protocol describes it where pictures are not compared at their own size."""
     if side is None:
         return {}
     about = (
@@ -81,7 +81,7 @@ def _compared(side: int | None) -> dict[str, str]:
 
 
 def described(entrant: Entrant) -> dict[str, Any]:
-    """What a protocol says of a model."""
+    """How a protocol describes a model."""
     codec = entrant.codec
     opened = codec.weights
     points = {way: list(entrant.points(way)) for way in entrant.ways}

@@ -56,7 +56,7 @@ def record(method: str, name: str, findings: Sequence[Finding], pixels: Sequence
 
 
 def _point(key: Key, findings: Sequence[Finding], pixels: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A column of ``results``, and what is told besides."""
+    """A column of ``results``, and what belongs to it."""
     entries = [found.entries.get(key) for found in findings]
     values = _values(entries, findings)
     reached = {name: [value for value in column if value is not None] for name, column in values.items()}

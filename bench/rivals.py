@@ -55,7 +55,7 @@ class Command:
             source, target = Path(folder, f"in.{self.suffix}"), Path(folder, "file")
             if self.suffix == "yuv":
                 image = _even(image)
-                source.write_bytes(_planes(image))
+                source.write_bytes(to_planes(image))
             else:
                 image.save(source)
             size = f"{image.width}x{image.height}"
@@ -73,7 +73,7 @@ class Command:
             source.write_bytes(data)
             self._run(self.decoder, source=source, target=target)
             if self.suffix == "yuv":
-                return _from_planes(target.read_bytes(), size)
+                return from_planes(target.read_bytes(), size)
             return Image.open(target).convert("RGB")
 
     def settings(self) -> dict[str, Any]:
@@ -107,38 +107,15 @@ COMMANDS = {
     "vvc": Command(  # --qpa 0: fitting quality to what viewers of films notice costs squared error
         "VVC",
         (
-            "vvencapp",
-            "--preset",
-            "slower",
-            "-i",
-            "{source}",
-            "-s",
-            "{size}",
-            "--format",
-            "yuv420",
-            "-r",
-            "1",
-            "-f",
-            "1",
-            "--qpa",
-            "0",
-            "-q",
-            "{qp}",
-            "-o",
-            "{target}",
+            *("vvencapp", "--preset", "slower", "-i", "{source}", "-s", "{size}", "--format", "yuv420"),
+            *("-r", "1", "-f", "1", "--qpa", "0", "-q", "{qp}", "-o", "{target}"),
         ),
         ("vvdecapp", "-b", "{source}", "-o", "{target}"),
         "yuv",
         63,
     ),
 }
-CODERS: dict[str, Any] = {
-    "jpeg": FORMATS["jpeg"],
-    "webp": FORMATS["webp"],
-    "avif": FORMATS["avif"],
-    "jxl": FORMATS["jxl"],
-    **COMMANDS,
-}
+CODERS: dict[str, Any] = {**{name: FORMATS[name] for name in ("jpeg", "webp", "avif", "jxl")}, **COMMANDS}
 METHODS = (*(f"{name}-{use}" for name in CODERS for use in ("native", "thumbnail")), "raw-thumbnail")
 NAMES = {"jpeg": "JPEG", "webp": "WebP", "avif": "AVIF", "jxl": "JPEG XL", "bpg": "BPG", "vvc": "VVC", "raw": "Raw"}
 
@@ -169,7 +146,7 @@ def register(methods: Iterable[str]) -> None:
 
 
 def settings(methods: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """What a protocol says of the formats that these methods use."""
+    """How a protocol describes the formats that these methods use."""
     names = dict.fromkeys(family(method) for method in methods)
     found = {name: {**CODERS[name].settings(), "fixed_bytes": CODERS[name].fixed} for name in names if name in CODERS}
     raw = {"raw": {"bits_a_channel": list(DEPTHS), "fixed_bytes": 0}} if "raw" in names else {}
@@ -252,15 +229,15 @@ def _even(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.pad(pixels, [*pads, (0, 0)], "edge"))
 
 
-def _planes(image: Image.Image) -> bytes:
+def to_planes(image: Image.Image) -> bytes:
     """8-bit Y, Cb and Cr (BT.601, full range), the latter two at half the size."""
     luma, *chroma = image.convert("YCbCr").split()
     half = image.width // 2, image.height // 2
     return b"".join([luma.tobytes(), *(plane.resize(half, Image.Resampling.BOX).tobytes() for plane in chroma)])
 
 
-def _from_planes(data: bytes, size: tuple[int, int]) -> Image.Image:
-    """What ``_planes`` made, cut to ``size``; also with 10 bits a sample, in two bytes each."""
+def from_planes(data: bytes, size: tuple[int, int]) -> Image.Image:
+    """What ``to_planes`` made, cut to ``size``; also with 10 bits a sample, in two bytes each."""
     width, height = (length + length % 2 for length in size)
     samples = np.frombuffer(data, np.uint8)
     if len(samples) == width * height * 3:

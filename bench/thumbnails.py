@@ -63,7 +63,7 @@ class Format:
         return Image.open(io.BytesIO(data)).convert("RGB")
 
     def settings(self) -> dict[str, Any]:
-        """What a protocol says of it."""
+        """How a protocol describes it."""
         tried = {"shortest_of": list(self.variants)} if len(self.variants) > 1 else {}
         return {"format": self.name, **self.options, **tried}
 
@@ -114,7 +114,7 @@ def installed(kind: str) -> bool:
 
 
 class Coder(Protocol):
-    """What a format must be able to do; ``Format`` tells of the members."""
+    """What a format must be able to do; ``Format`` documents the members."""
 
     best: int
     lossless: bool

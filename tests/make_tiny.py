@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from tests.conftest import DATA, TINY
-from titokcodec.format.tables import FrequencyTables
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.models.config import PRESETS, TiTokConfig, Tower
 from titokcodec.weights import tokenizers
 from training.data import Pictures

@@ -17,9 +17,9 @@ from titokcodec.metrics.lite0 import Lite0
 
 from . import parallel
 from .checkpoint import take
+from .compute import to_device
 from .critic import FeatureCritic
 from .hyper import Adversarial
-from .runtime import to_device
 
 SLOPE = 0.1  # of every LeakyReLU
 GRID = 16  # side of the grid of logits, at most

@@ -34,7 +34,7 @@ import torch
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError, WeightsError
-from titokcodec.format.tables import FrequencyTables
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.runtime.devices import choose_device
 from titokcodec.weights import tokenizers

@@ -30,14 +30,14 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
-from . import defaults, loop, parallel, progress, tokens
+from . import defaults, loop, parallel, progress, token_sets
 from .batches import mix, share_of
+from .compute import Runtime
 from .data import Pictures
 from .hyper import GeneratorHyper
 from .labels import Labels, labels_of, read_table
 from .masking import draw_masks, masked_loss
 from .options import Options
-from .runtime import Runtime
 from .stage import Moment, Result, Stage
 
 DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
@@ -152,7 +152,9 @@ class GeneratorTraining(Stage[GeneratorOptions]):
                 f"are like {self.pictures.keys[0]}, the table's like {next(iter(table or {}), 'nothing')}"
             )
         self.numbers = labels.numbers(self.classes).to(device)
-        held = torch.tensor([not options.val and tokens.is_held_out(key) for key in self.pictures.keys], device=device)
+        held = torch.tensor(
+            [not options.val and token_sets.is_held_out(key) for key in self.pictures.keys], device=device
+        )
         if held.all():
             held = torch.zeros_like(held)
         self.trained, self.kept_out = ((~held).nonzero().flatten(), held.nonzero().flatten())
@@ -164,15 +166,15 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             progress.message(f"{self.options.labels or 'folders as classes'}: {found}")
         return found
 
-    def batches(self, averaged: Any) -> tokens.TokenBatches | tokens.LiveTokens:
+    def batches(self, averaged: Any) -> token_sets.TokenBatches | token_sets.LiveTokens:
         """(B, K) tokens and (B,) labels."""
         pictures, trained = self.pictures, self.trained
-        source: tokens.TokenBatches | tokens.LiveTokens
+        source: token_sets.TokenBatches | token_sets.LiveTokens
         if self.options.variants < 1:
-            source = tokens.LiveTokens(self.tokenize, pictures, trained, self.numbers, *self.order)
+            source = token_sets.LiveTokens(self.tokenize, pictures, trained, self.numbers, *self.order)
         else:
-            found = tokens.TokenSet(self.tokenized(pictures).to(self.runtime.device), self.numbers)
-            source = tokens.TokenBatches(found.part(trained), *self.order)
+            found = token_sets.TokenSet(self.tokenized(pictures).to(self.runtime.device), self.numbers)
+            source = token_sets.TokenBatches(found.part(trained), *self.order)
         source.skipped, source.damaged = pictures.skipped, pictures.damaged
         return source
 
@@ -194,18 +196,18 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             "precision": str(self.runtime.dtype),
         }
         if parallel.rank() == 0:
-            found, reason = tokens.load_tokens(file, of)
+            found, reason = token_sets.load_tokens(file, of)
             if found is None:
                 if reason:
                     progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")
-                found = tokens.tokenize(self.tokenize, pictures, options.variants, options.seed)
-                tokens.save_tokens(file, found, of)
+                found = token_sets.tokenize(self.tokenize, pictures, options.variants, options.seed)
+                token_sets.save_tokens(file, found, of)
         parallel.wait()
-        found, _ = tokens.load_tokens(file, of)
+        found, _ = token_sets.load_tokens(file, of)
         assert found is not None  # the first rank has just written them
         return found
 
-    def held_out(self) -> tokens.TokenSet | None:
+    def held_out(self) -> token_sets.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""
         options, device = self.options, self.runtime.device
         pictures, which, numbers = self.pictures, self.kept_out, self.numbers
@@ -218,7 +220,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             return None
         shares = progress.batches("tokenizing held-out pictures", len(which), 32)
         parts = [self.tokenize(pictures.centre_crops(which[share.to(device)])) for share in shares]
-        return tokens.TokenSet(torch.cat(parts)[None], numbers[which])
+        return token_sets.TokenSet(torch.cat(parts)[None], numbers[which])
 
     # ---- a step -------------------------------------------------------------------------------------------------
 
@@ -242,7 +244,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         return Result(loss, {"top1": right})
 
     @torch.no_grad()
-    def score(self, model: Any, val: tokens.TokenSet) -> dict[str, float]:
+    def score(self, model: Any, val: token_sets.TokenSet) -> dict[str, float]:
         """Cross entropy in nats and top-1 of masked tokens, under the same masks at every score."""
         target, labels = val.tokens[0].long(), val.labels
         rng = torch.Generator(self.runtime.device).manual_seed(0)

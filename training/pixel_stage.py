@@ -10,10 +10,10 @@ from titokcodec.cli.script import UsageError
 from titokcodec.metrics import LPIPS
 
 from .adversarial import Adversary
+from .compute import to_device
 from .hyper import DecoderHyper
 from .losses import PixelLoss
 from .options import PixelOptions
-from .runtime import to_device
 from .stage import Stage
 
 P = TypeVar("P", bound=PixelOptions)

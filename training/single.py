@@ -22,6 +22,7 @@ from titokcodec.models.config import PRESETS, TiTokConfig, preset
 from titokcodec.models.tokenizer import TiTok
 
 from . import defaults, initial, loop
+from .compute import Runtime
 from .data import Pictures
 from .evaluate import score, token_counts
 from .hyper import AutoencoderHyper
@@ -29,7 +30,6 @@ from .initial import StartOptions
 from .options import PixelOptions
 from .pixel_stage import P, PixelStage
 from .prefixes import CYCLE, prefix_lengths
-from .runtime import Runtime
 from .sheet import contact_sheet, first_crops
 from .stage import Moment, Result
 from .tokenizer_pass import Passed, TokenizerPass

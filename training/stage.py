@@ -20,10 +20,10 @@ from titokcodec.models.quantizer import VectorQuantizer
 from . import parallel
 from .adversarial import Adversary
 from .batches import Batches, Order
+from .compute import Runtime
 from .data import Pictures
 from .hyper import Augmentation, Defaults, Hyper, choose
 from .options import Options
-from .runtime import Runtime
 from .streaming import Source, open_source
 from .views import PLAIN, Views
 

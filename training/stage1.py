@@ -25,12 +25,12 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.models.vqgan import VQGAN
 
 from . import defaults, initial, loop, progress, proxies
+from .compute import Runtime
 from .data import Pictures
 from .evaluate import token_counts
 from .hyper import ProxyHyper
 from .initial import StartOptions
 from .prefixes import CYCLE, prefix_lengths
-from .runtime import Runtime
 from .sheet import contact_sheet, first_crops
 from .stage import Moment, Result, Stage
 from .tokenizer_pass import TokenizerPass

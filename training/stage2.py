@@ -26,8 +26,8 @@ from . import defaults, initial, loop, parallel, proxies
 from .adversarial import Adversary
 from .argtypes import whole
 from .checkpoint import MISFITS, load_checkpoint, predicts_proxies, tokenizer_of
+from .compute import Runtime
 from .options import PixelOptions
-from .runtime import Runtime
 from .searched import SearchedCrops
 from .single import TokenizerStage
 from .stage import Moment, Result

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from titokcodec.models.quantizer import Quantized
 from titokcodec.models.tokenizer import TiTok
 
+from .compute import Runtime
 from .prefixes import decode_prefixes
-from .runtime import Runtime
 
 
 class Passed(NamedTuple):

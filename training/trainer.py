@@ -16,10 +16,10 @@ from . import folder, parallel
 from .batches import Batches, mix
 from .checkpoint import MISFITS, OLDER, load_state, save_state, take
 from .codebook import CodebookRestart
+from .compute import Runtime, to_device
 from .optimizers import EMA, Optimizers
 from .options import Options
 from .progress import Progress
-from .runtime import Runtime, to_device
 from .schedule import Clock, schedule
 from .stage import Moment, Stage
 from .streaming import Source

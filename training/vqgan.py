@@ -23,11 +23,11 @@ from titokcodec.models.vqgan import VQGAN
 from titokcodec.models.vqgan_config import VQGAN_PRESETS, VQGANConfig
 
 from . import defaults, initial, loop, progress, proxies
+from .compute import Runtime
 from .data import Pictures
 from .hyper import AutoencoderHyper
 from .options import PixelOptions
 from .pixel_stage import PixelStage
-from .runtime import Runtime
 from .sheet import first_crops, stacked
 from .stage import Moment, Result
 

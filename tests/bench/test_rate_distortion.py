@@ -22,7 +22,7 @@ from bench.measure import Case, measure, measure_all
 from bench.originals import cropped, read
 from bench.ours import Entrant, entrants, slug
 from bench.records import write
-from bench.rivals import COMMANDS, LARGER_SIDES, RawThumbnails, _from_planes, _planes, pack, unpack
+from bench.rivals import COMMANDS, LARGER_SIDES, RawThumbnails, from_planes, pack, to_planes, unpack
 from bench.thumbnails import FORMATS, SIDES, Thumbnails, reduced
 from tests.conftest import DATA
 from tests.metrics.test_lite0 import lite0_state
@@ -69,29 +69,9 @@ def command(folder, tiny_path, light, tmp_path_factory):
 
     def run(*more):
         out = tmp_path_factory.mktemp("out")
-        rate_distortion.main(
-            [
-                "--images",
-                str(folder),
-                "--out",
-                str(out),
-                "--model",
-                str(tiny_path),
-                "--device",
-                "cpu",
-                "--workers",
-                "1",
-                "--lite0",
-                str(networks / "lite0.safetensors"),
-                "--effort",
-                "0",
-                "--gallery",
-                "1",
-                "--extremes",
-                "1",
-                *more,
-            ]
-        )
+        given = f"--images {folder} --out {out} --model {tiny_path} --lite0 {networks / 'lite0.safetensors'}"
+        settings = "--device cpu --workers 1 --effort 0 --gallery 1 --extremes 1"
+        rate_distortion.main([*given.split(), *settings.split(), *more])
         return out
 
     return run
@@ -665,11 +645,11 @@ def test_programs_that_fail_are_named(tools):
 
 def test_planes_of_ten_bits(photo):
     small = photo.resize((16, 8))
-    planes = _planes(small)
+    planes = to_planes(small)
     deep = (np.frombuffer(planes, np.uint8).astype("<u2") << 2).tobytes()
-    assert _from_planes(deep, small.size).tobytes() == _from_planes(planes, small.size).tobytes()
+    assert from_planes(deep, small.size).tobytes() == from_planes(planes, small.size).tobytes()
     with pytest.raises(ValueError, match="no planes of 16 x 8"):
-        _from_planes(planes[:-1], small.size)
+        from_planes(planes[:-1], small.size)
 
 
 # ---- figures ----------------------------------------------------------------------------------------------------

@@ -21,8 +21,8 @@ from titokcodec.codec import Codec
 from titokcodec.errors import CorruptFile, TitokError
 from titokcodec.format import bitstream, entropy
 from titokcodec.format.canonical import Spelling
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.format.header import Header
-from titokcodec.format.tables import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.maskgit import make

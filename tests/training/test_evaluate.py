@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.conftest import DATA
 from tests.metrics.test_lite0 import inception_state, lite0_state
 from titokcodec.errors import TitokError
-from titokcodec.format import rangecoder, tables
+from titokcodec.format import frequencies, rangecoder
 from titokcodec.metrics import frechet_distance, inception_score, psnr, ssim
 from titokcodec.metrics.inception import Inception
 from titokcodec.metrics.lite0 import Lite0
@@ -114,8 +114,8 @@ def test_a_weight_file_without_tables_has_sizes_too(folder, tiny_path, tmp_path,
 
 def test_scores_stand_if_sizes_cannot_be_had(folder, tiny_path, tmp_path, monkeypatch, capsys, hushed):
     monkeypatch.setitem(sys.modules, "constriction", None)  # without it tables code nothing
-    monkeypatch.setattr(tables, "coder", tables.coder.__wrapped__)
-    monkeypatch.setattr(rangecoder, "coder", tables.coder)
+    monkeypatch.setattr(frequencies, "coder", frequencies.coder.__wrapped__)
+    monkeypatch.setattr(rangecoder, "coder", frequencies.coder)
     json_file = tmp_path / "scores.json"
     evaluate.main([str(tiny_path), "--data", str(folder), "--device", "cpu", "--json", str(json_file)])
     out, err = capsys.readouterr()

@@ -17,7 +17,7 @@ from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import tokenizers
-from training import defaults, generator, loop, tokens
+from training import defaults, generator, loop, token_sets
 from training.data import Pictures
 from training.generator import GeneratorTraining
 from training.masking import draw_masks, masked_loss
@@ -152,30 +152,30 @@ def test_pictures_are_named_from_their_middle_and_from_crops(photos):
     def encode(pixels):
         return (pixels[:, :, 0, 0] * 1000).round().long()
 
-    tokenized = tokens.tokenize(encode, pictures, 3, seed=5, batch=3)
+    tokenized = token_sets.tokenize(encode, pictures, 3, seed=5, batch=3)
     assert tokenized.shape == (3, 8, 3) and tokenized.dtype == torch.int32
     assert tokenized[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
-    assert tokenized.equal(tokens.tokenize(encode, pictures, 3, seed=5, batch=3))
-    assert not tokenized.equal(tokens.tokenize(encode, pictures, 3, seed=6, batch=3))
+    assert tokenized.equal(token_sets.tokenize(encode, pictures, 3, seed=5, batch=3))
+    assert not tokenized.equal(token_sets.tokenize(encode, pictures, 3, seed=6, batch=3))
 
 
 def test_ranks_draw_one_batch_between_them():
-    tokenized = tokens.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
-    whole = tokens.TokenBatches(tokenized, 8, seed=1).batch(4)
-    parts = [tokens.TokenBatches(tokenized, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
+    tokenized = token_sets.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
+    whole = token_sets.TokenBatches(tokenized, 8, seed=1).batch(4)
+    parts = [token_sets.TokenBatches(tokenized, 8, 1, rank, 2).batch(4) for rank in (0, 1)]
     for index in (0, 1):
         assert torch.cat([part[index] for part in parts]).equal(whole[index])
     assert whole[0][:, 0].remainder(30).div(3, rounding_mode="floor").equal(whole[1])  # a label goes with its tokens
-    assert not whole[0].equal(tokens.TokenBatches(tokenized, 8, seed=1).batch(5)[0])
+    assert not whole[0].equal(token_sets.TokenBatches(tokenized, 8, seed=1).batch(5)[0])
     with pytest.raises(TitokError, match="multiple of 3"):
-        tokens.TokenBatches(tokenized, 8, 1, 0, 3)
+        token_sets.TokenBatches(tokenized, 8, 1, 0, 3)
 
 
 def test_one_picture_in_twenty_is_held_out_by_its_key():
     keys = [f"picture_{number:05}" for number in range(20_000)]
-    held = {key for key in keys if tokens.is_held_out(key)}
+    held = {key for key in keys if token_sets.is_held_out(key)}
     assert 0.045 < len(held) / len(keys) < 0.055
-    assert {key for key in keys if tokens.is_held_out(f"cat/{key}")} != held
+    assert {key for key in keys if token_sets.is_held_out(f"cat/{key}")} != held
 
 
 @pytest.fixture
@@ -219,8 +219,8 @@ def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(
 
 def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
     """Not for others of the same names."""
-    tokenized, original = [], tokens.tokenize
-    monkeypatch.setattr(tokens, "tokenize", lambda *given: (tokenized.append(1), original(*given))[1])
+    tokenized, original = [], token_sets.tokenize
+    monkeypatch.setattr(token_sets, "tokenize", lambda *given: (tokenized.append(1), original(*given))[1])
     first, second = classes("a", 0), classes("b", 1)
     tokenizer = train.out / "other.safetensors"
     tokenizers.save(tokenizer, TiTok(TOKENIZER), "other")
@@ -315,7 +315,7 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train(*more, "--save-minutes", 0, "--val-minutes", 0, steps=30, out="stopped")
     best, left[0] = train.stage.best, 1000
-    monkeypatch.setattr(tokens, "tokenize", None)  # nothing is tokenized a second time
+    monkeypatch.setattr(token_sets, "tokenize", None)  # nothing is tokenized a second time
     train(*more, "--resume", steps=30, out="stopped")
     assert train.trainer.step == 30
     same(whole.model.state_dict(), train.trainer.model.state_dict(), 1e-5)

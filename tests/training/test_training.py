@@ -29,6 +29,7 @@ from training import argtypes, defaults, initial, log, loop, options, schedule, 
 from training.batches import InMemory
 from training.checkpoint import load_state, save_state
 from training.codebook import CodebookRestart
+from training.compute import Runtime
 from training.data import Pictures
 from training.evaluate import score, token_counts
 from training.export import choose_tables, load_averaged
@@ -36,7 +37,6 @@ from training.optimizers import EMA
 from training.options import parse
 from training.prefixes import decode_prefixes, prefix_lengths
 from training.reading import decode
-from training.runtime import Runtime
 from training.schedule import Clock, cosine, flat
 from training.sheet import contact_sheet
 from training.starts import spread_points, start_in_2d

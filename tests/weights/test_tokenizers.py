@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from titokcodec import Codec
 from titokcodec.errors import ModelMismatch, WeightsError
-from titokcodec.format.tables import FrequencyTables
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.models.config import TiTokConfig, Tower
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.weights import releases, tokenizers

@@ -5,9 +5,9 @@ then token 1 of every tile, and so on, so that the first bytes of a payload desc
 
 - Mode 0, packed: ceil(log2 N) bits a token, most significant bit first, the last byte filled up with zero bits.
 - Mode 1, tables: a range coder (:mod:`titokcodec.format.rangecoder`) with static integer frequencies
-  (:class:`titokcodec.format.tables.FrequencyTables`). The stream is the shortest string of bytes whose continuation
-  with zeros lies in the coder's final interval (of several, the smallest), so it needs no length, no end mark and no
-  padding, and each array of tokens has exactly one.
+  (:class:`titokcodec.format.frequencies.FrequencyTables`). The stream is the shortest string of bytes whose
+  continuation with zeros lies in the coder's final interval (of several, the smallest), so it needs no length, no end
+  mark and no padding, and each array of tokens has exactly one.
 - Mode 2 is reserved for an integer prior.
 
 The same tokens give the same bytes on every machine, and the other way round, because only integers reach the coder:
@@ -24,8 +24,8 @@ import numpy as np
 
 from titokcodec.errors import CorruptFile, ModelMismatch, TitokError, UnsupportedFile
 from titokcodec.format import rangecoder
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.format.limits import MAX_CODEBOOK_SIZE, MAX_TOKENS, BytesLike
-from titokcodec.format.tables import FrequencyTables
 
 PACKED, TABLES, PRIOR = 0, 1, 2  # the entropy modes of the header
 

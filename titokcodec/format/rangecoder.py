@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from titokcodec.errors import CorruptFile
-from titokcodec.format.tables import FrequencyTables, coder
+from titokcodec.format.frequencies import FrequencyTables, coder
 
 _STATE_MASK = 2**64 - 1
 _CHUNK = 4096  # tokens decoded at a time where we may have to stop early

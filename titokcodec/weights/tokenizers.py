@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from titokcodec.errors import WeightsError
+from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.format.limits import FINGERPRINT_BYTES
-from titokcodec.format.tables import FrequencyTables
 from titokcodec.io.names import printable
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.shapes import Shapes, shapes_of
