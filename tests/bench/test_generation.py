@@ -11,7 +11,17 @@ import torch
 
 from bench import generation, tables
 from bench.dit import Decoder, Diffusion, DiT, DiTBlock, DiTConfig, Step, respaced, sinusoids
-from bench.generation import SIZES, DiTModel, DiTSize, Limits, TiTokModel, TiTokSize, with_random_weights
+from bench.generation import Limits, measure
+from bench.generation_models import (
+    COMPILED,
+    SIZES,
+    DiTModel,
+    DiTSize,
+    TiTokModel,
+    TiTokSize,
+    build,
+    with_random_weights,
+)
 from titokcodec.models.config import Tower, preset
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.maskgit import make
@@ -133,7 +143,7 @@ def test_the_network_interpolates_the_variance(share, deviation):
 @pytest.mark.parametrize("size", TINY, ids=["DiT", "TiTok"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 def test_models_generate_pictures(size, dtype):
-    model, side = generation.build(size, CPU, dtype), 8 if size is DIT else 256
+    model, side = build(size, CPU, dtype), 8 if size is DIT else 256
     for steps in (None, 1):
         pictures = model.generate(2, steps)
         assert pictures.shape == (2, 3, side, side) and pictures.dtype == torch.uint8
@@ -155,9 +165,9 @@ def test_long_batches_are_extrapolated(monkeypatch):
     monkeypatch.setattr(
         generation, "timed", lambda model, batch, steps=None, seconds=0: (calls.append(seconds), times[steps])[1]
     )
-    row = generation.measure(generation.build(replace(DIT, steps=50), CPU, torch.float32), Limits(patience=1.0, most=1))
+    row = measure(build(replace(DIT, steps=50), CPU, torch.float32), Limits(patience=1.0, most=1))
     assert row["extrapolated"] and row["seconds"] == 1.5 + 49 * 1.25 and calls == [0, 0]
-    row = generation.measure(generation.build(DIT, CPU, torch.float32), Limits(rounds=3, patience=12.0, most=1))
+    row = measure(build(DIT, CPU, torch.float32), Limits(rounds=3, patience=12.0, most=1))
     assert not row["extrapolated"] and row["seconds"] == 9.0 and calls[-1] == 12.0  # of 3 x 5.25 seconds
 
 
@@ -188,10 +198,10 @@ def test_the_search_stops_without_gain_or_memory(monkeypatch, seconds, expected)
 
 @pytest.mark.parametrize("size", TINY, ids=["DiT", "TiTok"])
 def test_compiled_networks_are_the_ones_that_generate(size, monkeypatch, capsys):
-    calls, model = [], generation.build(size, CPU, torch.float32)
+    calls, model = [], build(size, CPU, torch.float32)
 
     def compiled(network, **options):
-        assert options == (generation.COMPILED if size is DIT else {"dynamic": False})
+        assert options == (COMPILED if size is DIT else {"dynamic": False})
         return lambda *given: (calls.append(network), network(*given))[1]
 
     monkeypatch.setattr(torch, "compile", compiled)
@@ -203,7 +213,7 @@ def test_compiled_networks_are_the_ones_that_generate(size, monkeypatch, capsys)
     def fails():
         raise RuntimeError("no\ncompiler")
 
-    assert generation.with_graphs(generation.build(size, CPU, torch.float32), 1, fails) == math.inf
+    assert generation.with_graphs(build(size, CPU, torch.float32), 1, fails) == math.inf
     assert capsys.readouterr().err == f"{size.name} does not compile: no compiler\n"
 
 
