@@ -27,11 +27,11 @@ BATCHES = (1, 16)
 SECONDS = 3.0  # of timing, at least
 
 
-def seconds(codec: Codec, pixels: torch.Tensor, effort: int, least: float = SECONDS) -> float:
+def seconds(codec: Codec, pixels: torch.Tensor, effort: int) -> float:
     """Median time a picture of ``codec.encode`` for (B, 3, 256, 256) pixels."""
     work = {"codec": codec, "pixels": pixels, "effort": effort}
     timer = Timer("codec.encode(pixels, effort=effort)", globals=work, num_threads=torch.get_num_threads())
-    return timer.blocked_autorange(min_run_time=least).median / len(pixels)
+    return timer.blocked_autorange(min_run_time=SECONDS).median / len(pixels)
 
 
 def row(codec: Codec, pictures: Pictures, effort: int, lpips: LPIPS | None) -> dict[str, float]:
