@@ -45,7 +45,7 @@ def test_a_model_is_trained_from_the_wheel(elsewhere, tmp_path):
     """From pictures to a checkpoint, in a process that finds nothing but the wheel."""
     out = tmp_path / "run"
     words = ("--data", str(ROOT / "tests" / "data"), "--out", str(out), "--steps", "1", "--batch", "2")
-    done = run(elsewhere, "-m", "titokcodec.training.single", *words, "--preset", "default", "--device", "cpu")
+    done = run(elsewhere, "-m", "titokcodec.training.single", *words, "--start", "2d", "--device", "cpu")
     assert done.returncode == 0, done.stderr
     assert (out / "state.pt").exists()
 
