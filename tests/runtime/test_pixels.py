@@ -132,3 +132,10 @@ def test_nobody_waits_for_cuda_after_the_first_call():
     codec.encode(pixels * 255)
     with pytest.raises(TitokError, match="of the call before go from"):
         codec.encode(pixels)
+
+
+def test_tensors_without_memory_are_refused(codec):
+    with pytest.raises(TitokError, match="meta device"):
+        codec.encode(torch.empty(1, 3, 256, 256, device="meta"))
+    with pytest.raises(TitokError, match="meta device"):
+        codec.decode(torch.empty(1, 16, dtype=torch.long, device="meta"))

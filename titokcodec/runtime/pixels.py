@@ -26,6 +26,8 @@ def as_pixels(pixels: object, side: int) -> Tensor:
         raise TitokError(f"{wanted}, not of shape {tuple(pixels.shape)}: {_reshaping(pixels, side)}")
     if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
         raise TitokError(f"encode takes float pixels in [0, 1] or uint8 in 0..255, not {pixels.dtype}")
+    if pixels.is_meta:
+        raise TitokError("encode takes pixels, but a tensor on the meta device has none")
     return pixels
 
 

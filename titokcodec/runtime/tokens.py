@@ -19,7 +19,7 @@ def shaped(tokens: object, columns: int | None = None) -> Tensor:
     Raises:
         TitokError: something else.
     """
-    if isinstance(tokens, Tensor) and tokens.dtype in INTEGERS and tokens.ndim == 2:
+    if isinstance(tokens, Tensor) and tokens.dtype in INTEGERS and tokens.ndim == 2 and not tokens.is_meta:
         count = tokens.shape[1]
         if count and columns in (None, count):
             return tokens.long()
@@ -35,4 +35,6 @@ def in_range(tokens: Tensor, codes: int) -> Tensor:
 
 def described(given: object) -> str:
     """Type and shape of what should have been a tensor."""
-    return f"{given.dtype} {tuple(given.shape)}" if isinstance(given, Tensor) else type(given).__name__
+    if not isinstance(given, Tensor):
+        return type(given).__name__
+    return f"{given.dtype} {tuple(given.shape)}" + ", which is on the meta device and empty" * given.is_meta
