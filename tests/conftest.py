@@ -31,9 +31,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def plain_pictures(folder: Path, count: int) -> Path:
     """The folder, with pictures of one random colour each in it, 64 x 64."""
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for number in range(count):
-        Image.new("RGB", (64, 64), tuple(chance.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
+        Image.new("RGB", (64, 64), tuple(rng.integers(0, 256, 3).tolist())).save(folder / f"{number}.png")
     return folder
 
 

@@ -133,8 +133,8 @@ def test_tiles_of_a_photograph_leave_no_seam(bundled):
 
     laid = layout.plan(layout.Grid(2, 2))
     pixels = images.resize(images.load(DATA / "coffee.jpg").pixels, (laid.width, laid.height))
-    drawn = np.asarray(bundled.decompress(bundled.compress(pixels, layout="tile")))
-    assert geometry.seam_contrast(drawn, laid) < 1.25
+    decoded = np.asarray(bundled.decompress(bundled.compress(pixels, layout="tile")))
+    assert geometry.seam_contrast(decoded, laid) < 1.25
 
 
 def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
@@ -145,8 +145,8 @@ def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
     assert Path(str(file)).stat().st_size <= 12e6
     tokens = generator.sample([generator.class_names.index("church")] * 4, steps=8, seed=1)
     assert tokens.shape == (4, 32)
-    drawn = [bundled.decompress(bundled.write(row[None])) for row in tokens]
-    assert np.mean([np.asarray(picture).std() for picture in drawn]) > 20, "one colour is no church"
+    decoded = [bundled.decompress(bundled.write(row[None])) for row in tokens]
+    assert np.mean([np.asarray(picture).std() for picture in decoded]) > 20, "one colour is no church"
 
 
 def test_the_generator_in_the_box_refuses_another_tokenizer(tiny_path):

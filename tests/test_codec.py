@@ -130,10 +130,10 @@ def test_tensors_go_through_in_batches_too(codec, monkeypatch, effort):
     monkeypatch.setattr(VectorQuantizer, "lookup", lambda self, ids: seen.append(len(ids)) or lookup(self, ids))
     pixels = torch.rand(5, 3, 256, 256)
     tokens = other.encode(pixels, 8, effort=effort)
-    drawn = other.decode(tokens)
-    assert max(seen) == 2 and drawn.shape == pixels.shape
+    decoded = other.decode(tokens)
+    assert max(seen) == 2 and decoded.shape == pixels.shape
     assert tokens.equal(torch.cat([codec.encode(batch, 8, effort=effort) for batch in pixels.split(2)]))
-    assert drawn.equal(torch.cat([codec.decode(batch) for batch in tokens.split(2)]))
+    assert decoded.equal(torch.cat([codec.decode(batch) for batch in tokens.split(2)]))
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -244,9 +244,9 @@ def test_encode_takes_floats_and_bytes_alike(codec, photo):
     assert tokens.shape == (1, 16) and tokens.dtype == torch.int64
     assert codec.encode(pixels / 255).equal(tokens)
     assert codec.encode(pixels, 9).equal(tokens[:, :9])
-    drawn = codec.decode(tokens[:, :9])
-    assert drawn.shape == (1, 3, 256, 256) and drawn.dtype == torch.float32
-    assert drawn.min() >= 0 and drawn.max() <= 1
+    decoded = codec.decode(tokens[:, :9])
+    assert decoded.shape == (1, 3, 256, 256) and decoded.dtype == torch.float32
+    assert decoded.min() >= 0 and decoded.max() <= 1
 
 
 def test_a_fitted_file_is_encode_and_decode_and_nothing_else(codec, photo):
@@ -254,8 +254,8 @@ def test_a_fitted_file_is_encode_and_decode_and_nothing_else(codec, photo):
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
     data = codec.compress(picture, effort=0)
     assert np.array_equal(tokens_in(data, codec), codec.encode(pixels).numpy())
-    drawn = (codec.decode(codec.encode(pixels)) * 255).round()[0].permute(1, 2, 0).numpy()
-    assert difference(codec.decompress(data), drawn).max() == 0
+    decoded = (codec.decode(codec.encode(pixels)) * 255).round()[0].permute(1, 2, 0).numpy()
+    assert difference(codec.decompress(data), decoded).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -311,8 +311,8 @@ def test_tokens_out_of_nothing_make_a_file(codec):
         data = codec.write(given)
         assert (info(data).width, info(data).height, info(data).tokens, info(data).intact) == (256, 256, 13, True)
         assert codec.read(data).equal(tokens)
-    drawn = (codec.decode(tokens) * 255).round()[0].permute(1, 2, 0).numpy()
-    assert difference(codec.decompress(data), drawn).max() == 0
+    decoded = (codec.decode(tokens) * 255).round()[0].permute(1, 2, 0).numpy()
+    assert difference(codec.decompress(data), decoded).max() == 0
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_every_cut_of_a_file_shows_a_picture_or_says_why_not(codec, photo, mode)
     header, offset = bitstream.parse(data)
     assert (header.mode, header.layout) == (mode, "tile")
     whole = codec.decompress(data)
-    drawn = []
+    decoded = []
     for length in range(len(data) + 1):
         try:
             shown = codec.decompress(data[:length], strict=False)
@@ -376,9 +376,9 @@ def test_every_cut_of_a_file_shows_a_picture_or_says_why_not(codec, photo, mode)
             assert length < offset + 8, "this much must show something"
             continue
         assert (shown.size, shown.mode) == (whole.size, whole.mode)
-        drawn.append(shown)
+        decoded.append(shown)
     assert shown.tobytes() == whole.tobytes()
-    off = [difference(shown, whole).mean() for shown in drawn]
+    off = [difference(shown, whole).mean() for shown in decoded]
     assert off[0] > 2 * off[-3] > 0  # it gets there step by step, and not with the last byte
 
 
@@ -388,7 +388,7 @@ def test_strict_decoding_refuses_every_cut(codec, file):
             codec.decompress(file[:length])
 
 
-def test_damage_is_refused_or_drawn_if_asked(codec, file):
+def test_damage_is_refused_or_decoded_if_asked(codec, file):
     _, offset = bitstream.parse(file)
     damaged = bytearray(file)
     damaged[offset + 20] ^= 64
@@ -399,7 +399,7 @@ def test_damage_is_refused_or_drawn_if_asked(codec, file):
         codec.decompress(file + b"\0")
 
 
-def test_a_model_that_is_not_nested_draws_no_part_of_its_tokens(codec, photo):
+def test_a_model_that_is_not_nested_decodes_no_part_of_its_tokens(codec, photo):
     config = replace(codec.weights.config, nested=False, min_tokens=16)
     fixed = Codec(replace(codec.weights, config=config), codec.model, codec.device, codec.dtype)
     data = fixed.compress(photo)

@@ -44,7 +44,7 @@ def test_info_says_what_the_header_says(codec, tabled, packed):
     assert (info(packed).entropy, info(packed).payload) == ("packed", 4 * 16 * 6 // 8)
 
 
-def test_info_tells_damage_but_does_not_mind_it(tabled):
+def test_info_shows_damage_but_does_not_mind_it(tabled):
     damaged = bytearray(tabled)
     damaged[-1] ^= 1
     assert info(damaged).intact is False

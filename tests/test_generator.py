@@ -291,7 +291,7 @@ def test_a_generator_fits_its_own_tokenizer_alone(generator, model, codec):
 def test_an_unknown_tokenizer_must_agree_in_numbers(model):
     free = Generator(model, Card("free", BERT), torch.device("cpu"), torch.float32)
     free.check_fits(tokenizer(fingerprint=bytes(8)))
-    free.check_fits(tokenizer(tokens=9, nested=True, min_tokens=4))  # a prefix that it draws
+    free.check_fits(tokenizer(tokens=9, nested=True, min_tokens=4))  # a prefix that it decodes
     for other in (tokenizer(tokens=6), tokenizer(codes=12), tokenizer(tokens=9, nested=True, min_tokens=6)):
         with pytest.raises(WeightsError, match="free makes 5 tokens of 11 codes, but tokenizer theirs has"):
             free.check_fits(other)

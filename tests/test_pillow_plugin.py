@@ -166,14 +166,14 @@ def test_a_closed_picture_says_so(fitted):
 
 
 def test_many_threads_may_load_one_picture(codec, fitted, tmp_path, monkeypatch):
-    """As servers do: the first draws it while the others wait."""
-    path, drawn, failed = tmp_path / "a.titok", [], []
+    """As servers do: the first decodes it while the others wait."""
+    path, decoded, failed = tmp_path / "a.titok", [], []
     path.write_bytes(fitted)
     expected = np.asarray(codec.decompress(fitted))
     decode = codec.decoder
 
     def slowly(tokens):
-        drawn.append(1)
+        decoded.append(1)
         time.sleep(0.2)
         return decode(tokens)
 
@@ -191,10 +191,10 @@ def test_many_threads_may_load_one_picture(codec, fitted, tmp_path, monkeypatch)
         thread.start()
     for thread in threads:
         thread.join()
-    assert not failed and len(drawn) == 1
+    assert not failed and len(decoded) == 1
 
 
-def test_what_has_arrived_is_drawn_if_pillow_is_told_to(codec, fitted, monkeypatch):
+def test_what_has_arrived_is_decoded_if_pillow_is_told_to(codec, fitted, monkeypatch):
     part = fitted[:-3]
     with pytest.raises(OSError, match="checksum") as caught:
         opened(part).load()
@@ -205,7 +205,7 @@ def test_what_has_arrived_is_drawn_if_pillow_is_told_to(codec, fitted, monkeypat
         opened(fitted[: bitstream.parse(fitted)[1]]).load()
 
 
-def test_draft_draws_a_fitted_picture_from_its_tile(codec, fitted):
+def test_draft_decodes_a_fitted_picture_from_its_tile(codec, fitted):
     image = opened(fitted)
     assert image.draft(None, (200, 200)) == ("RGB", (0, 0, 256, 200))
     assert image.size == (256, 200)
@@ -237,7 +237,7 @@ def test_verify_checks_without_the_network(codec, fitted, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data + b"x", lambda data: data[:-1] + b"x"])
-def test_damage_behind_the_header_shows_when_drawing(fitted, damage):
+def test_damage_behind_the_header_shows_when_decoding(fitted, damage):
     image = opened(damage(fitted))
     with pytest.raises(OSError, match="checksum") as caught:
         image.load()
@@ -271,7 +271,7 @@ def test_bombs_are_refused_by_pillow_itself(codec):
 
 
 def test_tiles_are_bounded_by_pillows_limit_too(codec, monkeypatch):
-    """A picture of one pixel across passes Pillow's own check, and would be drawn for minutes."""
+    """A picture of one pixel across passes Pillow's own check, and would be decoded for minutes."""
     header = Header(1, 2**21, 8, "tile", False, True, 0, 0, codec.weights.fingerprint)
     image = opened(bitstream.pack(header, bytes(9363 * 6), codec.weights.fingerprint))
     assert image.size == (1, 2**21)

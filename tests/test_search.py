@@ -29,7 +29,7 @@ def errors(codec, tokens, pixels):
     return (codec.decode(tokens) - pixels).square().mean((1, 2, 3))
 
 
-def test_found_tokens_draw_every_picture_no_worse_and_most_of_them_better(codec, pixels):
+def test_found_tokens_decode_every_picture_no_worse_and_most_of_them_better(codec, pixels):
     own, found = (errors(codec, codec.encode(pixels, 8, effort=effort), pixels) for effort in (0, 8))
     assert (found <= own * 1.001).all()
     assert (found < own * 0.99).sum() >= 3
@@ -56,9 +56,9 @@ def test_the_bundled_model_gains_in_similarity_at_every_length_and_in_decibels_a
         assert ssim(after, photographs).mean() > ssim(before, photographs).mean() + similarity
 
 
-def test_the_first_step_draws_a_sketch_alone(bundled, pixels, monkeypatch):
+def test_the_first_step_decodes_a_sketch_alone(bundled, pixels, monkeypatch):
     def refused(*_):
-        raise AssertionError("a whole picture was drawn")
+        raise AssertionError("a whole picture was decoded")
 
     monkeypatch.setattr(TiTok, "decode_codes", refused)
     found = bundled.encode(pixels[:4], effort=1)
@@ -115,7 +115,7 @@ def test_prefix_lengths_double_from_the_shortest_prefix_to_what_is_asked():
         ([128], 2, [128, 128]),
     ],
 )
-def test_lengths_take_turns_and_the_last_drawing_is_whole(lengths, steps, expected):
+def test_lengths_take_turns_and_the_last_decoding_is_whole(lengths, steps, expected):
     assert prefix_schedule(lengths, steps) == expected
 
 

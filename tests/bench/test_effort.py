@@ -39,12 +39,12 @@ def test_quality_grows_with_effort_and_nothing_is_missing(folder, tmp_path):
 
 
 def test_seconds_are_of_the_effort_asked_for(codec, monkeypatch):
-    """Counted in drawings: one of the start, one a step, and half as many more steps where all tokens are there."""
-    drawn = []
+    """Counted in decodings: one of the start, one a step, and half as many more steps where all tokens are there."""
+    decoded = []
     real = TiTok.decode_codes
-    monkeypatch.setattr(TiTok, "decode_codes", lambda self, codes: drawn.append(codes.shape[1]) or real(self, codes))
+    monkeypatch.setattr(TiTok, "decode_codes", lambda self, codes: decoded.append(codes.shape[1]) or real(self, codes))
     effort.seconds(codec, torch.rand(1, 3, 256, 256), 2)
-    assert drawn == [8, 8, 8, 16, 16, 16, 16] * (len(drawn) // 7) and drawn
+    assert decoded == [8, 8, 8, 16, 16, 16, 16] * (len(decoded) // 7) and decoded
 
 
 def test_too_few_pictures_are_refused(folder, tmp_path):

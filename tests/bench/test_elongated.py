@@ -1,4 +1,4 @@
-"""The benchmark of elongated pictures: what is drawn in each way, and that the figures are of that."""
+"""The benchmark of elongated pictures: what is decoded in each way, and that the figures are of that."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_ways_are_what_the_codec_makes_of_the_picture(codec, photo):
     pixels = np.asarray(photo.resize((600, 200)))
     found = dict(elongated.ways(codec, pixels))
     assert list(found) == ["squeezed", "padded", "2 tiles", "3 tiles"]
-    assert {drawn.shape for drawn in found.values()} == {(200, 600, 3)}
+    assert {decoded.shape for decoded in found.values()} == {(200, 600, 3)}
     assert np.array_equal(found["squeezed"], codec.decompress(codec.compress(pixels, effort=0)))
     wide = np.asarray(photo.resize((480, 250)))
     tiled = codec.compress(wide, layout="tile", tokens=8, effort=0)

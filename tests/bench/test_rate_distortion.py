@@ -124,7 +124,7 @@ def test_skipped_metrics_and_tools_are_named(result):
     assert "psnr-rgb" in found["chooser"]
 
 
-def test_protocol_tells_what_to_repeat(result, codec):
+def test_protocol_has_what_to_repeat(result, codec):
     found = protocol(result)
     assert [picture["name"] for picture in found["pictures"]] == [
         "astronaut.png",

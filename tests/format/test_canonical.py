@@ -55,7 +55,7 @@ def payloads(codec, rows):
     return {entropy.encode(rows, codes)[1], entropy.encode(rows, codes, tables)[1]}
 
 
-def drawn(codec, data):
+def decoded(codec, data):
     """Size, mode and pixels of a file; None if it is refused."""
     try:
         image = codec.decompress(data)
@@ -65,14 +65,14 @@ def drawn(codec, data):
 
 
 def alike(codec, own, rows, size):
-    """All files that are drawn as ``own``, a file of these tokens, is."""
-    picture, fingerprint = drawn(codec, own), codec.weights.fingerprint
+    """All files that are decoded as ``own``, a file of these tokens, is."""
+    picture, fingerprint = decoded(codec, own), codec.weights.fingerprint
     files_of_it = (
         bitstream.pack(header, payload, fingerprint)
         for header in headers(codec, size, rows.shape[1])
         for payload in payloads(codec, rows)
     )
-    return {data for data in files_of_it if drawn(codec, data) == picture}
+    return {data for data in files_of_it if decoded(codec, data) == picture}
 
 
 @pytest.mark.parametrize("size", SIZES)

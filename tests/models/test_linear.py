@@ -65,8 +65,8 @@ def started(config=CONFIG, count=1500, seed=0):
 @torch.no_grad()
 def psnr(model, pictures, tokens):
     """Of all pictures together."""
-    drawn = model.decode(model.encode(pictures, tokens))
-    return -10 * (drawn - pictures).square().mean().log10().item()
+    decoded = model.decode(model.encode(pictures, tokens))
+    return -10 * (decoded - pictures).square().mean().log10().item()
 
 
 @pytest.fixture(scope="module")
@@ -88,23 +88,23 @@ def test_transforms_are_orthonormal_and_begin_with_the_mean(count):
 def test_squares_of_coefficients_add_up_to_those_of_pixels():
     pictures = fields(4)
     kept = Spectrum(3 * LOW * LOW)
-    drawn = kept.picture(kept(pictures))
+    decoded = kept.picture(kept(pictures))
     energy = kept.coefficients(pictures).square().sum(1)
-    torch.testing.assert_close(energy, (drawn - 0.5).square().sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(energy, (decoded - 0.5).square().sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 48, 896])
-def test_what_is_drawn_is_the_nearest_picture_that_the_frequencies_can_make(count):
+def test_what_is_decoded_is_the_nearest_picture_that_the_frequencies_can_make(count):
     spectrum, pictures = Spectrum(count), fields(3)
     spectrum.mean.normal_()
     spectrum.deviation.uniform_(0.5, 2)
-    drawn = spectrum.picture(spectrum(pictures))
-    torch.testing.assert_close(spectrum.picture(spectrum(drawn)), drawn, rtol=1e-4, atol=1e-5)
-    rest = spectrum.coefficients(pictures - drawn + 0.5)
+    decoded = spectrum.picture(spectrum(pictures))
+    torch.testing.assert_close(spectrum.picture(spectrum(decoded)), decoded, rtol=1e-4, atol=1e-5)
+    rest = spectrum.coefficients(pictures - decoded + 0.5)
     assert rest.abs().max() < 1e-4, "what is left over has none of them"
 
 
-def test_more_frequencies_draw_nearer_pictures():
+def test_more_frequencies_give_nearer_pictures():
     pictures = fields(20)
     errors = []
     for count in (1, 10, 100, 1000, 3072):
@@ -379,9 +379,9 @@ def test_a_file_is_written_and_read_with_such_a_model(model, tmp_path):
         sizes = []
         for tokens in (4, 16):
             data = codec.compress(picture, tokens=tokens)
-            drawn = codec.decompress(data)
-            assert drawn.size == (256, 256) and codec.read(data).shape == (1, tokens)
-            far = np.asarray(drawn, float) - np.asarray(picture, float)
+            decoded = codec.decompress(data)
+            assert decoded.size == (256, 256) and codec.read(data).shape == (1, tokens)
+            far = np.asarray(decoded, float) - np.asarray(picture, float)
             sizes.append((len(data), np.square(far).mean()))
         assert sizes[0][0] < sizes[1][0] and sizes[0][1] > sizes[1][1]
 
@@ -421,7 +421,7 @@ def test_a_model_without_components_is_as_before_them():
 
 
 @torch.no_grad()
-def test_components_that_one_entry_each_tells_of_are_rows_of_a_matrix():
+def test_components_that_one_entry_each_explains_are_rows_of_a_matrix():
     few = started(replace(CONFIG, codebooks=1))
     assert len(few.quantize.component[few.quantize.importance.flatten() > 0].unique()) > 30
     dense = TiTok(replace(CONFIG, codebooks=1, components=0)).eval()
@@ -557,7 +557,7 @@ def test_as_many_components_as_float16_can_count_are_allowed():
 
 @pytest.mark.parametrize("size", [64, 128, 256])
 @pytest.mark.parametrize("grid", [32, 64])
-def test_every_size_that_is_allowed_draws_pictures_of_its_size(size, grid):
+def test_every_size_that_is_allowed_decodes_pictures_of_its_size(size, grid):
     config = replace(CONFIG, image_size=size, patch_size=size // 8, head_grid=grid)
     model = TiTok(config).eval()
     pixels = torch.rand(1, 3, size, size)

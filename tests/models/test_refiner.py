@@ -47,7 +47,7 @@ def test_noise_has_unit_variance_and_no_pattern(side):
     assert between.abs().max() < 0.06
 
 
-def test_a_silent_head_draws_the_enlarged_sketch_exactly(head, given):
+def test_a_silent_head_decodes_the_enlarged_sketch_exactly(head, given):
     head.silence()
     expected = F.interpolate(given[1], size=256, mode="bicubic")
     with torch.no_grad():
@@ -63,8 +63,8 @@ def test_enlargement_is_what_pytorch_does(size):
     rows = torch.from_numpy(enlargement(64, size))
     expected, found = F.interpolate(sketch, size=size, mode="bicubic"), rows @ (sketch @ rows.T)
     assert rows.dtype == torch.float32 and (found - expected).abs().max() < 1e-5
-    for drawn in (expected, found):
-        grads += torch.autograd.grad(drawn.square().sum(), sketch)
+    for decoded in (expected, found):
+        grads += torch.autograd.grad(decoded.square().sum(), sketch)
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-4)
 
 
@@ -72,9 +72,9 @@ def test_gradients_are_float32_under_autocast(head, given):
     head.silence()
     sketch = given[1].requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        drawn = head(given[0], sketch)
-    assert drawn.dtype == torch.float32
-    assert (drawn - F.interpolate(sketch, size=256, mode="bicubic")).abs().max() < 1e-5
+        decoded = head(given[0], sketch)
+    assert decoded.dtype == torch.float32
+    assert (decoded - F.interpolate(sketch, size=256, mode="bicubic")).abs().max() < 1e-5
 
 
 def test_noise_is_fresh_in_training_and_fixed_afterwards(head, given):
@@ -113,10 +113,10 @@ def test_blocks_on_finer_grids_are_heard_and_leave_other_models_alone(given):
         head = Refiner(replace(wide, detail_blocks=blocks)).eval()
         assert {block.norm.num_channels for block in head.detail.finer} == sides
         with torch.no_grad():
-            drawn = head(*given)
+            decoded = head(*given)
             for block in head.detail.finer:
                 before, block.conv_2.weight.data = block.conv_2.weight.data, torch.zeros_like(block.conv_2.weight)
-                assert (head(*given) - drawn).abs().max() > 1e-6
+                assert (head(*given) - decoded).abs().max() > 1e-6
                 block.conv_2.weight.data = before
 
 
@@ -135,13 +135,13 @@ def test_padding_channels_changes_neither_a_convolution_nor_its_gradients(before
     aim, wanted = torch.randn(2, after, 8, 8), [x, weight, *([bias] if biased else [])]
     results = []
     for convolved in (F.conv2d, aligned_convolution):
-        drawn = convolved(x, weight, bias, padding=1)
-        results.append([drawn, *torch.autograd.grad((drawn * aim).sum(), wanted)])
+        decoded = convolved(x, weight, bias, padding=1)
+        results.append([decoded, *torch.autograd.grad((decoded * aim).sum(), wanted)])
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.cuda
-def test_a_gpu_in_training_draws_what_it_draws_otherwise(monkeypatch):
+def test_a_gpu_in_training_decodes_what_it_decodes_otherwise(monkeypatch):
     torch.manual_seed(0)
     head = Refiner(replace(CONFIG, detail_width=16, detail_blocks=2)).cuda()
     cells = torch.randn(2, CONFIG.decoder.width, CONFIG.grid, CONFIG.grid, device="cuda")

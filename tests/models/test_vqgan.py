@@ -171,8 +171,8 @@ def test_forward_agrees_with_the_plain_one():
     expected = plain_pixels(codes, state)
     assert ((expected > 0) & (expected < 1)).float().mean() > 0.1  # the clamp does not hide it
     assert (expected < 0).any() and (expected > 1).any()
-    drawn, found = model(pixels)
-    torch.testing.assert_close(drawn, expected, rtol=0, atol=1e-4)
+    decoded, found = model(pixels)
+    torch.testing.assert_close(decoded, expected, rtol=0, atol=1e-4)
     assert found.tokens.equal(tokens)
     torch.testing.assert_close(model.decode(tokens, rows=height // 4), expected.clamp(0, 1), rtol=0, atol=1e-4)
 
@@ -186,9 +186,9 @@ def test_a_patch_is_one_place_of_the_finest_level():
     latents = plain_latents(folded, state)
     torch.testing.assert_close(model.encoder(pixels), latents, rtol=0, atol=1e-4)
     spread = plain_pixels(latents, state).unflatten(1, (3, 2, 2)).permute(0, 1, 4, 2, 5, 3)
-    drawn = model.decoder(latents)
-    assert drawn.shape == pixels.shape
-    torch.testing.assert_close(drawn, spread.flatten(4, 5).flatten(2, 3), rtol=0, atol=1e-4)
+    decoded = model.decoder(latents)
+    assert decoded.shape == pixels.shape
+    torch.testing.assert_close(decoded, spread.flatten(4, 5).flatten(2, 3), rtol=0, atol=1e-4)
 
 
 def test_the_shortcut_drops_the_input_only_where_channels_change():
@@ -210,9 +210,9 @@ def test_tokens_and_pictures_have_their_shapes():
     tokens = model.encode(pictures(3, 16, 16))
     assert tokens.shape == (3, 16) and tokens.dtype == torch.int64
     assert tokens.min() >= 0 and tokens.max() < TINY.codes
-    drawn = model.decode(tokens)
-    assert drawn.shape == (3, 3, 16, 16) and drawn.dtype == torch.float32
-    assert drawn.min() >= 0 and drawn.max() <= 1
+    decoded = model.decode(tokens)
+    assert decoded.shape == (3, 3, 16, 16) and decoded.dtype == torch.float32
+    assert decoded.min() >= 0 and decoded.max() <= 1
     assert model.decode(model.encode(pictures(1, 24, 16)), rows=6).shape == (1, 3, 24, 16)
     half = make().bfloat16()
     half.quantize.float()
@@ -232,9 +232,9 @@ def test_bad_shapes_are_refused():
 
 def test_pixel_loss_reaches_the_encoder_through_the_codes():
     model, pixels = make(), pictures()
-    drawn, found = model(pixels)
-    assert drawn.shape == pixels.shape
-    (drawn - pixels).square().mean().backward()
+    decoded, found = model(pixels)
+    assert decoded.shape == pixels.shape
+    (decoded - pixels).square().mean().backward()
     for name, parameter in model.named_parameters():
         if name == "quantize.embedding.weight":
             assert parameter.grad is None  # the straight-through estimate goes round the codebook
@@ -252,8 +252,8 @@ def test_a_few_steps_teach_it_two_pictures():
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     errors = []
     for _ in range(40):
-        drawn, found = model(pixels)
-        error = (drawn - pixels).square().mean()
+        decoded, found = model(pixels)
+        error = (decoded - pixels).square().mean()
         optimizer.zero_grad()
         (error + found.codebook_loss + found.commitment_loss).backward()
         optimizer.step()
@@ -486,7 +486,7 @@ def test_doubling_is_enlarging_and_then_convolving(rows, columns):
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*slopes, strict=True))
 
 
-def test_with_and_without_gradients_the_same_is_drawn():
+def test_with_and_without_gradients_the_same_is_decoded():
     """Without them the decoder works in place and picture by picture."""
     model, x = make(), pictures()
     held = x.clone()

@@ -394,7 +394,7 @@ def test_values_that_are_no_numbers_are_an_error(value):
 
 
 @pytest.mark.parametrize("white", [None, 1])
-def test_normalised_floats_are_told_and_a_few_that_undershoot_are_not(white):
+def test_normalised_floats_are_warned_of_and_a_few_that_undershoot_are_not(white):
     values = np.linspace(-1, 1, 64 * 64 * 3, dtype=np.float32).reshape(64, 64, 3)
     with pytest.warns(RangeWarning, match=r"go down to -1, .* undo a normalisation"):
         load(values, white=white)

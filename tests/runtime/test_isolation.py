@@ -139,10 +139,10 @@ torch.set_num_threads(2)
 codec = Codec.from_pretrained({str(TINY)!r}, device="cpu", dtype="fp32")
 pixels = torch.rand(2, 3, 256, 256)
 tokens = codec.encode(pixels)
-drawn = codec.decode(tokens)
+shown = codec.decode(tokens)
 child = os.fork()
 if not child:
-    alike = (codec.encode(pixels) == tokens).float().mean() > 0.9 and (codec.decode(tokens) - drawn).abs().max() < 1e-3
+    alike = (codec.encode(pixels) == tokens).float().mean() > 0.9 and (codec.decode(tokens) - shown).abs().max() < 1e-3
     codec.encode(pixels, effort=1)
     os._exit(0 if alike else 1)
 assert os.waitpid(child, 0)[1] == 0
@@ -191,7 +191,7 @@ codec.encode(torch.rand(1, 3, 256, 256))
 
 
 @pytest.mark.cuda
-def test_a_child_of_a_process_that_uses_a_gpu_is_told_so():
+def test_a_child_of_a_process_that_uses_a_gpu_gets_told():
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", FORKED_FROM_A_GPU], env=environment, check=True, timeout=120)
 
@@ -200,10 +200,10 @@ def test_a_child_of_a_process_that_uses_a_gpu_is_told_so():
 def test_callers_settings_do_not_reach_a_gpu():
     codec = Codec.from_pretrained(device="cuda", dtype="fp32")
     pixels = torch.rand(2, 3, 256, 256, device="cuda")
-    tokens, drawn = codec.encode(pixels), codec.decode(codec.encode(pixels))
+    tokens, decoded = codec.encode(pixels), codec.decode(codec.encode(pixels))
     casts = (torch.autocast("cuda", dtype) for dtype in (torch.float16, torch.bfloat16))
     for caller in (torch.inference_mode(), *casts):
         with caller:
             assert codec.encode(pixels).equal(tokens)
-            torch.testing.assert_close(codec.decode(tokens), drawn, atol=1e-3, rtol=0)
+            torch.testing.assert_close(codec.decode(tokens), decoded, atol=1e-3, rtol=0)
             assert not codec.decode(tokens).is_inference()

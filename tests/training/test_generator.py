@@ -207,7 +207,7 @@ def test_folders_are_classes_and_reported(train, classes, chatty, capsys):
     assert train.stage.classes == () and train.stage.numbers.tolist() == [-1] * 4
 
 
-def test_a_table_that_matches_some_is_told_and_one_that_matches_none_is_refused(train, photos, tmp_path, capsys):
+def test_a_table_that_matches_some_is_reported_and_one_that_matches_none_is_refused(train, photos, tmp_path, capsys):
     (tmp_path / "some.csv").write_text("p0,red\np9,blue\n")
     train(steps=1, labels=tmp_path / "some.csv")
     said = capsys.readouterr().err

@@ -149,7 +149,7 @@ def test_stage_1_learns_to_predict_frozen_proxies(train, photos, proxy_file):
 
 @pytest.fixture(scope="module")
 def tokenizer(photos, tmp_path_factory):
-    """A weight file whose tokens tell the pictures apart, and whose decoder has forgotten how to draw them."""
+    """A weight file whose tokens tell the pictures apart, and whose decoder has forgotten how to decode them."""
     out = tmp_path_factory.mktemp("tokenizer")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(PRESETS, "small", SMALL)

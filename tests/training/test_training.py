@@ -811,7 +811,7 @@ def test_random_views_are_for_the_first_part_of_a_run_of_our_own(train, monkeypa
     assert asked == [False] * 4
 
 
-def test_a_row_tells_the_pace_and_a_score_how_well_training_pictures_are_reconstructed(train, folder):
+def test_a_row_has_the_pace_and_a_score_how_well_training_pictures_are_reconstructed(train, folder):
     train("--val", str(folder), "--minutes", "0.2", "--log-every", "5")
     paces = [row["pictures_per_second"] for row in rows(train.out) if "pictures_per_second" in row]
     assert paces and all(0 < pace <= 8 / 0.05 for pace in paces)

@@ -1,8 +1,8 @@
-"""Published checkpoints: recognised by names, shapes and config, converted, and drawn as a plain forward pass draws.
+"""Published checkpoints: recognised by names, shapes and config, converted, and decoded like a plain forward pass.
 
 The weights themselves are not at hand: stand-ins of the published names and shapes
 (``tests.models.test_models.published``) take their place, and ``tests.models.test_models`` has the second way to
-compute what they encode and draw.
+compute what they encode and decode.
 """
 
 import json
@@ -254,9 +254,9 @@ def test_s128_gives_the_tokens_and_pixels_of_the_plain_pass(s128):
     tokens = codec.encode(pixels)
     assert tokens.unique().numel() > 20
     assert (tokens == expected).float().mean() >= 0.99
-    drawn, expected = codec.decode(expected), plain_pixels(expected, state, config)
+    decoded, expected = codec.decode(expected), plain_pixels(expected, state, config)
     assert ((expected > 0) & (expected < 1)).float().mean() > 0.1  # the clamp does not hide it
-    assert (drawn - expected).abs().max() <= 1e-3
+    assert (decoded - expected).abs().max() <= 1e-3
 
     data = codec.compress(DATA / "astronaut.jpg", layout="fit")
     about = titokcodec.info(data)
@@ -315,10 +315,10 @@ def test_a_folder_in_the_hubs_layout_is_a_model_whose_files_hold_256_codes_of_13
     about = titokcodec.info(data)
     assert (about.tokens, about.payload, about.bytes) == (256, 256 * 13 // 8, 416 + 19)  # 19: see the README
     assert about.fingerprint == codec.weights.fingerprint.hex()
-    drawn = np.asarray(codec.decompress(data))
+    decoded = np.asarray(codec.decompress(data))
     kept = codec.encode(torch.from_numpy(eight_bits).permute(2, 0, 1)[None])
     rounded = (plain_pixels(kept, one_stage, SMALL_ONE_STAGE)[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    assert np.mean(drawn == rounded) > 0.999  # rounded, where the published demo cuts off
+    assert np.mean(decoded == rounded) > 0.999  # rounded, where the published demo cuts off
     with pytest.raises(TitokError, match="exactly 256 tokens, not 32"):
         codec.compress(eight_bits, tokens=32)
     with pytest.raises(TitokError, match="needs all 256 tokens"):

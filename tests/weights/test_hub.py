@@ -74,7 +74,7 @@ def test_an_error_of_the_hub_becomes_one_line(monkeypatch, message, shown):
 
 
 @pytest.mark.parametrize("kind", [RepositoryNotFoundError, HFValidationError])
-def test_a_wrong_name_is_told_what_the_right_ones_look_like(monkeypatch, kind):
+def test_a_wrong_name_shows_what_the_right_ones_look_like(monkeypatch, kind):
     def get(repository, name):
         raise kind("a page of advice")
 

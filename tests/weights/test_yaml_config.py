@@ -102,7 +102,7 @@ def test_a_large_file_is_refused_before_it_is_read_as_yaml(tmp_path):
     assert time.process_time() - started < 20  # what fits takes a second or two
 
 
-def test_a_wrong_value_is_told_in_brief():
+def test_a_wrong_value_is_described_in_brief():
     """A list of a megabyte, in JSON, was once a line of a megabyte."""
     for said in (["x" * 1000] * 1000, [[[[[[[[[]]]]]]]]], 10**4000, {"a": {"b": "c" * 10_000}}):
         with pytest.raises(WeightsError, match="it says that codebook_size is ") as caught:
