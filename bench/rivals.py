@@ -135,7 +135,8 @@ def unusable(names: Collection[str]) -> dict[str, str]:
     reasons = {name: COMMANDS[name].missing() for name in names if name in COMMANDS}
     for name in (name for name in names if name in FORMATS and not installed(name)):
         plugin = FORMATS[name].plugin
-        reasons[name] = f"it needs the module {plugin}, which is not installed" if plugin else "Pillow here has it not"
+        absent = f"it needs the module {plugin}, which is not installed"
+        reasons[name] = absent if plugin else "this Pillow cannot write it"
     return {name: reason for name, reason in reasons.items() if reason}
 
 

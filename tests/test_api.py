@@ -274,3 +274,11 @@ def test_what_is_wrong_for_every_picture_is_never_skipped(codec, photo):
 def test_a_target_that_one_picture_cannot_meet_is_its_own_error(codec, photo):
     found = codec.compress_batch([photo, Image.new("L", (20, 20))], target_bytes=10, errors="return")
     assert all(isinstance(error, TitokError) and "10 bytes" in str(error) for error in found)
+
+
+def test_an_option_that_does_not_exist_is_named_beside_those_that_do():
+    with pytest.raises(TypeError, match="no option 'tokns': there are tokens, layout, "):
+        titokcodec.compress("a.png", tokns=3)
+    with pytest.raises(TypeError, match="no option 'partial': there are strict, "):
+        titokcodec.decompress(b"", partial=True)
+    assert {*titokcodec.__all__} <= {*dir(titokcodec)} and "os" not in dir(titokcodec)

@@ -100,7 +100,7 @@ def test_saving_takes_the_options_of_compress(codec, photo, tmp_path):
 
 def test_options_of_other_formats_are_said_to_do_nothing(codec, photo, tmp_path):
     path = tmp_path / "a.titok"
-    with pytest.warns(titokcodec.IgnoredWarning, match=r"knows no quality, exif: tokens=, target_bytes= and effort="):
+    with pytest.warns(titokcodec.IgnoredWarning, match=r"no option quality, exif: tokens=, target_bytes= and effort"):
         photo.save(path, layout="fit", quality=85, exif=b"", tokns=None)
     assert path.read_bytes() == codec.compress(photo, layout="fit")
     with warnings.catch_warnings():

@@ -79,4 +79,4 @@ __getattr__ = importer(__name__, _HOMES, globals())
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*__all__, "__version__"})

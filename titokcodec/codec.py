@@ -18,7 +18,14 @@ from titokcodec.format.layout import FIT, Grid
 from titokcodec.format.limits import DEFAULT_MAX_PIXELS, TILE
 from titokcodec.format.shape import Shape, scaled
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.options import CompressOptions, CompressSettings, DecompressOptions, DecompressSettings, lists
+from titokcodec.options import (
+    CompressOptions,
+    CompressSettings,
+    DecompressOptions,
+    DecompressSettings,
+    checked,
+    lists,
+)
 from titokcodec.outcomes import OnError, Outcomes
 from titokcodec.packing import Packer
 from titokcodec.picture_batch import PictureBatch
@@ -193,7 +200,7 @@ class Codec(TileCodec):
         Raises:
             TitokError: a picture cannot be read or is too large, or the options cannot be met.
         """
-        settings = CompressSettings(**options)
+        settings = checked(CompressSettings, options)
         outcomes = Outcomes(errors)
         batch = PictureBatch(self.packer, settings, outcomes)
         given = several("pictures", pictures, "compress")
@@ -239,7 +246,7 @@ class Codec(TileCodec):
         Raises:
             TitokError: a file is not one, damaged, too large, or made with another model; or cannot be read.
         """
-        settings, outcomes = DecompressSettings(**options), Outcomes(errors)
+        settings, outcomes = checked(DecompressSettings, options), Outcomes(errors)
         given = several("files", files, "decompress")
         read = (outcomes.attempt(self._read, source, settings.strict, settings.max_pixels) for source in given)
         opened = [found for found in read if found is not None]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from titokcodec.codec import Codec
 from titokcodec.files import FileSource
-from titokcodec.options import CompressOptions, CompressSettings, DecompressOptions, DecompressSettings, lists
+from titokcodec.options import CompressOptions, CompressSettings, DecompressOptions, DecompressSettings, checked, lists
 from titokcodec.pictures import images
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ def default_codec() -> Codec:
 @lists(CompressSettings)
 def compress(image: images.Source, **options: Unpack[CompressOptions]) -> bytes:
     """One picture to ``.titok`` bytes with the bundled model; ``Codec.compress_batch`` describes the options."""
-    CompressSettings(**options)  # what makes no sense fails before the model is loaded
+    checked(CompressSettings, options)  # what makes no sense fails before the model is loaded
     return default_codec().compress(image, **options)
 
 
 @lists(DecompressSettings)
 def decompress(source: FileSource, **options: Unpack[DecompressOptions]) -> Image.Image:
     """A ``.titok`` file to a picture with the bundled model; ``Codec.decompress_batch`` describes the options."""
-    DecompressSettings(**options)
+    checked(DecompressSettings, options)
     return default_codec().decompress(source, **options)

@@ -216,12 +216,12 @@ class Generator:
             if label not in names:
                 near = difflib.get_close_matches(label, names, 1)
                 hint = f"did you mean {near[0]!r}?" if near else f"give a number, 0 to {self.config.classes - 1}"
-                raise TitokError(f"{self.name} knows no class {label!r}: {hint}")
+                raise TitokError(f"{self.name} has no class {label!r}: {hint}")
             return names.index(label)
         try:
             number = operator.index(label)  # numpy's integers are welcome
         except TypeError:
-            raise TitokError(f"label {label!r} is neither a class number nor a name nor None") from None
+            raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class") from None
         if not -1 <= number < self.config.classes:
             raise TitokError(f"no class has the number {number}: give 0 to {self.config.classes - 1}, or None")
         return number

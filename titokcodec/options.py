@@ -7,7 +7,7 @@ gives such a function a signature of plain keywords with their defaults, for ``h
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 from inspect import Parameter, signature
@@ -115,6 +115,23 @@ class DecompressSettings:
     def __post_init__(self) -> None:
         whole_or_none("max_pixels", self.max_pixels, 0)
         whole_or_none("max_side", self.max_side, 1)
+
+
+Settings = TypeVar("Settings", CompressSettings, DecompressSettings)
+
+
+def checked(kind: type[Settings], options: Mapping[str, Any]) -> Settings:
+    """The settings that a caller's keywords ask for.
+
+    Raises:
+        TypeError: there is no such option, as Python has it for any wrong keyword.
+        TitokError: one of them makes no sense.
+    """
+    names = [field.name for field in fields(kind)]
+    for name in options:
+        if name not in names:
+            raise TypeError(f"there is no option {name!r}: there are {', '.join(names)}")
+    return kind(**options)
 
 
 def lists(settings: type) -> Callable[[Function], Function]:

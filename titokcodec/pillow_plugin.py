@@ -194,7 +194,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     given = {name: value for name, value in image.encoderinfo.items() if value is not None}
     if ignored := [name for name in given if name not in _SAVE_OPTIONS]:
         warnings.warn(
-            f"a .titok file knows no {', '.join(ignored)}: tokens=, target_bytes= and effort= choose between "
+            f"a .titok file has no option {', '.join(ignored)}: tokens=, target_bytes= and effort= choose between "
             "size and quality",
             IgnoredWarning,
             stacklevel=3,

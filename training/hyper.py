@@ -204,8 +204,8 @@ def choose(defaults: Defaults[H], recipe: str, changes: dict[str, float]) -> H:
 def _check(item: Field, value: float) -> None:
     most, positive = item.metadata["most"], item.metadata["positive"]
     if not 0 <= value <= most or value == math.inf or (value == 0 and positive):
-        span = f"{'more than 0' if positive else '0'}{' to 1' if most == 1 else ' or more'}"
-        raise UsageError(f"--{_name(item).replace('_', '-')} is {value:g}: give {span}")
+        above, below = "more than 0" if positive else "0 or more", " and at most 1" if most == 1 else ""
+        raise UsageError(f"--{_name(item).replace('_', '-')} is {value:g}: give {above}{below}")
 
 
 def _items(hyper: Hyper) -> Iterator[tuple[str, Field, float]]:

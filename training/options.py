@@ -120,7 +120,7 @@ def _typed(stage: type[Stage[O]], found: argparse.Namespace) -> Any:
 
 def parser_of(stage: type[Stage], about: str | None) -> argparse.ArgumentParser:
     """The parser of a stage's command."""
-    parser = Parser(about, prog=f"python -m training.{stage.name}", allow_abbrev=False)
+    parser = Parser(about, allow_abbrev=False)
     add = parser.add_argument
     add("--data", type=Path, nargs="+", required=True, help="training pictures: folders or tar shards")
     add("--out", type=Path, required=True, help="folder for checkpoints and logs")
@@ -143,7 +143,7 @@ def parser_of(stage: type[Stage], about: str | None) -> argparse.ArgumentParser:
             default=next(iter(reversed(stage.presets))),
             help="architecture (default: %(default)s)",
         )
-    add_resume(parser, "go on from OUT/state.pt if it is there")
+    add_resume(parser, "go on from OUT/state.pt if it is there; give the options of the first start again")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
     add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
     add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")

@@ -627,7 +627,7 @@ def tools(tmp_path, monkeypatch):
 
 def test_formats_that_pillow_lacks_are_named(monkeypatch):
     monkeypatch.delitem(Image.SAVE, "WEBP")
-    assert rivals.unusable(["jpeg", "webp"]) == {"webp": "Pillow here has it not"}
+    assert rivals.unusable(["jpeg", "webp"]) == {"webp": "this Pillow cannot write it"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -29,6 +29,9 @@ def test_partial_files_are_decoded_when_asked(here, codec):
     first, done = result.stderr.splitlines()
     assert result.exit_code == 0 and 0 < arrived < 16 and done.startswith("cut.titok -> cut.png  ")
     assert first == f"titok-decompress: cut.titok: {arrived} of 16 tokens a tile have arrived"
+    Path("wrong.titok").write_bytes(data[:-1] + bytes([data[-1] ^ 128]))
+    first, done = call(cli.decompress, "wrong.titok", "--partial").stderr.splitlines()
+    assert first.endswith("wrong.titok: the checksum does not match, so the picture may be wrong") and "->" in done
     result = call(cli.decompress, "cut.titok", "--partial", "-f", "--json")
     facts = json.loads(result.stdout)
     assert (facts["arrived"], facts["tokens"]) == (arrived, 16)

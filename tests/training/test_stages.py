@@ -424,10 +424,10 @@ def test_the_critic_follows_the_recipe_and_the_networks(train, tokenizer, tmp_pa
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--adversary-share 0", "--adversary-share is 0: give more than 0 to 1"),
-        ("--adversary-share nan", "--adversary-share is nan: give more than 0 to 1"),
+        ("--adversary-share 0", "--adversary-share is 0: give more than 0 and at most 1"),
+        ("--adversary-share nan", "--adversary-share is nan: give more than 0 and at most 1"),
         ("--adversary -1", "--adversary is -1: give 0 or more"),
-        ("--adversary-start 2", "--adversary-start is 2: give 0 to 1"),
+        ("--adversary-start 2", "--adversary-start is 2: give 0 or more and at most 1"),
         ("--rate inf", "--rate is inf: give 0 or more"),
         ("--adversary 1 --adversary-width 20", "--adversary-width: width 20"),
         ("--minutes nan", "the budget is nan minutes: give more than 0"),

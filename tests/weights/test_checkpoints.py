@@ -525,7 +525,7 @@ def test_tensors_by_name_are_wanted(tmp_path, content, message):
 def test_other_files_are_refused(tmp_path, tiny_path):
     refused("tiny.safetensors: this is a titokcodec weight file already", convert, tiny_path, tmp_path / "out")
     (tmp_path / "a.ckpt").write_bytes(b"")
-    refused("unknown kind: give a .safetensors, .bin or .pt or .pth file", convert, tmp_path / "a.ckpt", "out")
+    refused("unknown kind: give a .safetensors, .bin, .pt or .pth file", convert, tmp_path / "a.ckpt", "out")
     refused("no weight file at", convert, tmp_path / "none.bin", tmp_path / "out")
 
 

@@ -70,6 +70,8 @@ class BatchReporter(Reporter):
             self.warning(
                 f"{shown(job.source, 'stdin')}: {extra['arrived']} of {about.tokens} tokens a tile have arrived"
             )
+        elif "arrived" in extra and about.intact is False:
+            self.warning(f"{shown(job.source, 'stdin')}: the checksum does not match, so the picture may be wrong")
         if self.lines:
             arrow = f"{shown(job.source, 'stdin')} -> {shown(job.target, 'stdout')}"
             quality = [text.format(extra[name]) for name, text in _QUALITY.items() if name in extra]

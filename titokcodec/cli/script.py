@@ -8,7 +8,9 @@ line that makes no sense, 130 Ctrl-C, 143 SIGTERM.
 from __future__ import annotations
 
 import argparse
+import re
 import signal
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -29,6 +31,12 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, about: str | None, **settings: Any) -> None:
+        spec = getattr(sys.modules["__main__"], "__spec__", None)  # there if started by python -m
+        name = spec.name if spec else ""
+        if name.startswith("titokcodec."):  # not from a checkout, where training and bench stand alone
+            about = re.sub(r"-m (training|bench)\b", r"-m titokcodec.\1", about or "")
+        if name.partition("titokcodec.")[2] or name.startswith(("training.", "bench.")):
+            settings.setdefault("prog", f"python -m {name}")
         super().__init__(description=about, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
 
     def error(self, message: str) -> NoReturn:

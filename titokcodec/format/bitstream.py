@@ -151,9 +151,9 @@ def check_pixels(header: Header, max_pixels: int | None = DEFAULT_MAX_PIXELS) ->
     """Refuse a picture that is too much work: more than ``max_pixels`` pixels, or more tiles than go with them.
 
     Args:
-        header: what the file says of itself. max_pixels: the most pixels; :func:`titokcodec.format.layout.most_tiles`
-        says how many tiles that allows. None means
-            no limit.
+        header: What the file says of itself.
+        max_pixels: The most pixels; :func:`titokcodec.format.layout.most_tiles` has the tiles that go with them. None
+            for no limit.
 
     Raises:
         LimitExceeded: the header claims more.

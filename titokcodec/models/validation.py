@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from titokcodec.errors import WeightsError
 from titokcodec.format.limits import MAX_CODEBOOK_SIZE
+from titokcodec.io.names import examples
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,7 +39,7 @@ def check_fields(values: object, kind: type[DataclassInstance], what: str, optio
         raise WeightsError(f"the model's configuration does not make sense: {what} is no set of values by name")
     known = {field.name for field in fields(kind)}
     for problem, names in (("lacks", known - set(values) - set(optional)), ("has unknown", set(values) - known)):
-        require(not names, f"{what} {problem} {', '.join(sorted(names))[:100]}")
+        require(not names, f"{what} {problem} {examples([name[:40] for name in sorted(map(str, names))])}")
 
 
 def check_types(config: DataclassInstance) -> None:

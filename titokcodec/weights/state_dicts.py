@@ -74,7 +74,8 @@ def open_state_dict(path: Path) -> StateDict:
             return _open_safetensors(path)
         if path.suffix in PYTORCH_SUFFIXES:
             return _open_pytorch(path)
-        raise WeightsError(f"this is of an unknown kind: give a .safetensors, {' or '.join(PYTORCH_SUFFIXES)} file")
+        others, last = ", ".join(PYTORCH_SUFFIXES[:-1]), PYTORCH_SUFFIXES[-1]
+        raise WeightsError(f"this is of an unknown kind: give a .safetensors, {others} or {last} file")
 
 
 @contextmanager
