@@ -361,10 +361,10 @@ def test_files_that_cannot_be_varied_are_refused(call, codec, photo, photo_file,
     ("label", "message"),
     [
         ("bees", "did you mean 'bee'?"),
-        ("zebra", "knows no class 'zebra'"),
+        ("zebra", "has no class 'zebra'"),
         ("4", "no class has the number 4: give 0 to"),
-        ("-1", "knows no class '-1'"),
-        ("", "knows no class ''"),
+        ("-1", "has no class '-1'"),
+        ("", "has no class ''"),
     ],
 )
 def test_unknown_classes(call, label, message):

@@ -290,7 +290,7 @@ def test_vocabulary():
         ("[]", "no set of values by name"),
         ("null", "does not make sense"),
         ("[" * 100_000, "does not make sense"),
-        ('{"architecture":"bert","tokens":32}', "lacks classes, codes, heads, layers, mlp, width"),
+        ('{"architecture":"bert","tokens":32}', "lacks classes, codes, heads and 3 more"),
         (BERT.to_json().replace('"bert"', '"gpt"'), "architecture 'gpt'"),
         (BERT.to_json().replace('"bert"', "[]"), "architecture"),
         (BERT.to_json().replace('"heads":4', '"heads":5'), "not a multiple"),
