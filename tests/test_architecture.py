@@ -103,4 +103,4 @@ def test_modules_are_short():
     assert {path: lines for path, lines in lengths.items() if lines > LONGEST} == {}
 
 
-LONGEST = 400  # lines; 300 is what we aim at
+LONGEST = 350  # lines; 300 is what we aim at

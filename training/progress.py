@@ -179,7 +179,7 @@ class Updates(Line):
         made = step - self.marks[0].step if self.marks else 0
         if made:
             last = f", loss {loss.item():.4g}" if loss is not None else ""
-            message(f"{self.name}: {made:,} steps in {words(time.monotonic() - self.began)}{last}")
+            message(f"{self.name}: {made:,} step{'s' * (made > 1)} in {words(time.monotonic() - self.began)}{last}")
 
 
 def clock(seconds: float) -> str:

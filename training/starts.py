@@ -103,7 +103,7 @@ def start_linear(model: TiTok, pictures: Iterable[Tensor], report: Callable[[str
     """
     config, spectrum = model.config, model.encoder.linear.spectrum
     coefficients = torch.cat([spectrum.coefficients(batch) for batch in pictures])
-    report(f"linear start: {len(coefficients)} pictures")
+    report(f"linear start: {len(coefficients)} crops")
     mean, covariance = _statistics(coefficients, spectrum)
     variance, basis = torch.linalg.eigh(covariance)
     floor, basis = variance[-1].item() * NOTHING, basis.flip(1)[:, : config.components]

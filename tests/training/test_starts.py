@@ -183,7 +183,7 @@ def test_pictures_all_of_one_colour_do_not_crash():
 def test_it_says_what_it_does():
     said = []
     start_linear(TiTok(CONFIG), fields(50).split(20), said.append)
-    assert said[0] == "linear start: 50 pictures" and said[-1].endswith(" components, 2 codebooks of 64 codes")
+    assert said[0] == "linear start: 50 crops" and said[-1].endswith(" components, 2 codebooks of 64 codes")
 
 
 def test_the_default_preset_has_linear_paths():
