@@ -92,5 +92,5 @@ def measured(
     result = benchmark(make(**given))
     benchmark.extra_info["pictures"] = pictures
     if memory and not benchmark.disabled:
-        benchmark.extra_info |= fresh.measure(make, **given)
+        benchmark.extra_info |= fresh.measure_fresh(make, **given)
     return result

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from titokcodec.training.data import Pictures
-from titokcodec.training.evaluate import measure, token_counts, tokens_of
+from titokcodec.training.evaluate import all_scores, token_counts, tokens_of
 from torch.utils.benchmark import Timer
 
 from titokcodec import Codec
@@ -38,7 +38,7 @@ def row(codec: Codec, pictures: Pictures, effort: int, lpips: LPIPS | None) -> d
     """``psnr/K``, ``lpips/K`` and so on as ``training.evaluate`` names them, and ``seconds/B`` by the size of a
     batch."""
     tokens = tokens_of(codec, pictures, effort)
-    found = measure(codec.model, pictures, token_counts(codec.model), lpips, tokens=tokens)
+    found = all_scores(codec.model, pictures, token_counts(codec.model), lpips, tokens=tokens)
     times = {f"seconds/{size}": seconds(codec, pictures.centre_crops(torch.arange(size)), effort) for size in BATCHES}
     return {"effort": effort} | {name: round(value, 5) for name, value in {**found, **times}.items() if "/" in name}
 

@@ -67,7 +67,7 @@ def ways(codec: Codec, pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield f"{count} tiles", on_grid(codec, pixels, grid)
 
 
-def measure(codec: Codec, pictures: list[Image.Image], judge: Judge) -> list[dict]:
+def compare(codec: Codec, pictures: list[Image.Image], judge: Judge) -> list[dict]:
     """A row of means for every aspect and way."""
     rows = []
     for aspect in ASPECTS:
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     smallest = min(round(min(max(picture.size) / max(ASPECTS), min(picture.size))) for picture in pictures)
     judge = Judge(options.lpips, None, smallest, METRICS)
     with torch.inference_mode():
-        rows = measure(codec, pictures, judge)
+        rows = compare(codec, pictures, judge)
     about = inputs.describe_model(codec) | {"pictures": len(pictures), "tokens": codec.weights.config.tokens}
     records.write(options.out, {**about, "rows": rows})
 

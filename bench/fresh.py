@@ -1,6 +1,6 @@
 """A workload in a process of its own: the most memory that it ever has and, if asked, how long it takes.
 
-    measure(workloads.compress, options=CodecOptions(), count=1, effort=0)
+    measure_fresh(workloads.compress, options=CodecOptions(), count=1, effort=0)
 
 A process cannot reset its peak, so everything that is to be compared needs a new one. The peak is that of the whole
 process: Python, torch where the workload imports it, and the weights.
@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 
-def measure(make: Callable[..., Callable[[], Any]], time_for: float | None = None, **given: Any) -> dict[str, Any]:
+def measure_fresh(
+    make: Callable[..., Callable[[], Any]], time_for: float | None = None, **given: Any
+) -> dict[str, Any]:
     """Prepare a workload in a new process, and run it there.
 
     Args:

@@ -80,7 +80,7 @@ def estimated(model: Model, batch: int) -> float:
 
 
 @torch.inference_mode()
-def measure(model: Model, limits: Limits) -> dict[str, Any] | None:
+def time_model(model: Model, limits: Limits) -> dict[str, Any] | None:
     """A model's row of the result, without its comparison. None if not even one picture fits into memory."""
     found = search(model, limits)
     if found is None:
@@ -161,7 +161,7 @@ def compare(
     reference: dict[str, float] = {}
     for dtype in dtypes:
         for size in sizes:
-            row = measure(build(size, device, dtype), limits)
+            row = time_model(build(size, device, dtype), limits)
             free()
             if row is None:
                 print(f"{size.name} does not fit into memory", file=sys.stderr)

@@ -88,7 +88,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Setup:
     """What to measure: the rivals' methods, and what ``Judge`` takes."""
 
     methods: Sequence[str]
@@ -102,7 +102,7 @@ class Plan:
         return Judge(self.lpips, self.lite0, self.smallest, self.metrics)
 
 
-def measure(case: Case, methods: Sequence[str], judge: Judge) -> Finding:
+def measure_case(case: Case, methods: Sequence[str], judge: Judge) -> Finding:
     """One picture through titok and the rivals' methods."""
     comparison = judge.against(case.original)
     entries = {}
@@ -173,15 +173,15 @@ def _beats(metric: str, one: tuple[dict[str, float], int], other: tuple[dict[str
 # ---- processes ----------------------------------------------------------------------------------------------------
 
 
-def measure_all(cases: Iterable[Case], plan: Plan, workers: int) -> Iterator[Finding]:
+def measure_all(cases: Iterable[Case], setup: Setup, workers: int) -> Iterator[Finding]:
     """Findings in the order of cases, which are asked for only a little ahead."""
     if workers == 1:
-        rivals.register(plan.methods)
-        judge = plan.judge()
-        yield from (_alone(case, plan, judge) for case in cases)
+        rivals.register(setup.methods)
+        judge = setup.judge()
+        yield from (_alone(case, setup, judge) for case in cases)
         return
     # Started afresh: a fork of a process whose libraries have threads may hang.
-    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (plan,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _prepare, (setup,)) as pool:
         cases = iter(cases)
         waiting = [pool.submit(_work, case) for case in islice(cases, 2 * workers)]
         while waiting:
@@ -189,27 +189,27 @@ def measure_all(cases: Iterable[Case], plan: Plan, workers: int) -> Iterator[Fin
             waiting += [pool.submit(_work, case) for case in islice(cases, 1)]
 
 
-def _alone(case: Case, plan: Plan, judge: Judge) -> Finding:
+def _alone(case: Case, setup: Setup, judge: Judge) -> Finding:
     """With one thread, as in a process of several, since sums in another order differ in their last digits."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return measure(case, plan.methods, judge)
+        return measure_case(case, setup.methods, judge)
     finally:
         torch.set_num_threads(threads)
 
 
-_ready: tuple[Plan, Judge] | None = None  # of this process
+_ready: tuple[Setup, Judge] | None = None  # of this process
 
 
-def _prepare(plan: Plan) -> None:
+def _prepare(setup: Setup) -> None:
     """Once a process: loads its networks and registers formats."""
     global _ready
     torch.set_num_threads(1)
-    rivals.register(plan.methods)
-    _ready = plan, plan.judge()
+    rivals.register(setup.methods)
+    _ready = setup, setup.judge()
 
 
 def _work(case: Case) -> Finding:
-    plan, judge = _ready
-    return measure(case, plan.methods, judge)
+    setup, judge = _ready
+    return measure_case(case, setup.methods, judge)

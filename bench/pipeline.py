@@ -112,7 +112,7 @@ class Pipeline:
         return one_ahead(tensors) if self.variant.ahead else (tensor.cpu().numpy() for tensor in tensors)
 
 
-def measure(
+def time_variants(
     model: Callable[[], TiTok], device: torch.device, batch: int, rounds: int, pictures: int
 ) -> list[dict[str, Any]]:
     """A row for every direction and variant: pictures a second, median over rounds in which all variants take turns,
@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     device, opened = choose_device(options.device), tokenizers.read(options.model)
     rows: list[dict[str, Any]] = []
     for batch in options.batch:
-        rows += measure(lambda: tokenizers.build(opened), device, batch, options.rounds, options.pictures)
+        rows += time_variants(lambda: tokenizers.build(opened), device, batch, options.rounds, options.pictures)
         rows.sort(key=lambda row: (row["direction"], row["batch"]))
         write(options.out, {**describe(options.device), "model": opened.name, "results": rows})
         print(f"batch {batch}: {len(rows)} rows", flush=True)

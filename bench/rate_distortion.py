@@ -36,7 +36,7 @@ from titokcodec.cli.script import Parser, start
 from titokcodec.metrics.scores import METRICS
 
 from . import curves, exhibits, inputs, originals, records, rivals
-from .measure import Case, Finding, Key, Plan, measure_all
+from .measure import Case, Finding, Key, Setup, measure_all
 from .originals import CROPS, Original
 from .ours import TARGET, TOKENS, Entrant, entrants
 from .protocol import protocol
@@ -77,11 +77,16 @@ def cases(
 
 
 def benchmark(
-    pictures: Sequence[Original], models: Sequence[Entrant], plan: Plan, size: str, budgets: Sequence[int], workers: int
+    pictures: Sequence[Original],
+    models: Sequence[Entrant],
+    setup: Setup,
+    size: str,
+    budgets: Sequence[int],
+    workers: int,
 ) -> list[Finding]:
     """Everything measured, in the order of the pictures; progress goes to stderr."""
     start, found = time.perf_counter(), []
-    for finding in measure_all(cases(pictures, models, budgets_for(models, size), budgets), plan, workers):
+    for finding in measure_all(cases(pictures, models, budgets_for(models, size), budgets), setup, workers):
         found.append(finding)
         seconds = time.perf_counter() - start
         print(f"{len(found)}/{len(pictures)} {finding.name} ({seconds:.0f} s)", file=sys.stderr, flush=True)
@@ -201,8 +206,8 @@ def main(arguments: list[str] | None = None) -> None:
     pictures = originals.read(options.images, options.size, options.limit, options.every, options.score_side)
     smallest = min(min(original.picture.size) for original in pictures)
     methods, missing = wanted(options.methods)
-    plan = Plan(methods, options.lpips, options.lite0, smallest, options.metrics)
-    judge = plan.judge()
+    setup = Setup(methods, options.lpips, options.lite0, smallest, options.metrics)
+    judge = setup.judge()
     models = entrants(
         inputs.open_models(options),
         layouts=tuple(options.layouts),
@@ -214,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     skipped = missing | judge.skipped
     for name, reason in skipped.items():
         print(f"skipped {name}: {reason}", file=sys.stderr)
-    findings = benchmark(pictures, models, plan, options.size, options.budgets, options.workers)
+    findings = benchmark(pictures, models, setup, options.size, options.budgets, options.workers)
     equal = budgets_for(models, options.size)
     reached = {method for found in findings for method, _ in found.entries}
     skipped |= {method: "none of its files fits any budget" for method in methods if method not in reached}

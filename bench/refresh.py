@@ -18,7 +18,7 @@ from titokcodec import TitokError
 from titokcodec.cli.script import Parser, start
 
 from . import curves, inputs, originals, records
-from .measure import Entry, Finding, Key, Plan
+from .measure import Entry, Finding, Key, Setup
 from .originals import Original
 from .ours import entrants
 from .protocol import commit, described, versions
@@ -84,12 +84,12 @@ def main(arguments: list[str] | None = None) -> None:
     protocol = curves.read_json(folder / "protocol.json")
     pictures = originals.read(options.images, SIZE, options.limit, options.every)
     check_pictures(pictures, protocol)
-    plan = Plan((), options.lpips, options.lite0, originals.SIDE, list(protocol["metrics"]))
-    judge = plan.judge()
+    setup = Setup((), options.lpips, options.lite0, originals.SIDE, list(protocol["metrics"]))
+    judge = setup.judge()
     for metric in protocol["metrics"].keys() & judge.skipped.keys():
         raise TitokError(f"{metric} was measured then and cannot be now: {judge.skipped[metric]}")
     models = entrants(inputs.open_models(options), effort=options.effort, tokens=tuple(protocol["models"][0]["tokens"]))
-    findings = joined(benchmark(pictures, models, plan, SIZE, (), options.workers), earlier(folder))
+    findings = joined(benchmark(pictures, models, setup, SIZE, (), options.workers), earlier(folder))
 
     for path in folder.glob("titok-*.json"):
         path.unlink()

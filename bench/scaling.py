@@ -20,7 +20,7 @@ from titokcodec.cli.script import Parser, start
 from titokcodec.format.layout import nearest_grid
 from titokcodec.format.limits import TILE
 
-from .fresh import measure
+from .fresh import measure_fresh
 from .machine import describe
 from .records import write
 from .workloads import CodecOptions, compress_large, decompress_large, load_codec
@@ -48,8 +48,8 @@ def results(codec: CodecOptions, pictures: Sequence[tuple[int, int]], patience: 
                 "tiles": nearest_grid(side, side).tiles,
                 "tokens": tokens,
             }
-            there = measure(compress_large, patience, options=codec, side=side, tokens=tokens, target=file)
-            back = measure(decompress_large, patience, options=codec, source=file)
+            there = measure_fresh(compress_large, patience, options=codec, side=side, tokens=tokens, target=file)
+            back = measure_fresh(decompress_large, patience, options=codec, source=file)
             for direction, found in (("compress", there), ("decompress", back)):
                 seconds = round(found["seconds"], 5)
                 yield {"job": direction, **about, "bytes": file.stat().st_size, **found, "seconds": seconds}

@@ -38,15 +38,15 @@ def score(
     """The few figures that a training run reports.
 
     Returns:
-        ``psnr/K``, ``ssim/K`` and ``lpips/K`` for every K of ``counts``, ``usage`` and ``entropy``, as ``measure``
+        ``psnr/K``, ``ssim/K`` and ``lpips/K`` for every K of ``counts``, ``usage`` and ``entropy``, as ``all_scores``
         gives them.
     """
-    found = measure(model, pictures, counts, lpips, batch=batch)
+    found = all_scores(model, pictures, counts, lpips, batch=batch)
     return {name: value for name, value in found.items() if "/" in name or name in ("usage", "entropy")}
 
 
 @torch.no_grad()
-def measure(
+def all_scores(
     model: TiTok,
     pictures: Pictures,
     counts: tuple[int, ...],
@@ -192,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
         "effort": effort,
         "dtype": str(codec.dtype).removeprefix("torch."),
     }
-    found = measure(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
+    found = all_scores(codec.model, pictures, counts, lpips, lite0, inception, tokens=tokens)
     try:
         sizes = file_sizes(codec, tokens, counts)
     except Exception as error:  # whatever it is, the scores took minutes and stand without

@@ -11,7 +11,7 @@ import torch
 
 from bench import generation, tables
 from bench.dit import Decoder, Diffusion, DiT, DiTBlock, DiTConfig, Step, respaced, sinusoids
-from bench.generation import Limits, measure
+from bench.generation import Limits, time_model
 from bench.generation_models import (
     COMPILED,
     SIZES,
@@ -165,9 +165,9 @@ def test_long_batches_are_extrapolated(monkeypatch):
     monkeypatch.setattr(
         generation, "timed", lambda model, batch, steps=None, seconds=0: (calls.append(seconds), times[steps])[1]
     )
-    row = measure(build(replace(DIT, steps=50), CPU, torch.float32), Limits(patience=1.0, most=1))
+    row = time_model(build(replace(DIT, steps=50), CPU, torch.float32), Limits(patience=1.0, most=1))
     assert row["extrapolated"] and row["seconds"] == 1.5 + 49 * 1.25 and calls == [0, 0]
-    row = measure(build(DIT, CPU, torch.float32), Limits(rounds=3, patience=12.0, most=1))
+    row = time_model(build(DIT, CPU, torch.float32), Limits(rounds=3, patience=12.0, most=1))
     assert not row["extrapolated"] and row["seconds"] == 9.0 and calls[-1] == 12.0  # of 3 x 5.25 seconds
 
 
@@ -273,7 +273,7 @@ def test_options_limit_the_time_and_finished_rows_are_kept(tmp_path, monkeypatch
             raise KeyboardInterrupt
         return dict(zip(ROW[:-1], [model.name, 1, 3, "float32", 1, 0.5, 2.0, False, False], strict=True))
 
-    monkeypatch.setattr(generation, "measure", measured)
+    monkeypatch.setattr(generation, "time_model", measured)
     line = f"--out {path} --device cpu --precision fp32 --patience 9 --most 64 --rounds 2 --no-compile"
     with pytest.raises(KeyboardInterrupt):
         generation.main([*line.split(), "--models", "tiny TiTok"], sizes=(DIT, TITOK, TITOK))

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 import titokcodec
 from bench import equal, rate_distortion, refresh, report, rivals
 from bench.intervals import bootstrap, wilson, win_rate
-from bench.measure import Case, measure, measure_all
+from bench.measure import Case, measure_all, measure_case
 from bench.originals import cropped, read
 from bench.ours import Entrant, entrants, slug
 from bench.records import write
@@ -511,7 +511,7 @@ def test_the_chosen_thumbnail_is_the_best_of_all(photo, light, monkeypatch, name
     monkeypatch.setattr("bench.thumbnails.LOSSLESS_SIDES", (8,))
     judge = Judge(smallest=192)
     judge.metrics = ["psnr-rgb", "ssim-rgb"]
-    entries = measure(Case("", small, {}, {"it": budget}), [f"{name}-thumbnail"], judge).entries
+    entries = measure_case(Case("", small, {}, {"it": budget}), [f"{name}-thumbnail"], judge).entries
     scores = {
         (side, quality): (size, judge.against(small).scores(shown))
         for side, quality, size, shown in every_thumbnail(small, name)
@@ -555,7 +555,7 @@ def test_large_budgets_take_large_thumbnails(photo, usual_sides, budget):
     """The climb to the first budget finds what trying all sides finds."""
     large = photo.resize((512, 384), Image.Resampling.LANCZOS)
     judge = Judge(smallest=384, wanted=["psnr-rgb"])
-    entry = measure(Case("", large, {}, {"it": budget}), ["webp-thumbnail"], judge).entries["webp-thumbnail", "it"]
+    entry = measure_case(Case("", large, {}, {"it": budget}), ["webp-thumbnail"], judge).entries["webp-thumbnail", "it"]
     comparison = judge.against(large)
     every = rivals.thumbnails(large, "webp-thumbnail").fitting(budget)
     best = max(every, key=lambda file: comparison.scores(file.picture)["psnr-rgb"])
@@ -697,7 +697,7 @@ def test_metrics_that_cannot_be_had_are_named(monkeypatch):
 def test_workers_find_what_one_process_finds(photo, monkeypatch):
     monkeypatch.setattr(rivals, "SIDES", SIDES)  # other processes have the usual ones
     small = photo.resize((176, 176))
-    plan = rate_distortion.Plan(["webp-thumbnail"], None, None, 176)
+    plan = rate_distortion.Setup(["webp-thumbnail"], None, None, 176)
     cases = [Case(str(turn), small.rotate(90 * turn), {}, {"budget 120": 120}) for turn in range(2)]
     alone, pooled = (list(measure_all(cases, plan, workers)) for workers in (1, 2))
     assert [found.name for found in pooled] == ["0", "1"]

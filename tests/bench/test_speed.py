@@ -58,7 +58,7 @@ def test_memory_is_measured_on_request(memory, disabled, monkeypatch):
         def __call__(self, work):
             return work()
 
-    monkeypatch.setattr(fresh, "measure", lambda make, **given: {"memory": len(make(**given)())})  # 6, of "result"
+    monkeypatch.setattr(fresh, "measure_fresh", lambda make, **given: {"memory": len(make(**given)())})  # 6, of "result"
     benchmark = Benchmark(disabled=disabled, extra_info={})
     assert conftest.measured(benchmark, memory, "group", "name", lambda x: lambda: x, 4, x="result") == "result"
     peak = {"memory": 6} if memory and not disabled else {}
@@ -77,7 +77,7 @@ def test_a_device_that_does_not_exist_is_one_clear_line():
 def test_a_peak_is_of_the_workload_alone():
     """Not of the process that asks for it, however large that has been."""
     held = os.urandom(300_000_000)
-    idle, busy = (fresh.measure(partial(partial, os.urandom, count)) for count in (1, 100_000_000))
+    idle, busy = (fresh.measure_fresh(partial(partial, os.urandom, count)) for count in (1, 100_000_000))
     assert len(held) > busy["memory"] > idle["memory"] + 90_000_000 and set(idle) == {"memory"}
 
 
@@ -98,7 +98,7 @@ def test_a_workload_is_repeated_for_the_given_time():
 
 def test_a_workload_that_fails_shows_why(capfd):
     with pytest.raises(subprocess.CalledProcessError):
-        fresh.measure(partial(partial, os.urandom, -1))
+        fresh.measure_fresh(partial(partial, os.urandom, -1))
     assert "ValueError" in capfd.readouterr().err
 
 
@@ -126,7 +126,7 @@ def scaled(tmp_path_factory):
     line = f"--megapixels 0.6 --tokens 16 --model {TINY} --device cpu --precision fp32 --patience 0 --out {path}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            scaling, "measure", lambda make, seconds, **given: fresh.timed(make(**given), seconds) | fresh.peaks()
+            scaling, "measure_fresh", lambda make, seconds, **given: fresh.timed(make(**given), seconds) | fresh.peaks()
         )
         scaling.main(line.split())
     return path
@@ -150,7 +150,7 @@ def test_scaling(scaled):
 def test_a_case_of_scaling_in_a_process_of_its_own(tmp_path):
     options = CodecOptions(str(TINY), "cpu", "fp32")
     given = {"options": options, "side": 256, "tokens": 16, "target": tmp_path / "a.titok"}
-    found = fresh.measure(workloads.compress_large, 0.0, **given)
+    found = fresh.measure_fresh(workloads.compress_large, 0.0, **given)
     assert found["rounds"] == 1 and found["seconds"] > 0 and 50e6 < found["memory"] < 4e9  # bytes
     assert workloads.decompress_large(options, tmp_path / "a.titok")().size == (256, 256)
 

@@ -22,7 +22,7 @@ from titokcodec.search import STEPS
 from titokcodec.weights import tokenizers
 from training import evaluate
 from training.data import Pictures
-from training.evaluate import measure, score
+from training.evaluate import all_scores, score
 from training.sheet import eight_bit
 
 RATES = (8, 16)
@@ -201,7 +201,7 @@ def test_a_model_that_loses_nothing():
         classify=lambda features: 50 * features,
         fc=SimpleNamespace(weight=pixels),
     )
-    found = measure(model, Six(), (1, 2), None, network, network, batch=4)
+    found = all_scores(model, Six(), (1, 2), None, network, network, batch=4)
     assert taken == [4, 2]
     for k in (1, 2):
         assert found[f"psnr/{k}"] == 100 and found[f"ssim/{k}"] == pytest.approx(1, abs=1e-5)

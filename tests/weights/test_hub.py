@@ -84,7 +84,7 @@ def test_a_wrong_name_shows_what_the_right_ones_look_like(monkeypatch, kind):
     assert "\n" not in str(caught.value)
     for which in ("l32", "b64", "s128", "bl64_vq8k", "bl128_vq8k", "sl256_vq8k"):
         assert f"hub:yucornetto/tokenizer_titok_{which}_imagenet" in str(caught.value)
-    assert len(hub.PUBLISHED) == 6
+    assert len(hub.PUBLISHED_REPOSITORIES) == 6
 
 
 def test_one_of_our_own_files_needs_no_config(monkeypatch, tiny_path):
@@ -155,5 +155,5 @@ for name in ("someone/another", "not a name"):
     found, another, wrong = result.stdout.splitlines()
     assert found == f"tokenizer_theirs {CONFIG.to_json()}"
     assert another.startswith("could not get model.safetensors of 'someone/another' from the hub: ")
-    assert wrong.startswith("the hub has no repository 'not a name' ") and hub.PUBLISHED[0] in wrong
+    assert wrong.startswith("the hub has no repository 'not a name' ") and hub.PUBLISHED_REPOSITORIES[0] in wrong
     assert tokenizers.read(folder).config == CONFIG

@@ -18,7 +18,7 @@ from titokcodec.models.validation import check_fields, check_types, parse_json, 
 
 HEADS = ("upsampler", "pixels", "proxy", "refiner")
 PROXY_CODES = 1024  # codes of the MaskGIT-VQGAN, the 2D tokenizer that legacy models were taught by
-DEEPEST = 256
+MAX_LAYERS = 256
 SKETCH = 64  # pixels along a side of what the linear decoder gives
 LOW = 32  # frequencies along one side that a spectrum may keep, see titokcodec.models.linear
 LARGEST_SPECTRUM = 3 * LOW**2  # of three colours
@@ -98,10 +98,10 @@ class TiTokConfig:
         for name, tower in (("encoder", self.encoder), ("decoder", self.decoder)):
             check_types(tower)
             require(tower.width % tower.heads == 0, f"{name} width {tower.width} is not a multiple of its heads")
-            require(tower.width % 4 == 0 and tower.layers <= DEEPEST, f"{name} {tower} is out of range")
+            require(tower.width % 4 == 0 and tower.layers <= MAX_LAYERS, f"{name} {tower} is out of range")
         require(self.head in HEADS, f"head {reprlib.repr(self.head)} is none of {', '.join(HEADS)}")
         require(self.codes >= 2, "a codebook needs two codes or more")
-        require(self.head_blocks <= DEEPEST, f"head_blocks is {self.head_blocks}")
+        require(self.head_blocks <= MAX_LAYERS, f"head_blocks is {self.head_blocks}")
         require(
             1 <= self.min_tokens <= self.tokens <= MAX_TOKENS,
             "tokens must be 1 to 256 and min_tokens at most that",

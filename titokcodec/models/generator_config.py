@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from titokcodec.errors import WeightsError
 from titokcodec.format.limits import MAX_TOKENS
-from titokcodec.models.config import DEEPEST
+from titokcodec.models.config import MAX_LAYERS
 from titokcodec.models.shapes import Shape, Shapes, shape_of
 from titokcodec.models.validation import check_fields, check_types, parse_json, require
 
@@ -44,7 +44,7 @@ class GeneratorConfig:
         named = reprlib.repr(self.architecture)
         require(self.architecture in ARCHITECTURES, f"architecture {named} is none of bert, uvit")
         require(self.width % self.heads == 0, f"width {self.width} is not a multiple of {self.heads} heads")
-        require(self.layers <= DEEPEST, f"layers is {self.layers}")
+        require(self.layers <= MAX_LAYERS, f"layers is {self.layers}")
         require(self.architecture == "bert" or self.layers % 2 == 0, "a U-ViT has as many blocks before as after")
         require(self.tokens <= MAX_TOKENS, f"tokens is {self.tokens}, not 1 to {MAX_TOKENS}")
         require(self.codes >= 2, "a codebook needs two codes or more")

@@ -9,7 +9,7 @@ from pathlib import Path
 from titokcodec.errors import WeightsError
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"  # what a repository, or a folder in its layout, holds
-PUBLISHED = tuple(
+PUBLISHED_REPOSITORIES = tuple(
     f"yucornetto/tokenizer_titok_{which}_imagenet"
     for which in ("l32", "b64", "s128", "bl64_vq8k", "bl128_vq8k", "sl256_vq8k")
 )
@@ -50,6 +50,6 @@ def _fetch(get: Callable[[str, str], str], repository: str, name: str) -> Path:
         if kinds & _WRONG_NAME:
             message = (
                 f"the hub has no repository {repository!r} that you may read: names look like org/name, and the "
-                f"published tokenizers are {', '.join(f'hub:{known}' for known in PUBLISHED)}"
+                f"published tokenizers are {', '.join(f'hub:{known}' for known in PUBLISHED_REPOSITORIES)}"
             )
         raise (_Absent if _ABSENT in kinds else WeightsError)(message) from None
