@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save, save_file
 
+from tests.conftest import ROOT
 from titokcodec import Codec
 from titokcodec.errors import ModelMismatch, WeightsError
 from titokcodec.format.frequencies import FrequencyTables
@@ -369,3 +370,8 @@ def test_without_weights_in_the_package_a_path_is_asked_for(monkeypatch):
     monkeypatch.setattr(releases, "RELEASES", ())
     with pytest.raises(WeightsError, match="no weights in it: name a weight file"):
         tokenizers.locate()
+
+
+def test_a_generator_is_no_tokenizer():
+    with pytest.raises(WeightsError, match=r"classes-5\.safetensors holds a generator, .*titok-generate -g"):
+        tokenizers.read(ROOT / "titokcodec" / "assets" / "classes-5.safetensors")

@@ -118,8 +118,13 @@ def _described(about: str, path: Path) -> tuple[str, TiTokConfig]:
     try:
         values = json.loads(about)
         name, config_text = printable(str(values["name"])), json.dumps(values["config"])
-    except (KeyError, TypeError, ValueError, RecursionError):
+        generator = values.get("kind") == "generator"
+    except (KeyError, TypeError, ValueError, RecursionError, AttributeError):
         raise WeightsError(f"{path} is not a titokcodec weight file: its description is damaged") from None
+    if generator:
+        raise WeightsError(
+            f"{path} holds a generator, and pictures need a tokenizer: titok-generate -g takes this file"
+        )
     return name, TiTokConfig.from_json(config_text)
 
 
