@@ -122,9 +122,7 @@ def _described(about: str, path: Path) -> tuple[str, TiTokConfig]:
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError):
         raise WeightsError(f"{path} is not a titokcodec weight file: its description is damaged") from None
     if generator:
-        raise WeightsError(
-            f"{path} holds a generator, and pictures need a tokenizer: titok-generate -g takes this file"
-        )
+        raise WeightsError(f"{path} holds a generator, not a tokenizer: titok-generate -g takes it")
     return name, TiTokConfig.from_json(config_text)
 
 
