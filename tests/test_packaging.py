@@ -1,11 +1,13 @@
 """What the wheel holds, tried where there is no checkout."""
 
 import os
+import pkgutil
 import subprocess
 import sys
 
 import pytest
 
+import titokcodec
 from tests.conftest import ROOT
 
 pytest.importorskip("setuptools")
@@ -55,3 +57,9 @@ def test_a_checkout_knows_both_names(name):
     module = {"training": "evaluate", "bench": "tables"}[name.rpartition(".")[2]]
     line = [sys.executable, "-m", f"{name}.{module}", "--help"]
     assert subprocess.run(line, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_a_checkout_holds_no_second_copy_of_the_library():
+    """Tools that walk through all packages, such as those that write documents, come to an end."""
+    names = {found.name for found in pkgutil.walk_packages(titokcodec.__path__, "titokcodec.") if found.ispkg}
+    assert {"titokcodec.format", "titokcodec.cli.commands"} <= names and "titokcodec.titokcodec" not in names

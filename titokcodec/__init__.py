@@ -6,8 +6,7 @@
 Importing this package is instant; torch is loaded when a network is first needed.
 """
 
-import os
-
+from titokcodec import checkout
 from titokcodec.errors import (
     CorruptFile,
     FramesWarning,
@@ -24,9 +23,7 @@ from titokcodec.errors import (
 )
 from titokcodec.lazy import importer
 
-_parent = os.path.dirname(os.path.dirname(__file__))
-if os.path.exists(os.path.join(_parent, "setup.py")):  # a checkout, where two packages of the wheel lie beside this one
-    __path__.append(_parent)
+checkout.install()
 
 TYPE_CHECKING = False  # as typing has it; importing that would take longer than all the rest
 if TYPE_CHECKING:
