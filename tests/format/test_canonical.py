@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,21 +169,10 @@ def test_a_cut_without_the_weights_keeps_what_only_they_tell(codec):
 
 
 def test_a_model_that_is_not_nested_is_not_cut_because_a_file_says_so(tmp_path, codec):
-    from titokcodec.models.config import TiTokConfig, Tower
     from titokcodec.models.tokenizer import TiTok
     from titokcodec.weights import tokenizers
 
-    config = TiTokConfig(
-        Tower(32, 1, 2),
-        Tower(32, 1, 2),
-        tokens=16,
-        codes=64,
-        code_width=4,
-        patch_size=32,
-        pool=2,
-        head_width=8,
-        head_blocks=1,
-    )
+    config = replace(codec.weights.config, nested=False, min_tokens=16)
     own = tokenizers.save(tmp_path / "fixed.safetensors", TiTok(config), "fixed")
     header = Header(256, 256, 16, "fit", False, True, 0, 0, own.fingerprint)
     data = bitstream.pack(header, entropy.encode(some_tokens(codec, True), 64)[1], own.fingerprint)

@@ -21,6 +21,7 @@ from tests.conftest import ROOT, plain_pictures
 from tests.metrics.test_lite0 import lite0_state
 from tests.metrics.test_lpips import lpips_file
 from tests.training.ranks import two_ranks
+from tests.training.test_training import CONFIG
 from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
@@ -37,20 +38,7 @@ from training.options import parse
 from training.searched import SearchedCrops
 from training.trainer import Trainer
 
-SMALL = TiTokConfig(
-    Tower(32, 1, 2),
-    Tower(32, 1, 2),
-    tokens=8,
-    codes=64,
-    code_width=4,
-    image_size=64,
-    patch_size=16,
-    head_width=8,
-    head_blocks=1,
-    head_grid=8,
-    nested=True,
-    min_tokens=2,
-)
+SMALL = dataclasses.replace(CONFIG, codes=64)
 LEGACY = TiTokConfig(
     Tower(16, 1, 2), Tower(16, 1, 2), tokens=4, codes=32, code_width=4, image_size=32, head="proxy", legacy=True
 )

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.metrics.test_lpips import lpips_file
+from tests.models.test_linear import CONFIG as FITTED
 from tests.models.test_linear import fields
 from titokcodec.errors import TitokError
 from titokcodec.metrics import LPIPS, psnr
@@ -57,24 +58,7 @@ CONFIG = TiTokConfig(
     nested=True,
     min_tokens=2,
 )
-LINEAR = TiTokConfig(
-    Tower(32, 1, 2),
-    Tower(32, 1, 2),
-    tokens=16,
-    codes=64,
-    code_width=4,
-    image_size=64,
-    patch_size=8,
-    nested=True,
-    min_tokens=4,
-    l2_normalised=False,
-    head="refiner",
-    head_width=16,
-    head_blocks=1,
-    spectrum=48,
-    codebooks=2,
-    components=48,
-)
+LINEAR = replace(FITTED, image_size=64, patch_size=8, pool=1)
 
 
 def png(pixels):
