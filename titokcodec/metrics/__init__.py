@@ -9,9 +9,10 @@
     inception_score(logits)                 # mean and standard deviation
     codebook_usage(tokens, codes)           # share of codes in use, and entropy, over all positions and at each
 
-Pictures are (B, 3, H, W) float tensors in [0, 1], features (N, d), tokens (N, K) integers. ``Inception`` and ``Lite0``
-(EfficientNet-Lite0) are networks that give features and logits. Weights are not included: networks take the path of a
-safetensors or PyTorch file. Importing this package is instant; torch is loaded with the first metric.
+Pictures are (B, 3, H, W) float tensors in [0, 1], features (N, d), tokens (N, K) integers. ``Inception``, ``Lite0``
+(EfficientNet-Lite0) and ``ConvNeXt`` (ConvNeXt-S) are networks that give features or logits. Weights are not included:
+networks take the path of a safetensors or PyTorch file. Importing this package is instant; torch is loaded with the
+first metric.
 """
 
 from titokcodec.lazy import importer
@@ -20,6 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from titokcodec.metrics.artifacts import grain
     from titokcodec.metrics.codebook import codebook_usage
+    from titokcodec.metrics.convnext import ConvNeXt
     from titokcodec.metrics.distortion import psnr
     from titokcodec.metrics.distributions import frechet_distance, inception_score, precision_recall
     from titokcodec.metrics.inception import Inception
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from titokcodec.metrics.similarity import ms_ssim, ssim
 
 _HOMES = {
+    "ConvNeXt": "convnext",
     "Inception": "inception",
     "LPIPS": "lpips",
     "Lite0": "lite0",
@@ -43,6 +46,7 @@ _HOMES = {
 
 __all__ = [
     "LPIPS",
+    "ConvNeXt",
     "Inception",
     "Lite0",
     "codebook_usage",
