@@ -34,6 +34,7 @@ from . import defaults, loop, parallel, progress, token_sets
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
+from .dropout import Dropout
 from .hyper import GeneratorHyper
 from .labels import Labels, labels_of, read_table
 from .masking import draw_masks, masked_loss
@@ -123,7 +124,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         self.read_pictures(table)
         classes = len(self.classes) or base.classes
         self.config = replace(base, tokens=count, codes=self.weights.config.codes, classes=classes)
-        self.model = make(self.config, self.hyper.masking.dropout)
+        share = self.dropout
+        self.model = make(self.config, Dropout(share) if share else None)
         self.best, self.waited = float("inf"), 0
 
     def count_of(self, base: GeneratorConfig) -> int:
@@ -136,6 +138,12 @@ class GeneratorTraining(Stage[GeneratorOptions]):
                 "give another --tokenizer or --tokens"
             )
         return count
+
+    @property
+    def dropout(self) -> float:
+        """Share of activations that are dropped: in a U-ViT, which was published without, only if it is asked for."""
+        given = "dropout" in self.options.hyper or self.config.architecture == "bert"
+        return self.hyper.masking.dropout if given else 0.0
 
     # ---- the set ------------------------------------------------------------------------------------------------
 

@@ -101,7 +101,9 @@ class Masking:
     smoothing: float = _share("label smoothing of the cross entropy of tokens")
     unmasked: float = _share("weight of tokens that are not masked; masked ones have 1")
     label_drop: float = _share("share of labels that are left out, for guidance")
-    dropout: float = _share("share of activations that are dropped")
+    dropout: float = _share(
+        "share of activations and, in a BERT, of attention probabilities that are dropped; a U-ViT has none unless given"
+    )
 
 
 # ---- what each stage has ----------------------------------------------------------------------------------------

@@ -136,14 +136,18 @@ def gelu(x):
     return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
 
 
-def heads_of(q, k, v, count):
+def kept(x):
+    return x
+
+
+def heads_of(q, k, v, count, drop=kept):
     """Attention over (L, W), head after head."""
     width = q.shape[1] // count
     outs = []
     for head in range(count):
         a, b, c = (x[:, head * width : (head + 1) * width] for x in (q, k, v))
         scores = (a @ b.T / math.sqrt(width)).exp()
-        outs.append(scores / scores.sum(1, keepdim=True) @ c)
+        outs.append(drop(scores / scores.sum(1, keepdim=True)) @ c)
     return torch.cat(outs, dim=1)
 
 
@@ -154,7 +158,7 @@ def plain_logits(row, label, state, config):
     return (plain_bert if config.architecture == "bert" else plain_uvit)([label, *row], state, config)
 
 
-def plain_bert(ids, state, config):
+def plain_bert(ids, state, config, drop=kept):
     table = "model.embeddings"
     x = torch.stack(
         [
@@ -164,14 +168,14 @@ def plain_bert(ids, state, config):
             for place, number in enumerate(ids)
         ]
     )
-    x = norm(x, state, f"{table}.LayerNorm", 1e-12)
+    x = drop(norm(x, state, f"{table}.LayerNorm", 1e-12))
     for i in range(config.layers):
         layer = f"model.encoder.layer.{i}"
         qkv = (linear(x, state, f"{layer}.attention.self.{part}") for part in ("query", "key", "value"))
-        y = linear(heads_of(*qkv, config.heads), state, f"{layer}.attention.output.dense")
-        x = norm(x + y, state, f"{layer}.attention.output.LayerNorm", 1e-12)
+        y = linear(heads_of(*qkv, config.heads, drop), state, f"{layer}.attention.output.dense")
+        x = norm(x + drop(y), state, f"{layer}.attention.output.LayerNorm", 1e-12)
         y = linear(gelu(linear(x, state, f"{layer}.intermediate.dense")), state, f"{layer}.output.dense")
-        x = norm(x + y, state, f"{layer}.output.LayerNorm", 1e-12)
+        x = norm(x + drop(y), state, f"{layer}.output.LayerNorm", 1e-12)
     return linear(x, state, "model.lm_head")[1:]
 
 
@@ -207,6 +211,37 @@ def test_logits_agree_with_the_plain_ones(config):
     assert found.shape == (3, config.tokens, config.codes) and found.dtype == torch.float32
     assert expected.std() > 0.5
     torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-4)
+
+
+def sparse(x):
+    """Drops by position alone: one in five of the last two dimensions, whatever is before them."""
+    rows, columns = (torch.arange(length) for length in x.shape[-2:])
+    return x * ((rows[:, None] * 7 + columns * 3) % 5 > 0) / 0.8
+
+
+def test_bert_drops_embeddings_probabilities_of_attention_and_what_its_layers_add():
+    model, tokens = build(BERT), guesses(BERT)
+    expected = torch.stack(
+        [
+            plain_bert(
+                [BERT.codes + 2, *row],
+                {key: value.double() for key, value in model.state_dict().items()},
+                BERT,
+                sparse,
+            )
+            for row in tokens.tolist()
+        ]
+    )
+    dropping = make(BERT, Sparse()).train()
+    dropping.load_state_dict(model.state_dict())
+    labels = torch.ones(3, dtype=torch.int64)
+    torch.testing.assert_close(dropping(tokens, labels).double(), expected, rtol=0, atol=1e-4)
+    assert not dropping(tokens, labels).allclose(model(tokens, labels), atol=0.1)
+    assert make(BERT).train().load_state_dict(model.state_dict())  # dropout has no parameters
+
+
+class Sparse(torch.nn.Module):
+    forward = staticmethod(sparse)
 
 
 @KINDS
@@ -256,7 +291,7 @@ def test_bfloat16_stays_close_and_answers_in_float32(config):
 @KINDS
 def test_it_starts_from_small_noise_and_learns_everywhere(config):
     torch.manual_seed(0)
-    model = make(config, dropout=0.1)
+    model = make(config, torch.nn.Dropout(0.1))
     tokens = guesses(config)
     assert not model(tokens).equal(model(tokens))  # dropout
     model.eval()

@@ -338,7 +338,16 @@ generator.main()
 def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     """With unequal numbers of masked tokens, dropped labels, scores and the file that one rank writes."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    more = ("--label-drop", 0.3, "--val", photos, "--muon-rate", 0)  # which makes the most of a rounding
+    more = (
+        "--label-drop",
+        0.3,
+        "--dropout",
+        0.2,
+        "--val",
+        photos,
+        "--muon-rate",
+        0,
+    )  # which makes the most of a rounding
     train(*more, steps=20, out="one")
     said = two_ranks([tmp_path / "script.py", *train.words(*more, steps=20, out="two")])
     assert said.count("generator: 20 steps in ") == 1, "one rank reports"
@@ -347,6 +356,22 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     same(train.trainer.model.state_dict(), two["model"], 2e-3)
     same(train.trainer.ema.model.state_dict(), two["ema"], 2e-3)
     assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
+
+
+def test_a_u_vit_drops_nothing_unless_asked_to(train):
+    """As it was published; a BERT drops a tenth in both recipes."""
+
+    def share(*words, preset):
+        line = [str(word) for word in train.words(*words, preset=preset)]
+        at = line.index("--dropout")
+        options = parse(GeneratorTraining, "", [*line[:at], *line[at + 2 :]])
+        return Trainer(GeneratorTraining, options).stage.dropout
+
+    for recipe in ("published", "short"):
+        assert share("--recipe", recipe, preset="small_uvit") == 0.0
+        assert share("--recipe", recipe, preset="small") == 0.1
+    train("--dropout", 0.2, steps=1, preset="small_uvit")
+    assert train.stage.dropout == 0.2
 
 
 def test_pictures_may_be_tokenized_for_every_batch(train):

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from titokcodec.models.config import Tower
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d).
+def attention(q: Tensor, k: Tensor, v: Tensor, drop: nn.Module | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d); ``drop`` is applied to the (B, heads, L, L) probabilities.
 
-    PyTorch's fused kernel, except in bfloat16 on a CPU: at our lengths two batched products are up to twice as fast
-    there, and three times in the backward pass.
+    PyTorch's fused kernel, except where they are to be dropped, and in bfloat16 on a CPU: at our lengths two batched
+    products are up to twice as fast there, and three times in the backward pass.
     """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+    if drop is None and (q.device.type != "cpu" or q.dtype != torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v)
     shape = q.shape
     q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
     scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), v).view(shape)
+    found = scores.softmax(-1)
+    if drop is not None:
+        found = drop(found.view(*shape[:2], *found.shape[1:])).flatten(0, 1)
+    return torch.bmm(found, v).view(shape)
 
 
 class Attention(nn.Module):

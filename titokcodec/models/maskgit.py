@@ -25,10 +25,10 @@ BERT_EPS = 1e-12  # of its norms
 class _MaskGIT(nn.Module):
     """What both architectures share: ids in front; ``predict`` then takes (B, 1 + K) of them to (B, K, N) logits."""
 
-    def __init__(self, config: GeneratorConfig, dropout: float) -> None:
+    def __init__(self, config: GeneratorConfig, drop: nn.Module | None) -> None:
         super().__init__()
         self.config = config
-        self.drop = nn.Dropout(dropout)
+        self.drop = drop or nn.Identity()
 
     def predict(self, ids: Tensor) -> Tensor:
         """(B, 1 + K) ids of [class, tokens] -> (B, K, N) logits."""
@@ -66,10 +66,10 @@ class BertBlock(nn.Module):
         self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, config.mlp)})
         self.output = _dense(config.mlp, width)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, drop: nn.Module | None) -> Tensor:
         parts: Any = self.attention
         q, k, v = (_split(linear(x), self.heads) for linear in parts["self"].values())
-        return parts["output"]["dense"](attention(q, k, v).transpose(1, 2).flatten(2))
+        return parts["output"]["dense"](attention(q, k, v, drop).transpose(1, 2).flatten(2))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         return self.output["dense"](F.gelu(self.intermediate["dense"](x)))
@@ -78,11 +78,13 @@ class BertBlock(nn.Module):
 class Bert(_MaskGIT):
     """The generator of L32 and B64: BERT over [class, tokens] and one linear map to codes.
 
-    In training, dropout (0.1 as published) falls on the embeddings and on what every layer adds.
+    In training, ``drop`` (a tenth as published) falls on the embeddings, the probabilities of attention, and what every
+    layer adds.
     """
 
-    def __init__(self, config: GeneratorConfig, dropout: float = 0.0) -> None:
-        super().__init__(config, dropout)
+    def __init__(self, config: GeneratorConfig, drop: nn.Module | None = None) -> None:
+        super().__init__(config, drop)
+        self.attention_drop = drop
         width = config.width
         self.model = nn.ModuleDict(
             {
@@ -106,8 +108,9 @@ class Bert(_MaskGIT):
         # BERT marks two sentences by type; here all is the first one, yet its vector was trained along.
         positions = table["position_embeddings"].weight + table["token_type_embeddings"].weight[0]
         x = self.drop(table["LayerNorm"](table["word_embeddings"](ids) + positions))
+        drop = self.attention_drop if self.training else None  # without it, attention has a faster kernel
         for block in parts["encoder"]["layer"]:
-            x = block.attention["output"]["LayerNorm"](x + self.drop(block.attend(x)))
+            x = block.attention["output"]["LayerNorm"](x + self.drop(block.attend(x, drop)))
             x = block.output["LayerNorm"](x + self.drop(block.feed_forward(x)))
         return parts["lm_head"](x[:, 1:])
 
@@ -134,10 +137,13 @@ class UViTBlock(nn.Module):
 
 
 class UViT(_MaskGIT):
-    """The generator of S128: U-ViT over [class, tokens], whose blocks out meet the blocks in, last ones first."""
+    """The generator of S128: U-ViT over [class, tokens], whose blocks out meet the blocks in, last ones first.
 
-    def __init__(self, config: GeneratorConfig, dropout: float = 0.0) -> None:
-        super().__init__(config, dropout)
+    It was trained without dropout; in training, ``drop`` would fall on what every block adds.
+    """
+
+    def __init__(self, config: GeneratorConfig, drop: nn.Module | None = None) -> None:
+        super().__init__(config, drop)
         half = config.layers // 2
         self.embeddings = nn.Embedding(config.null_id + 1, config.width)
         self.pos_embed = nn.Parameter(torch.empty(1, config.tokens + 1, config.width))
@@ -166,9 +172,13 @@ class UViT(_MaskGIT):
         return x + self.drop(block.feed_forward(x))
 
 
-def make(config: GeneratorConfig, dropout: float = 0.0) -> Bert | UViT:
-    """A generator of the config's architecture, with random weights."""
-    return (Bert if config.architecture == "bert" else UViT)(config, dropout)
+def make(config: GeneratorConfig, drop: nn.Module | None = None) -> Bert | UViT:
+    """A generator of the config's architecture, with random weights.
+
+    Args:
+        drop: A module without parameters that drops activations of any shape in training, ``nn.Dropout`` for example.
+    """
+    return (Bert if config.architecture == "bert" else UViT)(config, drop)
 
 
 def _dense(inputs: int, width: int) -> nn.ModuleDict:
