@@ -13,7 +13,7 @@ from . import parallel
 
 
 class Dropout(nn.Module):
-    """In training, activations are 0 with a probability of ``share``, 0 to 1, and all others grow by 1 / (1 - share)."""
+    """In training, a ``share`` of activations, 0 to 1, becomes 0 and all others grow by 1 / (1 - share)."""
 
     def __init__(self, share: float) -> None:
         super().__init__()

@@ -102,7 +102,7 @@ class Masking:
     unmasked: float = _share("weight of tokens that are not masked; masked ones have 1")
     label_drop: float = _share("share of labels that are left out, for guidance")
     dropout: float = _share(
-        "share of activations and, in a BERT, of attention probabilities that are dropped; a U-ViT has none unless given"
+        "share of activations and, in a BERT, of attention that is dropped; none in a U-ViT unless given"
     )
 
 
