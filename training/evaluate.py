@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -65,8 +66,8 @@ def all_scores(
         For every K of ``counts``: ``psnr/K`` in dB, ``ssim/K`` and ``lpips/K``, means of each picture's. With Lite0,
         ``fd_lite0/K``, the Frechet distance of its features of all pictures, and ``top1_agreement/K``, the share of
         pictures that it takes for the same class as the original. With Inception, ``rfid/K``, the same distance of
-        its features, and ``inception_score/K`` over ten parts (fewer if there are fewer pictures). Besides, what
-        ``titokcodec.metrics.codebook_usage`` reports of the tokens.
+        its features, and ``inception_score/K`` of all pictures. Besides, what ``titokcodec.metrics.codebook_usage``
+        reports of the tokens.
     """
     total = len(pictures)
     sums: dict[str, float] = {}
@@ -80,7 +81,7 @@ def all_scores(
         if lite0:
             features.setdefault("fd_lite0", []).append(seen.cpu())
         if inception:
-            features.setdefault("rfid", []).append(inception.pooled(pixels).cpu())
+            features.setdefault("rfid", []).append(inception.pooled(pixels).float().cpu())
         for count in counts:
             decoded = (model.decode(rows[:, :count]) * 255).round() / 255
             _add(sums, f"psnr/{count}", psnr(decoded, pixels))
@@ -92,15 +93,15 @@ def all_scores(
                 features.setdefault(f"fd_lite0/{count}", []).append(found.cpu())
                 _add(sums, f"top1_agreement/{count}", lite0.classify(found).argmax(1) == lite0.classify(seen).argmax(1))
             if inception:
-                features.setdefault(f"rfid/{count}", []).append(inception.pooled(decoded).cpu())
+                features.setdefault(f"rfid/{count}", []).append(inception.pooled(decoded).float().cpu())
     scores: Scores = {name: value / total for name, value in sums.items()}
     sets = {name: torch.cat(parts) for name, parts in features.items()}
     for name in (name for name in sets if "/" in name):
         metric, count = name.split("/")
         scores[name] = frechet_distance(sets[name], sets[metric])
         if metric == "rfid":
-            logits = inception.classify(sets[name].to(inception.fc.weight.device))
-            scores[f"inception_score/{count}"] = inception_score(logits, min(10, total))[0]
+            logits = inception.classify(sets[name].to(inception.fc.weight))
+            scores[f"inception_score/{count}"] = inception_score(logits)[0]
     return scores | codebook_usage(torch.cat(seen_tokens).cpu(), model.config.codes)
 
 
@@ -172,9 +173,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json and not options.json.parent.is_dir():
         raise TitokError(f"there is no folder {options.json.parent} to write {options.json.name} to: make it first")
     codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
+    # On GPUs float32 convolutions round to TF32, and float64 is what the published evaluator has.
+    inception_of = partial(Inception, dtype=torch.float64 if codec.device.type == "cuda" else torch.float32)
     lpips, lite0, inception = (
         network(path).to(codec.device) if path else None
-        for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (Inception, options.inception))
+        for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (inception_of, options.inception))
     )
     pictures = Pictures(options.data, codec.weights.config.image_size, options.limit, codec.device)
     for problem in pictures.damaged:

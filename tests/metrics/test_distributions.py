@@ -47,6 +47,15 @@ def test_frechet_distance_of_fewer_rows_than_columns():
     assert frechet_distance(wide[0][:20], wide[0][:20]) == pytest.approx(0, abs=1e-9)
 
 
+def test_frechet_distance_is_computed_in_float64():
+    """Features far from zero and near each other, whose squares float32 could not tell apart."""
+    a = torch.tensor([[4096.0], [4096.5], [4097.0], [4097.5]])
+    # Variances 5/12 and, of twice the spread, 5/3: (mean difference)^2 + (difference of deviations)^2.
+    b = 2 * a - 4096
+    expected = 0.75**2 + (math.sqrt(5 / 3) - math.sqrt(5 / 12)) ** 2
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("shapes", [((1, 3), (5, 3)), ((5, 3), (5, 4)), ((5,), (5,))])
 def test_frechet_distance_of_what_has_no_covariance(shapes):
     with pytest.raises(ValueError, match="two sets of 2 features or more expected"):
@@ -66,7 +75,18 @@ def test_inception_score_by_hand():
     half = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).log()
     assert inception_score(half, splits=1)[0] == pytest.approx(2 * 0.75**0.75 * 0.25**0.25)
     with pytest.raises(ValueError, match="9 rows cannot be split into 10"):
-        inception_score(torch.zeros(9, 3))
+        inception_score(torch.zeros(9, 3), splits=10)
+
+
+def test_inception_score_of_pictures_sorted_by_class():
+    """All in one part by default: 20 classes are 20, where ten parts in order would see two each."""
+    by_class = 1000 * torch.eye(20).repeat_interleave(6, dim=0)
+    assert inception_score(by_class) == pytest.approx((20, 0))
+    assert inception_score(by_class, splits=10) == pytest.approx((2, 0))
+    assert inception_score(by_class[torch.randperm(120)]) == pytest.approx((20, 0))
+    # 1, 2, 3, ... rows of each class: the exponential of the entropy of their shares.
+    uneven = torch.cat([1000 * torch.eye(4)[k : k + 1].repeat(k + 1, 1) for k in range(4)])
+    assert inception_score(uneven)[0] == pytest.approx(math.prod((10 / k) ** (k / 10) for k in (1, 2, 3, 4)))
 
 
 def on_a_line(*places):

@@ -283,13 +283,54 @@ def test_inception_has_the_published_size(inception, state):
     assert not any(p.requires_grad for p in inception.parameters()) and not inception.training
 
 
+def by_tensorflow(pixels):
+    """Bilinear at 299 x 299 as products with weight matrices: place i of 299 is i n / 299 of n pixels."""
+    matrices = []
+    for length in pixels.shape[-2:]:
+        weights = torch.zeros(299, length)
+        for i in range(299):
+            whole, rest = divmod(i * length, 299)
+            weights[i, whole] += 1 - rest / 299
+            weights[i, min(whole + 1, length - 1)] += rest / 299
+        matrices.append(weights)
+    return matrices[0] @ pixels @ matrices[1].T
+
+
+def test_inception_resizes_as_tensorflow_1_does(inception):
+    """Without centres of pixels, without antialiasing, the last pixel repeated; values are (x - 128) / 128."""
+    seen = []
+    hook = inception.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    ramp = torch.arange(104.0) / 255  # 299 is 13 times 23, and 104 is 13 times 8
+    inception.pooled(ramp.expand(1, 3, 26, 104))
+    inception.pooled(torch.stack([ramp, 1 - ramp])[:, None, :, None].expand(2, 3, 104, 598))
+    hook.remove()
+    across, down = 128 * seen[0][0, 0, 5] + 128, 128 * seen[1][:, 1, :, 7] + 128
+    for i, value in ((0, 0), (1, 8 / 23), (22, 176 / 23), (23, 8), (46, 16), (295, 102 + 14 / 23), (298, 103)):
+        assert across[i].item() == pytest.approx(value, abs=1e-4)
+        assert down[:, i].tolist() == pytest.approx([value, 255 - value], abs=1e-4)
+    inception_input = torch.tensor([0.0, 128, 255]) / 255
+    hook = inception.Conv2d_1a_3x3.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    inception.pooled(inception_input.repeat(299)[:299].expand(1, 3, 299, 299))
+    hook.remove()
+    assert seen[2][0, 2, 9, :3].tolist() == pytest.approx([-1, 0, 127 / 128], abs=1e-6)
+
+
+def test_inception_in_float64(inception, state, tmp_path):
+    torch.save(state, tmp_path / "inception.pth")
+    exact, pixels = Inception(tmp_path / "inception.pth", torch.float64), torch.rand(1, 3, 80, 90)
+    features = exact.pooled(pixels)
+    assert features.dtype == torch.float64
+    torch.testing.assert_close(inception.pooled(pixels).double(), features, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(exact.logits(pixels), features @ state["fc.weight"].double().T)
+
+
 def test_inception_from_pixels_to_the_first_block(inception, state):
     seen = []
     hook = inception.Mixed_5b.register_forward_hook(lambda module, given, found: seen.append((given[0], found)))
     pixels = torch.rand(1, 3, 256, 256)
     pooled = inception.pooled(pixels)
     hook.remove()
-    x = 2 * F.interpolate(pixels, (299, 299), mode="bilinear", align_corners=False) - 1
+    x = (255 * by_tensorflow(pixels) - 128) / 128
     x = plain(state, plain(state, x, "Conv2d_1a_3x3", stride=2), "Conv2d_2a_3x3")
     x = F.max_pool2d(plain(state, x, "Conv2d_2b_3x3", padding=1), 3, 2)
     x = F.max_pool2d(plain(state, plain(state, x, "Conv2d_3b_1x1"), "Conv2d_4a_3x3"), 3, 2)

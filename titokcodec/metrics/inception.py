@@ -3,6 +3,12 @@
 InceptionV3 (Szegedy et al. 2015) as the TensorFlow graph of 2015-12-05 has it, which differs from later ones: average
 pools leave the padding out, the last block takes the maximum instead, and there are 1008 classes. The port that
 everybody compares with is pytorch-fid's ``pt_inception-2015-12-05-6726825d.pth``; its names are torchvision's.
+
+What comes before the network is the graph's too: a resize that puts pixel i of 299 at i length / 299 of the picture,
+not at the middle of what it covers, and (x - 128) / 128 of 8-bit values x. So do the evaluations that published figures
+come from: ADM's suite and TF-GAN, which run the graph itself, torch-fidelity, and with it TiTok's evaluator. The class
+that pytorch-fid wraps around the same weights resizes with centred pixels and takes x / 127.5 - 1: its figures are
+near, and not comparable.
 """
 
 from __future__ import annotations
@@ -92,19 +98,21 @@ _BLOCKS = (  # name, branches, pooling
 class Inception(nn.Module):
     """The network, frozen, BatchNorm folded; differentiable in its input.
 
-    All methods take (B, 3, H, W) RGB in [0, 1] and resize it to 299 x 299 themselves (bilinear, not antialiased, as
-    pytorch-fid does: figures are only comparable when made the same way).
+    All methods take (B, 3, H, W) RGB in [0, 1] and resize it to 299 x 299 themselves, as the graph does. For figures
+    that can be compared with published ones, round pixels to 8 bits first, as pictures on disk are.
 
     Args:
         path: ``.pth`` state dict or ``.safetensors`` with torchvision's names: ``NAME.conv.weight``,
             ``NAME.bn.{weight,bias,running_mean,running_var}``, ``fc.{weight,bias}``. An auxiliary classifier and
             counters of batches are passed over.
+        dtype: What the network computes in. TiTok's evaluator has float64; float32 gives features within 1e-6 of that
+            on a CPU, but not on GPUs, where convolutions round to TF32 unless told otherwise.
 
     Raises:
         WeightsError: the file is not of this network.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         with torch.device("meta"):  # no random start: it would take time and move the caller's generator
             width = 3
@@ -118,14 +126,12 @@ class Inception(nn.Module):
                 self.add_module(name, block)
                 width = block.channels
             self.fc = nn.Linear(width, CLASSES)
-        self.load_state_dict(_folded(path, self), assign=True)
+        self.load_state_dict({name: value.to(dtype) for name, value in _folded(path, self).items()}, assign=True)
         self.eval().requires_grad_(False)
 
     def pooled(self, pixels: Tensor) -> Tensor:
         """(B, 2048): the features that FID compares."""
-        if pixels.shape[-2:] != (SIDE, SIDE):
-            pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear", align_corners=False)
-        x = pixels * 2 - 1
+        x = (_resized(_resized(pixels.to(self.fc.weight.dtype) * 255, 3), 2) - 128) / 128
         for layer in _STEM:
             x = self.get_submodule(layer[0])(x).relu() if layer else F.max_pool2d(x, 3, 2)
         for name, _, _ in _BLOCKS:
@@ -180,8 +186,24 @@ class _Mixed(nn.Module):
         return x
 
 
+def _resized(x: Tensor, axis: int) -> Tensor:
+    """One axis of length n to 299, as TensorFlow 1 does: value i is interpolated linearly at i n / 299.
+
+    If n < 299 the last ones lie beyond the last pixel, and repeat it.
+    """
+    length = x.shape[axis]
+    if length == SIDE:
+        return x
+    places = torch.arange(SIDE, device=x.device, dtype=torch.float64) * length / SIDE
+    before = places.long()
+    after = (before + 1).clamp_max(length - 1)
+    share = (places - before).to(x.dtype).view(-1, *[1] * (x.ndim - 1 - axis))
+    return torch.lerp(x.index_select(axis, before), x.index_select(axis, after), share)
+
+
 def _folded(path: Path, network: Inception) -> dict[str, Tensor]:
-    """The file's tensors under the network's names, each BatchNorm multiplied into the convolution before it."""
+    """The file's tensors under the network's names, each BatchNorm multiplied, in float64, into the convolution before
+    it."""
     file = open_state_dict(path)
     unused = {name for name in file.shapes if name.startswith("AuxLogits.") or name.endswith(".num_batches_tracked")}
     convs = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
@@ -194,6 +216,6 @@ def _folded(path: Path, network: Inception) -> dict[str, Tensor]:
     for name in convs:
         scale, shift, mean, variance = (file.tensor(f"{name}.bn.{part}").double() for part in _BN)
         gain = scale / (variance + _EPSILON).sqrt()
-        state[f"{name}.weight"] = (file.tensor(f"{name}.conv.weight").double() * gain.view(-1, 1, 1, 1)).float()
-        state[f"{name}.bias"] = (shift - mean * gain).float()
+        state[f"{name}.weight"] = file.tensor(f"{name}.conv.weight").double() * gain.view(-1, 1, 1, 1)
+        state[f"{name}.bias"] = shift - mean * gain
     return state
