@@ -6,8 +6,8 @@ Widths and weights follow the published training code; Yu et al. 2024 give the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,9 @@ from . import parallel
 from .checkpoint import take
 from .compute import to_device
 from .critic import FeatureCritic
-from .hyper import Adversarial
+from .hyper import Adversarial, Optimizer, Schedule
+from .optimizers import decay_groups
+from .schedule import begun_later, schedule
 
 SLOPE = 0.1  # of every LeakyReLU
 GRID = 16  # side of the grid of logits, at most
@@ -27,10 +29,10 @@ DECAY = 0.999
 
 
 class Blur(nn.Module):
-    """(B, C, H, W) -> (B, C, H // 2, W // 2): the binomial filter (1, 3, 3, 1), then every second pixel.
+    """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2)): the binomial filter (1, 3, 3, 1), then every second pixel.
 
-    Without it a discriminator sees the aliases of its own subsampling (Zhang 2019). Borders are mirrored, so that a
-    constant stays one; both sides must be 2 or more.
+    Without it a discriminator sees the aliases of its own subsampling (Zhang 2019). Beyond the borders there are zeros;
+    an odd side gets one more of them behind than in front, and is rounded up.
     """
 
     def __init__(self) -> None:
@@ -39,9 +41,11 @@ class Blur(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
+        channels, height, width = x.shape[1:]
+        if height % 2 or width % 2:
+            x = F.pad(x, (0, width % 2, 0, height % 2))
         kernel = self.kernel.to(x.dtype).expand(channels, 1, 4, 4)
-        return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernel, stride=2, groups=channels)
+        return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
 class Discriminator(nn.Module):
@@ -75,17 +79,18 @@ class Discriminator(nn.Module):
         self.to_logits = nn.Sequential(nn.Conv2d(last, last, 1), nn.LeakyReLU(SLOPE), nn.Conv2d(last, 1, 5, padding=2))
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        x = self.stages(self.block_in(pixels * 2 - 1))
+        x = self.stages(self.block_in(pixels))
         grid = (min(GRID, x.shape[2]), min(GRID, x.shape[3]))
         return [self.to_logits(F.adaptive_max_pool2d(x, grid))]
 
 
 def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
-    """Logits of any shape -> what the discriminator minimises: mean relu(1 - real) + mean relu(1 + fake).
+    """Logits of any shape -> what the discriminator minimises: half of mean relu(1 - real) + mean relu(1 + fake).
 
-    Zero once real pictures score above 1 and decoded ones below -1 (Lim & Ye 2017, "Geometric GAN").
+    Zero once real pictures score above 1 and decoded ones below -1 (Lim & Ye 2017, "Geometric GAN"; the half is that of
+    Esser et al. 2021, "Taming Transformers").
     """
-    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
+    return 0.5 * (F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean())
 
 
 def hinge_generator(fake: Tensor) -> Tensor:
@@ -95,10 +100,10 @@ def hinge_generator(fake: Tensor) -> Tensor:
 
 class LeCam(nn.Module):
     """Keeps a discriminator from running away from few pictures (Tseng et al. 2021, "Regularizing GANs under Limited
-    Data"): logits on one side may not lie far beyond the running mean of those on the other.
+    Data"): the mean logit on one side may not lie far beyond the running mean of those on the other.
 
     Penalises only one direction, as its authors' code does; their equation has plain squares. The running means are
-    buffers, so they are in the state dict; several processes must hand ``update`` the means over all of them.
+    buffers, so they are in the state dict.
 
     Attributes:
         real, fake: () float32, moving averages of the mean logits, 0 at the start.
@@ -114,24 +119,28 @@ class LeCam(nn.Module):
         self.register_buffer("fake", torch.zeros(()))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Logits of any shape -> the regularizer, to be added to the discriminator's loss (published weight .001)."""
-        above = F.relu(real.float() - self.fake).square().mean()
-        below = F.relu(self.real - fake.float()).square().mean()
-        return above + below
+        """Mean logits of a step, () each -> the regularizer, to be added to the discriminator's loss (published weight
+        .001)."""
+        return F.relu(real.float() - self.fake).square() + F.relu(self.real - fake.float()).square()
 
     @torch.no_grad()
-    def update(self, real_mean: Tensor, fake_mean: Tensor) -> None:
-        """Move the running means towards those of a step, () each; after ``forward``, once a step."""
-        self.real.lerp_(real_mean.float(), 1 - self.decay)
-        self.fake.lerp_(fake_mean.float(), 1 - self.decay)
+    def update(self, real: Tensor, fake: Tensor) -> None:
+        """Move the running means towards the mean logits of a step, () each; after ``forward``, once a step."""
+        self.real.lerp_(real.float(), 1 - self.decay)
+        self.fake.lerp_(fake.float(), 1 - self.decay)
 
 
 class Adversary:
     """A critic in training, and its adversarial loss for the decoder.
 
+    The critic learns after each update of the decoder, from the pictures that this update was made for, by an optimizer
+    and a schedule of its own: the rise of its learning rate begins when it does. Without that rise its first gradients
+    are hundreds of times as large as later ones.
+
     Args:
         hyper: Rates and weights.
-        decay: Weight decay of the critic.
+        optimizer, schedule: Of the run: the critic has their weight decay, largest norm of the gradient and shape of
+            the learning rate.
         device: Where the critic is.
         autocast: Makes the context that its forward passes run in.
         lite0: The classifier whose features it sees; None: a discriminator of pixels, as published.
@@ -144,35 +153,43 @@ class Adversary:
     def __init__(
         self,
         hyper: Adversarial,
-        decay: float,
+        optimizer: Optimizer,
+        schedule: Schedule,
         device: torch.device,
-        autocast: Callable[[], AbstractContextManager],
-        lite0: Lite0 | None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+        lite0: Lite0 | None = None,
     ) -> None:
         critic = FeatureCritic(lite0) if lite0 else Discriminator(hyper.width)
         self.critic = to_device(critic, device)
-        self.hyper, self.weight, self.start = hyper, hyper.weight, hyper.start
+        self.hyper, self.weight, self.start, self.clip = hyper, hyper.weight, hyper.start, optimizer.clip
+        self.schedule = begun_later(hyper.start, schedule)
         self.lecam, self.autocast = LeCam().to(device), autocast
-        self.trained = [p for p in self.critic.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=hyper.rate, betas=(0.9, 0.999), weight_decay=decay)
+        named = [(name, p) for name, p in self.critic.named_parameters() if p.requires_grad]
+        self.trained = [p for _, p in named]
+        self.optimizer = torch.optim.AdamW(decay_groups(named, optimizer.decay), lr=hyper.rate, betas=(0.9, 0.999))
         self.forward = parallel.wrapped(self.critic)
 
-    def learn(self, target: Tensor, decoded: Tensor, rate: float) -> dict[str, Tensor]:
-        """One step of the critic on (B, 3, H, W) pairs, at ``rate`` times its peak learning rate."""
+    def rate(self, progress: float) -> float:
+        """The critic's learning rate after a share of the whole run."""
+        left = 1 - self.start
+        return self.hyper.rate * schedule((progress - self.start) / left if left else 0.0, 0, self.schedule)
+
+    def learn(self, target: Tensor, decoded: Tensor, progress: float) -> dict[str, Tensor]:
+        """One step of the critic on (B, 3, H, W) pairs, after a share of the run; returns what it measured."""
         some = self._some(decoded)
         with self.autocast():
             maps = self.forward(torch.cat([target[some], decoded[some].detach()]))
         pairs = [(real, fake) for real, fake in (logits.float().chunk(2) for logits in maps)]
-        losses = torch.stack([hinge_discriminator(real, fake) for real, fake in pairs])
-        lecam = torch.stack([self.lecam(real, fake) for real, fake in pairs])
-        (losses.mean() + self.hyper.lecam * lecam.mean()).backward()
-        real, fake = (torch.stack([logits.mean() for logits in side]).mean() for side in zip(*pairs, strict=True))
-        self.lecam.update(parallel.mean(real), parallel.mean(fake))
+        loss = torch.stack([hinge_discriminator(real, fake) for real, fake in pairs]).mean()
+        real, fake = (_mean_logit(side) for side in zip(*pairs, strict=True))
+        (loss + self.hyper.lecam * self.lecam(real, fake)).backward()
+        self.lecam.update(real.detach(), fake.detach())
+        norm = nn.utils.clip_grad_norm_(self.trained, self.clip)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.hyper.rate * rate
+            group["lr"] = self.rate(progress)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"critic": losses.mean().detach(), "margin": (real - fake).detach()}
+        return {"critic": loss.detach(), "margin": (real - fake).detach(), "critic_norm": norm}
 
     def generator_loss(self, decoded: Tensor) -> Tensor:
         """The decoder's loss; its gradient reaches ``decoded`` alone."""
@@ -190,9 +207,20 @@ class Adversary:
             return slice(None)
         return torch.randperm(len(decoded), device=decoded.device)[: max(1, round(len(decoded) * self.hyper.share))]
 
+    def go_on(self, state: dict[str, dict]) -> None:
+        """Take over the critic that an earlier stage left, but not the moments of its optimizer."""
+        take(self.critic, state["critic"])
+        take(self.lecam, state["lecam"])
+
     def state_dict(self) -> dict[str, dict]:
         return {name: getattr(self, name).state_dict() for name in ("critic", "lecam", "optimizer")}
 
     def load_state_dict(self, state: dict[str, dict]) -> None:
         for name, value in state.items():
             take(getattr(self, name), value)
+
+
+def _mean_logit(maps: Sequence[Tensor]) -> Tensor:
+    """The mean of the maps' means, over the pictures of all ranks, each of which has the gradient of its own part."""
+    mine = torch.stack([logits.mean() for logits in maps]).mean()
+    return mine + (parallel.mean(mine) - mine.detach())

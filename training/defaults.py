@@ -1,7 +1,8 @@
 """Values of the hyper-parameters: as published for the published architectures, ours for short runs of our own.
 
 Published figures: "An Image is Worth 32 Tokens" (Yu et al. 2024), section 4 and appendix, and the configurations that
-its authors released. Their perceptual term compares the logits of a ConvNeXt-S; any classifier can be given here.
+its authors released. The one-stage recipe is that of its successor (TA-TiTok, Kim et al. 2025) without text.
+Shares of a run are written as steps by steps, since some are no round numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _OPTIMIZER = Optimizer(
     ema=0.999,
     clip=1.0,
 )
-_SCHEDULE = Schedule(steps=1_000_000, warmup=0.01, warmup_steps=0, flat=0.0, floor=0.1)
+_SCHEDULE = Schedule(steps=1_000_000, warmup=10_000 / 1_000_000, warmup_steps=0, flat=0.0, floor=0.1)
 _CODEBOOK = Codebook(continuous=0.0, quantizer=1.0, commitment=0.25)
 _PIXELS = PixelTerms(
     pixels=1.0,
@@ -45,6 +46,7 @@ _PIXELS = PixelTerms(
     lpips_share=1.0,
     features=0.0,
     logits=0.0,
+    jitter=0,
     grain=0.0,
     texture=0.0,
 )
@@ -75,6 +77,7 @@ _SHORT_PIXELS = PixelTerms(
     lpips_share=0.25,
     features=0.25,
     logits=0.0,
+    jitter=16,
     grain=0.0,
     texture=0.0,
 )
@@ -113,9 +116,9 @@ STAGE1 = Defaults(
 STAGE2 = Defaults(
     published=DecoderHyper(
         optimizer=replace(_OPTIMIZER, beta2=0.999),
-        schedule=replace(_SCHEDULE, steps=500_000),
+        schedule=replace(_SCHEDULE, steps=500_000, warmup=5_000 / 500_000),
         pixel_loss=replace(_PIXELS, logits=0.1),
-        adversary=replace(_ADVERSARY, weight=0.01, start=0.04),
+        adversary=replace(_ADVERSARY, weight=0.01, start=20_000 / 500_000),
         augmentation=_PLAIN_CROPS,
     ),
     short=DecoderHyper(
@@ -129,9 +132,9 @@ STAGE2 = Defaults(
 SINGLE = Defaults(
     published=AutoencoderHyper(
         optimizer=replace(_OPTIMIZER, beta2=0.999),
-        schedule=replace(_SCHEDULE, steps=650_000, warmup=0.015),
+        schedule=replace(_SCHEDULE, steps=650_000, warmup=10_000 / 650_000),
         pixel_loss=replace(_PIXELS, lpips_weight=1.0, logits=0.1),
-        adversary=replace(_ADVERSARY, start=0.3),
+        adversary=replace(_ADVERSARY, start=200_000 / 650_000),
         augmentation=_PLAIN_CROPS,
         codebook=_CODEBOOK,
     ),

@@ -43,7 +43,10 @@ class Schedule:
     """The learning rate over a run."""
 
     steps: int = _option("updates that the schedule is made for, unless --minutes is given", positive=True)
-    warmup: float = _share("share of the run in which the learning rate rises, unless --warmup-steps is given")
+    warmup: float = _share(
+        "share of the run in which the learning rate rises from 0, unless --warmup-steps is given; the critic's rises "
+        "for as long from its own start on"
+    )
     warmup_steps: int = _option("steps in which it rises, within a tenth of the run at most; 0: as --warmup")
     flat: float = _share("share of the run at the peak rate, followed by a linear decay; 0: half a cosine")
     floor: float = _share("learning rate at the end, as a share of the peak")
@@ -66,8 +69,12 @@ class PixelTerms:
     lpips_weight: float = _option("weight of LPIPS")
     lpips_start: float = _share("share of the run after which LPIPS and the terms below fade in")
     lpips_share: float = _share("share of the batch that LPIPS and the classifier see", positive=True)
-    features: float = _option("weight of the distance between a classifier's features, if --lite0 is given")
+    features: float = _option("weight of the distance between a classifier's features")
     logits: float = _option("weight of the squared distance between a classifier's logits")
+    jitter: int = _option(
+        "pixels that pairs are shifted by at most before LPIPS and features compare them, mirrored and shrunk at "
+        "random; 0: as they are"
+    )
     grain: float = _option("weight of marks on a grid that the original lacks")
     texture: float = _option("weight of the distance between directions and colours of fine detail")
 
@@ -175,7 +182,7 @@ def add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
             f"--{name.replace('_', '-')}",
             dest=f"hyper_{name}",
             type=kind,
-            help=f"{item.metadata['help']} (default: {published} / {short})",
+            help=f"{item.metadata['help']} (default: {_shown(published)} / {_shown(short)})",
             metavar="N" if kind is int else "X",
         )
 
@@ -216,6 +223,10 @@ def _items(hyper: Hyper) -> Iterator[tuple[str, Field, float]]:
         values = getattr(hyper, group.name)
         for item in fields(values):
             yield group.name, item, getattr(values, item.name)
+
+
+def _shown(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _name(item: Field) -> str:

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from titokcodec.metrics import LPIPS
 from titokcodec.metrics.artifacts import PERIODS, detail_energy, fine_detail, unevenness
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.convnext import ConvNeXt
+from titokcodec.metrics.lite0 import SIDE, Lite0
 from titokcodec.metrics.similarity import gaussian_blur
 
 from .hyper import PixelTerms
 
-JITTER = 16  # pixels that a pair is shifted by, at most
 SCALES = (1.0, 0.85, 0.75, 0.6)  # that a pair is shrunk to; few, so that convolutions are planned once for each
 BLUR_WINDOW = 7  # pixels
 TILE = 8  # cells of a grid, in each direction, over which marks are looked for
@@ -36,9 +36,10 @@ class PixelLoss(nn.Module):
 
     Args:
         hyper: Weights of the terms.
-        lpips, classifier: Weight files of the two networks.
+        lpips, lite0, convnext: Weight files of the networks. Logits are ConvNeXt's or, without it, Lite0's; features
+            are Lite0's.
         dtype: What the networks are kept in and compute in. All else is float32.
-        compiled: For example ``torch.compile``. LPIPS has a shape for each of ``scales``, the classifier one.
+        compiled: For example ``torch.compile``. LPIPS has a shape for each of ``scales``, the classifiers one.
 
     Attributes:
         blur: Pixels of the strongest random blur of what LPIPS compares, so that no single dot satisfies it; 0: none.
@@ -51,20 +52,25 @@ class PixelLoss(nn.Module):
     def __init__(
         self,
         hyper: PixelTerms,
-        lpips: Path | None,
-        classifier: Path | None,
+        lpips: Path | None = None,
+        lite0: Path | None = None,
+        convnext: Path | None = None,
+        *,
         dtype: torch.dtype = torch.float32,
         compiled: Callable[[Callable], Callable] = lambda function: function,
     ) -> None:
         super().__init__()
         self.hyper = hyper
         self.lpips = LPIPS(lpips, dtype) if lpips else None
-        self.classifier = Lite0(classifier, dtype) if classifier else None
+        self.lite0 = Lite0(lite0, dtype) if lite0 else None
+        self.convnext = ConvNeXt(convnext, dtype) if convnext else None
         self.to(memory_format=torch.channels_last)
         if self.lpips:
             self.lpips.forward = compiled(self.lpips.forward)
-        if self.classifier:
-            self.classifier.maps = compiled(self.classifier.maps)
+        if self.lite0:
+            self.lite0.maps = compiled(self.lite0.maps)
+        if self.convnext:
+            self.convnext.logits = compiled(self.convnext.logits)
         marks = {"grain": excess_grain, "texture": texture_distance}
         self.marks = {name: compiled(distance) for name, distance in marks.items() if getattr(hyper, name)}
 
@@ -74,24 +80,33 @@ class PixelLoss(nn.Module):
         parts = {"mse": F.mse_loss(decoded, target)}
         loss = hyper.pixels * parts["mse"]
         fade = min(max((progress - hyper.lpips_start) / 0.1, 0.0), 1.0) if hyper.lpips_start else 1.0
-        some = torch.randperm(len(target), device=target.device)[: max(1, round(len(target) * hyper.lpips_share))]
-        if self.lpips and hyper.lpips_weight * fade:
-            pair = jittered(decoded[some].clamp(-0.5, 1.5), target[some], self.blur, self.scales)
-            parts["lpips"] = self.lpips(*pair).mean()
-            loss = loss + fade * hyper.lpips_weight * parts["lpips"]
-        if self.classifier and hyper.logits * fade:
-            pair = (x[some].clamp(0, 1).contiguous(memory_format=torch.channels_last) for x in (decoded, target))
-            parts["logits"] = F.mse_loss(*(self.classifier.logits(x).float() for x in pair))
-            loss = loss + fade * hyper.logits * parts["logits"]
-        if self.classifier and hyper.features * fade:
-            pair = jittered(decoded[some].clamp(0, 1), target[some], scales=self.scales)
-            parts["features"] = self._feature_distance(*pair)
-            loss = loss + fade * hyper.features * parts["features"]
-        for name, distance in self.marks.items():
-            if fade:
-                parts[name] = distance(decoded[some].clamp(0, 1), target[some])
-                loss = loss + fade * getattr(hyper, name) * parts[name]
+        if not fade:
+            return loss, parts
+        some: Tensor | slice = slice(None)
+        if hyper.lpips_share < 1:
+            count = max(1, round(len(target) * hyper.lpips_share))
+            some = torch.randperm(len(target), device=target.device)[:count]
+        for name, weight, distance in self._terms():
+            parts[name] = distance(decoded[some], target[some])
+            loss = loss + fade * weight * parts[name]
         return loss, parts
+
+    def _terms(self) -> Iterator[tuple[str, float, Callable[[Tensor, Tensor], Tensor]]]:
+        """Names, weights and distances of all terms but the squared error."""
+        hyper = self.hyper
+        if self.lpips and hyper.lpips_weight:
+            yield "lpips", hyper.lpips_weight, self._lpips_distance
+        if self.classifier and hyper.logits:
+            yield "logits", hyper.logits, self._logit_distance
+        if self.lite0 and hyper.features:
+            yield "features", hyper.features, self._feature_distance
+        for name, distance in self.marks.items():
+            yield name, getattr(hyper, name), lambda a, b, distance=distance: distance(a.clamp(0, 1), b)
+
+    @property
+    def classifier(self) -> ConvNeXt | Lite0 | None:
+        """The network whose logits are compared."""
+        return self.convnext or self.lite0
 
     def each_scale(self) -> Iterator[AbstractContextManager]:
         """A context for each scale that LPIPS may compare pictures at, in which it is the only one."""
@@ -106,37 +121,54 @@ class PixelLoss(nn.Module):
         finally:
             self.scales = before
 
-    def _feature_distance(self, a: Tensor, b: Tensor) -> Tensor:
+    def _lpips_distance(self, decoded: Tensor, target: Tensor) -> Tensor:
+        if not self.hyper.jitter:
+            return self.lpips(decoded, target).mean()
+        pair = jittered(decoded.clamp(-0.5, 1.5), target, self.hyper.jitter, self.blur, self.scales)
+        return self.lpips(*pair).mean()
+
+    def _logit_distance(self, decoded: Tensor, target: Tensor) -> Tensor:
+        """Of whole pictures, not clamped, at 224 x 224 (bilinear with antialiasing), as published."""
+        pair = (resized(x, SIDE, SIDE).contiguous(memory_format=torch.channels_last) for x in (decoded, target))
+        return F.mse_loss(*(self.classifier.logits(x).float() for x in pair))
+
+    def _feature_distance(self, decoded: Tensor, target: Tensor) -> Tensor:
         """Mean squared distance of the directions of a classifier's features, over its stages and positions, 0 to 4.
 
         A second network, trained otherwise than LPIPS's, so that exploiting one alone does not pay.
         """
-        maps = zip(self.classifier.stages(a), self.classifier.stages(b), strict=True)
+        pair = decoded.clamp(0, 1), target
+        if self.hyper.jitter:
+            pair = jittered(*pair, self.hyper.jitter, scales=self.scales)
+        maps = zip(*map(self.lite0.stages, pair), strict=True)
         apart = [F.normalize(f.float(), dim=1) - F.normalize(g.float(), dim=1) for f, g in maps]
         return torch.stack([difference.square().sum(1).mean() for difference in apart]).mean()
 
 
-def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] = SCALES) -> tuple[Tensor, Tensor]:
+def jittered(
+    a: Tensor, b: Tensor, most: int, blur: float = 0.0, scales: tuple[float, ...] = SCALES
+) -> tuple[Tensor, Tensor]:
     """Both of a pair of (B, 3, H, W) batches cropped, mirrored, shrunk and blurred by the same random amounts.
 
     A fixed network on a fixed lattice rewards a fine grain that only it can see; over random transformations there is
     less of it to find (E-LPIPS, Kettunen et al. 2019). Results have one of ``len(scales)`` shapes.
 
     Args:
+        most: Pixels that crops are shifted by, at most; they are smaller than the pictures by as many.
         blur: Pixels of the Gaussian's deviation, at most.
         scales: What they are shrunk to, one of them at random.
     """
-    top, left = torch.randint(JITTER + 1, (2,)).tolist()
+    top, left = torch.randint(most + 1, (2,)).tolist()
     scale = scales[int(torch.randint(len(scales), ()))]
     mirrored, strength = torch.rand(2).tolist()
 
     def changed(pixels: Tensor) -> Tensor:
-        height, width = (side - JITTER for side in pixels.shape[-2:])
+        height, width = (side - most for side in pixels.shape[-2:])
         pixels = pixels[..., top : top + height, left : left + width]
         if mirrored < 0.5:
             pixels = pixels.flip(3)
         if scale < 1:
-            pixels = shrunk(pixels, round(height * scale), round(width * scale))
+            pixels = resized(pixels, round(height * scale), round(width * scale))
         if blur:
             padded = F.pad(pixels, (BLUR_WINDOW // 2,) * 4, mode="reflect")
             pixels = gaussian_blur(padded, BLUR_WINDOW, max(blur * strength, 0.1))
@@ -145,19 +177,23 @@ def jittered(a: Tensor, b: Tensor, blur: float = 0.0, scales: tuple[float, ...] 
     return changed(a), changed(b)
 
 
-def shrunk(pixels: Tensor, height: int, width: int) -> Tensor:
-    """(B, C, H, W) -> (B, C, height, width), bilinear with antialiasing. By two products with matrices: on a GPU, the
-    gradient of PyTorch's own kernel takes atomic additions."""
-    rows, columns = (reduction(*sides, pixels.device) for sides in zip(pixels.shape[-2:], (height, width), strict=True))
+def resized(pixels: Tensor, height: int, width: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, height, width), bilinear, with antialiasing where it gets smaller.
+
+    By two products with matrices: on a GPU, the gradient of PyTorch's own kernel takes atomic additions.
+    """
+    rows, columns = (
+        resampling(*sides, pixels.device) for sides in zip(pixels.shape[-2:], (height, width), strict=True)
+    )
     return rows @ (pixels.float() @ columns.T)
 
 
 @lru_cache(maxsize=16)
-def reduction(large: int, small: int, device: torch.device) -> Tensor:
-    """(small, large) float32 weights: each pixel of a smaller row as the mean of larger ones under a triangle."""
-    scale = large / small
-    centres = (torch.arange(small, dtype=torch.float64) + 0.5) * scale
-    apart = (torch.arange(large, dtype=torch.float64) + 0.5 - centres[:, None]).abs() / scale
+def resampling(before: int, after: int, device: torch.device) -> Tensor:
+    """(after, before) float32 weights: each pixel of one row as the mean of another's under a triangle."""
+    scale = before / after
+    centres = (torch.arange(after, dtype=torch.float64) + 0.5) * scale
+    apart = (torch.arange(before, dtype=torch.float64) + 0.5 - centres[:, None]).abs() / max(scale, 1.0)
     weights = (1 - apart).clamp_min(0)
     return (weights / weights.sum(1, keepdim=True)).float().to(device)
 

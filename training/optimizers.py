@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,9 +32,7 @@ class Optimizers:
         linear = [p for name, p in named if ".linear." in name and id(p) not in chosen]
         chosen |= {id(p) for p in linear}
         rest = [(name, p) for name, p in named if id(p) not in chosen]
-        plain = [p for name, p in rest if p.ndim < 2 or "embed" in name or "token" in name]
-        decayed = [p for name, p in rest if not (p.ndim < 2 or "embed" in name or "token" in name)]
-        groups = [{"params": decayed, "weight_decay": hyper.decay}, {"params": plain, "weight_decay": 0.0}]
+        groups = decay_groups(rest, hyper.decay)
         groups += [{"params": linear, "weight_decay": 0.0, "lr": hyper.linear_rate}] if linear else []
         betas = (hyper.beta1, hyper.beta2)
         fused = any(p.is_cuda for _, p in rest) or None
@@ -63,6 +63,15 @@ class Optimizers:
                 group["peak"] = peak
 
 
+def decay_groups(named: Iterable[tuple[str, nn.Parameter]], decay: float) -> list[dict[str, Any]]:
+    """Parameter groups for AdamW: ``decay`` on matrices and kernels, none on vectors, embeddings and tokens."""
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
+    for name, parameter in named:
+        plain = parameter.ndim < 2 or "embed" in name or "token" in name
+        groups[plain]["params"].append(parameter)
+    return groups
+
+
 class EMA:
     """A slowly following copy of a model, the one that is evaluated and shipped."""
 
@@ -72,7 +81,11 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Follow ``model``; early steps follow faster: min(decay, (1 + t) / (10 + t))."""
-        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        """Follow ``model`` after update number ``step``, counted from 0.
+
+        What was before keeps the weight min(decay, (1 + step) / (10 + step)), and none after the first update: a start
+        is no part of the average.
+        """
+        weight = 1 - min(self.decay, (1 + step) / (10 + step)) if step else 1.0
         mine, theirs = list(self.model.parameters()), list(model.parameters())
         torch._foreach_lerp_(mine, theirs, weight)

@@ -70,13 +70,16 @@ class PixelOptions(Options):
     """Of stages whose loss compares pictures.
 
     Attributes:
+        loss_bf16: Whether networks of the losses compute in bfloat16 with the model; None: as the recipe says.
         idle_critic: Whether ``critic`` may be given though the adversarial loss counts for nothing, as in a chain of
             stages of which only some have it.
     """
 
     lpips: Path | None
     lite0: Path | None
+    convnext: Path | None
     critic: str | None
+    loss_bf16: bool | None
     idle_critic: bool = False
 
     def check_critic(self, weight: float | None = None) -> None:
@@ -183,11 +186,23 @@ def parser_of(stage: type[Stage], about: str | None) -> argparse.ArgumentParser:
 
 def _add_networks(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors); without them no LPIPS is in the loss")
+    add("--lpips", type=Path, help="LPIPS-squeeze weights (safetensors), for --lpips-weight and scores")
     add(
         "--lite0",
         type=Path,
-        help="EfficientNet-Lite0 weights (safetensors), for --features, --logits and --critic features",
+        help="EfficientNet-Lite0 weights (safetensors), for --features and --critic features, and for --logits without "
+        "--convnext",
+    )
+    add(
+        "--convnext",
+        type=Path,
+        help="ConvNeXt-S weights (torchvision's or timm's names; .pth, .safetensors), for --logits, as published",
+    )
+    add(
+        "--loss-bf16",
+        action=argparse.BooleanOptionalAction,
+        help="compute networks in the loss and the critic in bfloat16 too, in a bfloat16 run (default: with our "
+        "hyper-parameters; float32 as published)",
     )
     add(
         "--critic",

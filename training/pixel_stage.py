@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
+
+import torch
 
 from titokcodec.cli.script import UsageError
 from titokcodec.metrics import LPIPS
 
+from . import parallel, progress
 from .adversarial import Adversary
 from .compute import to_device
 from .hyper import DecoderHyper
 from .losses import PixelLoss
 from .options import PixelOptions
 from .stage import Stage
+
+NEEDED = {"lpips_weight": ("lpips",), "logits": ("convnext", "lite0"), "features": ("lite0",)}  # networks by terms
+TERMS = {"lpips_weight": "LPIPS", "logits": "a classifier's logits", "features": "a classifier's features"}
 
 P = TypeVar("P", bound=PixelOptions)
 
@@ -35,25 +41,54 @@ class PixelStage(Stage[P]):
         """Set ``pixel_loss`` and ``lpips``, as ``hyper`` and the options say.
 
         Raises:
-            UsageError: a critic is asked for that cannot be, or is of no use.
+            UsageError: a term of the loss lacks its network; a critic is asked for that cannot be, or is of no use.
         """
         options, runtime = self.options, self.runtime
         options.check_critic(self.hyper.adversary.weight)
-        loss = PixelLoss(self.hyper.pixel_loss, options.lpips, options.lite0, runtime.dtype, runtime.compiled)
+        self.check_networks()
+        files = options.lpips, options.lite0, options.convnext
+        loss = PixelLoss(self.hyper.pixel_loss, *files, dtype=self.loss_dtype, compiled=runtime.compiled)
         self.pixel_loss = loss.to(runtime.device)
         self.lpips = None
         if options.lpips:
             self.lpips = to_device(LPIPS(options.lpips), runtime.device)
 
+    def check_networks(self) -> None:
+        """See that each term of the loss with a weight has its network.
+
+        Our own recipe does without those that are not given, and says so, unless their weight was asked for.
+
+        Raises:
+            UsageError: a network is missing.
+        """
+        options = self.options
+        for name, networks in NEEDED.items():
+            weight = getattr(self.hyper.pixel_loss, name)
+            if not weight or any(getattr(options, network) for network in networks):
+                continue
+            option, files = f"--{name.replace('_', '-')}", " or ".join(f"--{network}" for network in networks)
+            if self.recipe == "published" or name in options.hyper:
+                raise UsageError(f"{option} is {weight:g}, but there is no network for it: give {files}, or {option} 0")
+            if parallel.rank() == 0:
+                progress.message(f"no {files} is given: the loss goes without {TERMS[name]}")
+
+    @property
+    def loss_dtype(self) -> torch.dtype:
+        """What the networks of the losses and the critic compute in: float32 as published, or as the model."""
+        asked = self.options.loss_bf16
+        halved = self.recipe == "short" if asked is None else asked
+        return self.runtime.dtype if halved else torch.float32
+
     def make_adversary(self) -> Adversary | None:
         """The critic that --critic asks for, or by default the one that fits the recipe and the networks at hand."""
-        hyper, options, runtime = self.hyper.adversary, self.options, self.runtime
-        if not hyper.weight:
+        hyper, options, runtime = self.hyper, self.options, self.runtime
+        if not hyper.adversary.weight:
             return None
         critic = options.critic or ("features" if self.recipe == "short" and options.lite0 else "patches")
-        lite0 = self.pixel_loss.classifier if critic == "features" else None
+        lite0 = self.pixel_loss.lite0 if critic == "features" else None
+        autocast = nullcontext if self.loss_dtype is torch.float32 else runtime.autocast
         try:
-            return Adversary(hyper, self.hyper.optimizer.decay, runtime.device, runtime.autocast, lite0)
+            return Adversary(hyper.adversary, hyper.optimizer, hyper.schedule, runtime.device, autocast, lite0)
         except ValueError as error:
             raise UsageError(f"--adversary-width: {error}") from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 from titokcodec.cli.script import UsageError
 
@@ -52,9 +53,10 @@ class Clock:
 
 
 def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:
-    """Learning-rate factor: a linear rise over the ``warmup`` share of the run, then half a cosine to ``floor``."""
+    """Learning-rate factor: a linear rise from 0 over the ``warmup`` share of the run, then half a cosine to
+    ``floor``."""
     if progress < warmup:
-        return max(progress / warmup, floor)
+        return progress / warmup
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
@@ -66,13 +68,21 @@ def flat(progress: float, share: float, floor: float = 0.01) -> float:
 def schedule(progress: float, step: int, hyper: Schedule) -> float:
     """Learning-rate factor of a step, by ``hyper``: a rise, then a plateau and a line or half a cosine.
 
-    A rise of so many steps lets optimizers find their moments, which takes no longer in a longer run; a run of few
-    steps has a tenth for it.
+    A rise over a share of the run begins at 0, as published. One of so many steps begins at the first of them, so that
+    short runs lose no update; it lets optimizers find their moments, which takes no longer in a longer run. A run of
+    few steps has a tenth for it.
     """
-    warmup, floor = 0.0 if hyper.warmup_steps else hyper.warmup, hyper.floor
-    if hyper.warmup_steps:
-        rise = max((step + 1) / hyper.warmup_steps, progress / 0.1)
-    else:
-        rise = progress / warmup if warmup else 1.0
-    fall = flat(progress, hyper.flat, floor) if hyper.flat else cosine(max(progress, warmup), warmup, floor)
-    return min(max(rise, floor), fall)
+    if not hyper.warmup_steps and progress < hyper.warmup:
+        return progress / hyper.warmup
+    warmup = 0.0 if hyper.warmup_steps else hyper.warmup
+    fall = flat(progress, hyper.flat, hyper.floor) if hyper.flat else cosine(progress, warmup, hyper.floor)
+    if not hyper.warmup_steps:
+        return fall
+    rise = max((step + 1) / hyper.warmup_steps, progress / 0.1)
+    return min(max(rise, hyper.floor), fall)
+
+
+def begun_later(start: float, hyper: Schedule) -> Schedule:
+    """The schedule of what begins after the share ``start`` of the run, with as long a rise: to be used with the share
+    of what is then left of the run."""
+    return replace(hyper, warmup=min(hyper.warmup / (1 - start), 1.0), warmup_steps=0) if start < 1 else hyper

@@ -135,9 +135,9 @@ class Stage1(Stage[Stage1Options]):
 
     @torch.no_grad()
     def targets(self, pixels: Tensor) -> Tensor:
-        """(B, 3, side, side) -> (B, cells) int64 proxy codes, row-major."""
-        with self.runtime.autocast():
-            return self.proxies.encode(pixels)
+        """(B, 3, side, side) -> (B, cells) int64 proxy codes, row-major; in float32, whatever the model computes
+        in."""
+        return self.proxies.encode(pixels)
 
     @torch.no_grad()
     def score(self, model: TiTok, val: Pictures) -> dict[str, float]:

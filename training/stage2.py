@@ -112,13 +112,11 @@ class Stage2(TokenizerStage[Stage2Options]):
         if not adversary or self.options.resumes or not self.critic_state:
             return adversary
         try:
-            adversary.load_state_dict(self.critic_state)
+            adversary.go_on(self.critic_state)
             message = f"the critic of {self.options.init} goes on"
         except MISFITS:
             adversary = super().make_adversary()  # the first may have taken on half of what does not fit
             message = f"a new critic, as that of {self.options.init} is of another kind"
-        for group in adversary.optimizer.param_groups:
-            group["weight_decay"] = self.hyper.optimizer.decay  # this run's, as its rate is
         if parallel.rank() == 0:
             print(message, flush=True)
         return adversary

@@ -89,14 +89,16 @@ class Trainer(Generic[S]):
         result = self.stage.losses(batch, Moment(self.step, self.progress, self.quantized))
         loss, parts = result.loss, result.parts
         rate = schedule(self.progress, self.step, self.hyper.schedule)
-        if self.adversary and self.progress >= self.adversary.start:
-            parts |= self.adversary.learn(result.target, result.decoded.detach(), rate)
+        judged = self.adversary and self.progress >= self.adversary.start
+        if judged:
             parts["push"] = self.adversary.generator_loss(result.decoded)
             loss = loss + self.adversary.weight * parts["push"]
         loss.backward()
         trained = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(trained, self.hyper.optimizer.clip)
         self.optimizers.step(rate)
+        if judged:
+            parts |= self.adversary.learn(result.target, result.decoded, self.progress)
         if self.restarts:
             torch.manual_seed(mix(self.options.seed, self.step, 1))  # drawn alike by all ranks, however many there are
             acting = self.quantized and self.progress < RESTARTS_UNTIL
