@@ -105,11 +105,16 @@ class Pictures:
 
     def centre_crops(self, which: Tensor) -> Tensor:
         """(len(which), 3, side, side) float32 in [0, 1]: the middle of the pictures asked for, all that there is of it
-        on the shorter side."""
+        on the shorter side.
+
+        Of an odd number of pixels that are left over, half a pixel is rounded to even, as torchvision does it: these
+        are the pixels that published models are evaluated on.
+        """
         which = which.to(self.pixels.device)
         if not self.one_size:
             return self.views(self.middles(which))
-        return self.crops(which, (self.sizes[which] - self.side) // 2, torch.zeros_like(which, dtype=torch.bool))
+        corners = _half(self.sizes[which] - self.side)
+        return self.crops(which, corners, torch.zeros_like(which, dtype=torch.bool))
 
     def crops(self, which: Tensor, corner: Tensor, flips: Tensor) -> Tensor:
         """(len(which), 3, side, side) float32 in [0, 1]: the windows that ``draw`` chose."""
@@ -125,7 +130,7 @@ class Pictures:
         short = sizes.amin(1, keepdim=True)
         ones = torch.ones(len(which), 3, device=sizes.device)
         flips = torch.zeros_like(which, dtype=torch.bool)
-        return Boxes(which, ((sizes - short) // 2).float(), short.expand(-1, 2).float(), flips, ones, ones - 1)
+        return Boxes(which, _half(sizes - short).float(), short.expand(-1, 2).float(), flips, ones, ones - 1)
 
     def draw_views(self, count: int, generator: torch.Generator, how: Views = PLAIN) -> Boxes:
         """Boxes of random pictures, sizes, proportions, positions, flips and colours, each within its picture.
@@ -152,6 +157,11 @@ class Pictures:
     def views(self, boxes: Boxes, sampler: Callable[..., Tensor] = sample) -> Tensor:
         """(n, 3, side, side) float32 in [0, 1]: the contents of the boxes, by ``sample`` or a compiled one."""
         return sampler(self.pixels, self.starts[boxes.which], self.sizes[boxes.which], boxes, self.side)
+
+
+def _half(lengths: Tensor) -> Tensor:
+    """Half of whole numbers, rounded to whole ones, and to the even one of two that are as near."""
+    return (lengths / 2).round().long()
 
 
 def _decoded(

@@ -26,7 +26,7 @@ from titokcodec.pictures import images
 from . import progress
 
 LARGEST = 1 << 27  # bytes of a picture's file; a hundred megapixels have fewer
-LONGEST = 2.0  # pictures more elongated than this are cropped to it
+LONGEST = 16  # pictures more elongated than this are cropped to it: few pixels can make one of any length
 
 Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
 
@@ -179,11 +179,17 @@ def decode(data: bytes, side: int, largest: int | None = None) -> np.ndarray | N
     pixels = read_picture(data)
     if pixels is None:
         return None
-    height, width = pixels.shape[:2]
-    short = min(width, height)
-    keep_w, keep_h = min(width, int(short * LONGEST)), min(height, int(short * LONGEST))
-    left, top = (width - keep_w) / 2, (height - keep_h) / 2
-    side = min(max(short, side), largest or side)
-    size = max(side, round(side * keep_w / short)), max(side, round(side * keep_h / short))
-    box = (left, top, left + keep_w, top + keep_h)
-    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box))
+    return resized(pixels, min(max(min(pixels.shape[:2]), side), largest or side))
+
+
+def resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """(h, w, 3) uint8 with ``side`` pixels on the shorter side; of a picture beyond ``LONGEST``, its middle.
+
+    Just as torchvision's ``Resize`` makes it, with which published models are trained and evaluated: bicubic with
+    antialiasing, the longer side rounded down.
+    """
+    short = min(pixels.shape[:2])
+    top, left = (max(length - short * LONGEST, 0) // 2 for length in pixels.shape[:2])
+    pixels = pixels[top : top + short * LONGEST, left : left + short * LONGEST]
+    height, width = (side * length // short for length in pixels.shape[:2])
+    return np.array(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))

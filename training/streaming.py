@@ -15,7 +15,6 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -25,7 +24,7 @@ from titokcodec.errors import TitokError
 from . import interrupt
 from .batches import InMemory, mix, share_of
 from .data import Pictures
-from .reading import Lost, Rejects, find, is_shard, read_files, read_picture
+from .reading import Lost, Rejects, find, is_shard, read_files, read_picture, resized
 from .views import PLAIN, Views
 
 BLOCK = 256  # files of a folder that are one unit of work, at most
@@ -78,19 +77,11 @@ def shuffled(items: Iterable[Item], buffer: int, rng: random.Random) -> Iterator
 
 
 def random_crop(pixels: np.ndarray, side: int, rng: random.Random) -> Tensor:
-    """(side, side, 3) uint8 of an (h, w, 3) picture: shorter side to ``side``, a random square, flipped at random.
-
-    Only the square is resized (bicubic with antialiasing, as published), at a whole number of pixels of the picture's
-    new size, so that pictures which have the right size already stay sharp.
-    """
-    height, width = pixels.shape[:2]
-    short = min(height, width)
-    left, top = (rng.randint(0, length * side // short - side) * short / side for length in (width, height))
-    square = Image.fromarray(pixels).resize(
-        (side, side), Image.Resampling.BICUBIC, box=(left, top, left + short, top + short)
-    )
-    crop = np.array(square)
-    return torch.from_numpy(crop[:, ::-1].copy() if rng.random() < 0.5 else crop)
+    """(side, side, 3) uint8 of an (h, w, 3) picture: shorter side to ``side``, a random square, flipped at random."""
+    whole = resized(pixels, side)
+    left, top = (rng.randint(0, length - side) for length in (whole.shape[1], whole.shape[0]))
+    crop = whole[top : top + side, left : left + side]
+    return torch.from_numpy((crop[:, ::-1] if rng.random() < 0.5 else crop).copy())
 
 
 class Parcel(NamedTuple):

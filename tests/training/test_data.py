@@ -414,6 +414,15 @@ def test_random_crops_are_squares_of_the_right_scale(size):
         assert {int(value) for crop in crops for value in crop[0, :, 0]} <= set(x.tolist()), "and is not blurred"
 
 
+def test_random_crops_lie_at_whole_pixels_of_the_whole_resized_picture():
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 50, 3), dtype=np.uint8)
+    whole = np.array(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BICUBIC))  # 24.2 of 16, 33 and 50
+    windows = [whole[:, left : left + 16] for left in range(9)]
+    crops = [random_crop(pixels, 16, Random(seed)).numpy() for seed in range(100)]
+    found = [[np.array_equal(view, window) for window in windows for view in (crop, crop[:, ::-1])] for crop in crops]
+    assert all(map(any, found)) and np.any(found, axis=0).all(), "no others, and all of them"
+
+
 # ---- streams ------------------------------------------------------------------------------------------------------
 
 

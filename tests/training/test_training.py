@@ -129,10 +129,35 @@ def test_no_pictures_at_all_end_the_run(tmp_path):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((128, 256), (128, 64)), ((640, 64), (64, 128)), ((65, 64), (64, 65)), ((9, 9), (64, 64)), ((3, 200), (128, 64))],
+    [
+        ((128, 256), (128, 64)),
+        ((640, 64), (64, 640)),
+        ((65, 64), (64, 65)),
+        ((9, 9), (64, 64)),
+        ((3, 200), (1024, 64)),
+        ((99, 70), (64, 90)),  # 90.5 of 64 and 70; rounded down
+        ((70, 107), (97, 64)),  # 97.8
+    ],
 )
-def test_the_shorter_side_is_scaled_and_long_pictures_are_cropped(size, expected):
+def test_the_shorter_side_is_scaled_and_very_long_pictures_are_cropped(size, expected):
     assert decode(png(tagged(0, *size)), 64).shape == (*expected, 3)
+
+
+def test_very_long_pictures_are_cropped_to_their_middle():
+    row = decode(png(tagged(0, 2000 // 8, 4)), 4)[0, :, 0]
+    assert row.tolist() == list(range(93, 157)), "16 times 4 of 250 columns, 93 to the left"
+
+
+def test_pictures_are_resized_by_the_cubic_kernel_of_published_evaluations():
+    """Keys' kernel, a = -1/2, as wide as the picture shrinks; 99 columns become 90, each at 1.1 (i + 1/2)."""
+    row = np.random.default_rng(0).integers(0, 256, 99, dtype=np.uint8)
+    found = decode(png(np.broadcast_to(row[None, :, None], (70, 99, 3))), 64)
+    shrinks = 99 / 90
+    away = np.abs(np.arange(99) + 0.5 - (np.arange(90)[:, None] + 0.5) * shrinks) / shrinks
+    near, far = 1.5 * away**3 - 2.5 * away**2 + 1, -0.5 * away**3 + 2.5 * away**2 - 4 * away + 2
+    weights = np.where(away < 1, near, np.where(away < 2, far, 0))
+    expected = (weights / weights.sum(1, keepdims=True) @ row).round().clip(0, 255)
+    assert np.abs(found[:, :, 0] - expected).max() <= 1 and (found[:, :, 0] == expected).mean() > 0.95
 
 
 @pytest.fixture
@@ -173,6 +198,17 @@ def test_centre_crops_are_central(tagged_pictures):
         (0, 32, False),
         (3, 0, False),
     ]
+
+
+def test_centre_crops_of_an_odd_rest_begin_at_the_even_pixel(tmp_path):
+    """As torchvision rounds: 2.5 to 2, 3.5 to 4, .5 to 0, 1.5 to 2."""
+    for index, size in enumerate([(69, 64), (71, 64), (64, 65), (64, 67)]):
+        (tmp_path / f"{index}.png").write_bytes(png(tagged(index, *size)))
+    pictures = Pictures([tmp_path], side=64)
+    corners = [check_crop(crop, pictures)[1:3] for crop in pictures.centre_crops(torch.arange(4))]
+    assert corners == [(2, 0), (4, 0), (0, 0), (0, 2)]
+    held = Pictures([tmp_path], side=32, largest=64)
+    assert held.middles(torch.arange(4)).corners.tolist() == [[0, 2], [0, 4], [0, 0], [2, 0]], "rows, columns"
 
 
 # ---- random views ---------------------------------------------------------------------------------------------
