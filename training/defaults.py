@@ -38,7 +38,7 @@ _OPTIMIZER = Optimizer(
     clip=1.0,
 )
 _SCHEDULE = Schedule(steps=1_000_000, warmup=10_000 / 1_000_000, warmup_steps=0, flat=0.0, floor=0.1)
-_CODEBOOK = Codebook(continuous=0.0, quantizer=1.0, commitment=0.25)
+_CODEBOOK = Codebook(continuous=0.0, restarts=0.0, quantizer=1.0, commitment=0.25)
 _PIXELS = PixelTerms(
     pixels=1.0,
     lpips_weight=0.0,
@@ -68,7 +68,7 @@ _SHORT_OPTIMIZER = Optimizer(
     clip=1.0,
 )
 _SHORT_SCHEDULE = Schedule(steps=20_000, warmup=0.02, warmup_steps=100, flat=0.0, floor=0.01)
-_SHORT_CODEBOOK = replace(_CODEBOOK, continuous=0.03)
+_SHORT_CODEBOOK = replace(_CODEBOOK, continuous=0.03, restarts=0.8)
 # Squared error counts ten times, so that it balances the quantizer's terms, which a short run cannot do with small.
 _SHORT_PIXELS = PixelTerms(
     pixels=10.0,
@@ -93,7 +93,7 @@ VQGAN = Defaults(
         pixel_loss=replace(_PIXELS, lpips_weight=0.1),
         adversary=replace(_ADVERSARY, start=0.02),
         augmentation=_PLAIN_CROPS,
-        codebook=_CODEBOOK,
+        codebook=replace(_CODEBOOK, restarts=0.8),
     ),
     short=AutoencoderHyper(
         optimizer=replace(_SHORT_OPTIMIZER, muon_rate=0.02),
@@ -136,7 +136,7 @@ SINGLE = Defaults(
         pixel_loss=replace(_PIXELS, lpips_weight=1.0, logits=0.1),
         adversary=replace(_ADVERSARY, start=200_000 / 650_000),
         augmentation=_PLAIN_CROPS,
-        codebook=_CODEBOOK,
+        codebook=replace(_CODEBOOK, restarts=0.8),  # where TA-TiTok pulls unused codes to features (CVQ-VAE)
     ),
     short=AutoencoderHyper(
         optimizer=_SHORT_OPTIMIZER,

@@ -56,7 +56,11 @@ class Schedule:
 class Codebook:
     """How a quantizer is trained."""
 
-    continuous: float = _share("share of the run before codes are quantized; the codebook then starts from latents")
+    continuous: float = _share("share of the run before codes are quantized")
+    restarts: float = _share(
+        "share of the run in which unused codes start again from latents, as all do when codes are first quantized; 0: "
+        "codes keep their random start"
+    )
     quantizer: float = _option("weight of the quantizer's loss")
     commitment: float = _option("weight of commitment inside the quantizer's loss")
 

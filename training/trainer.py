@@ -25,7 +25,6 @@ from .stage import Moment, Stage
 from .streaming import Source
 
 SETTLING = 64  # steps before quantization, at least
-RESTARTS_UNTIL = 0.8  # share of the run after which unused codes are left alone
 
 S = TypeVar("S", bound=Stage)
 
@@ -101,7 +100,7 @@ class Trainer(Generic[S]):
             parts |= self.adversary.learn(result.target, result.decoded, self.progress)
         if self.restarts:
             torch.manual_seed(mix(self.options.seed, self.step, 1))  # drawn alike by all ranks, however many there are
-            acting = self.quantized and self.progress < RESTARTS_UNTIL
+            acting = self.quantized and self.progress < self.hyper.codebook.restarts
             parts["revived"] = self.restarts.step(result.tokens, result.latents, acting)
             parts["used"] = ((self.restarts.idle == 0).sum() - parts["revived"]) / len(self.restarts.idle)
         self.ema.update(self.model, self.step)
@@ -117,8 +116,9 @@ class Trainer(Generic[S]):
         return share == 0 or (self.progress >= share and (self.step >= SETTLING or self.progress >= max(share, 0.5)))
 
     def start_codebook(self, batch: Any) -> None:
-        """End the continuous phase: codes start from the latents of a batch, unless they come with the weights."""
-        if self.restarts and self.stage.start_codebook:
+        """End the continuous phase: codes start from the latents of a batch, unless they come with the weights or are
+        to stay as they are."""
+        if self.restarts and self.stage.start_codebook and self.hyper.codebook.restarts:
             with torch.no_grad(), self.runtime.autocast():
                 self.restarts.start_from(parallel.gathered(self.stage.latents(batch).float()))
         self.quantized = True
@@ -195,7 +195,7 @@ class Trainer(Generic[S]):
             stage.remember(state.get("memory", {}))
         except MISFITS:  # pages of names, where one would do
             raise WeightsError(
-                f"{file} was left by a run with other options, another --critic or --adversary-width for example: give "
-                "the same ones, or another --out"
+                f"{file} was left by a run with other options, another --critic or --adversary-width for example, or by "
+                "an earlier version with a critic: give the same options, or another --out"
             ) from None
         return spent

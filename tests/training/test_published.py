@@ -167,6 +167,23 @@ def test_proxy_codes_are_those_of_float32_in_a_bfloat16_run(photos, tmp_path):
         assert not stage.proxies.encode(pixels).equal(expected), "or nothing was at stake"
 
 
+def test_codes_keep_their_random_start_and_none_is_restarted(photos, tmp_path):
+    torch.manual_seed(0)
+    proxies.save(tmp_path / "proxies.safetensors", VQGAN(PROXIES))
+    line = ("--data", photos, "--proxies", tmp_path / "proxies.safetensors", "--preset", "small", "--device", "cpu")
+    line += ("--no-compile", "--no-bf16", "--batch", 4, "--rate", 0, "--steps", 40, "--recipe")
+    moved = {}
+    for recipe in ("published", "short"):
+        given = parse(stage1.Stage1, "", [*map(str, (*line, recipe, "--muon-rate", 0, "--out", tmp_path / recipe))])
+        run = Trainer(stage1.Stage1, given)
+        start = run.model.quantize.embedding.weight.clone()
+        loop.run(run)
+        moved[recipe] = not run.model.quantize.embedding.weight.equal(start)
+        assert recipe == "short" or run.restarts.idle.max() >= 40, "codes that were never used"
+    assert moved == {"published": False, "short": True}
+    assert start.abs().max() <= 1 / SMALL.codes, "uniform, as published"
+
+
 # ---- the critic -----------------------------------------------------------------------------------------------
 
 
