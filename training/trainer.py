@@ -195,7 +195,7 @@ class Trainer(Generic[S]):
             stage.remember(state.get("memory", {}))
         except MISFITS:  # pages of names, where one would do
             raise WeightsError(
-                f"{file} was left by a run with other options, another --critic or --adversary-width for example, or by "
-                "an earlier version with a critic: give the same options, or another --out"
+                f"{file} was left by a run with other options, another --critic or --adversary-width for example, or "
+                "with a critic by an earlier version: give the same options, or another --out"
             ) from None
         return spent
