@@ -7,7 +7,6 @@ large for memory are for ``streaming.py``.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections import deque
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from . import progress
-from .reading import Rejects, decode, find, key_of, read_files
+from .reading import ClassFiles, Rejects, decode, find, key_of, read_files
 from .views import PLAIN, Boxes, Views, sample
 
 AHEAD = 64  # files that wait for a decoder or for their turn, at most
@@ -41,7 +40,7 @@ class Pictures:
     Attributes:
         names: File names, in order.
         keys: Keys of the pictures in tables of labels, see ``key_of``.
-        digest: Of their files' bytes, in order, and of the sizes they are held at: other pictures have another one.
+        noted: Classes in files beside them, see ``ClassFiles``; None where there is none.
         skipped: Files that could not be read as pictures.
         damaged: Shards that were not read to their end, each with the reason, one line each.
 
@@ -60,23 +59,24 @@ class Pictures:
         self.side, self.one_size = side, not largest or largest <= side
         self.names: list[str] = []
         self.keys: list[str] = []
-        rejects, seen = Rejects(), hashlib.blake2b(repr((side, largest)).encode(), digest_size=16)
+        rejects = Rejects()
         pieces: deque[Tensor] = deque()
         sizes = []
-        files = islice(read_files(find(sources, rejects.add), rejects.add), limit)
         folders = [source for source in sources if os.path.isdir(source)]
+        beside, places = ClassFiles(folders), []
+        files = islice(read_files(find(sources, rejects.add), rejects.add, beside=beside.add), limit)
         with progress.Progress("reading pictures") as shown:
-            for where, name, pixels, digest in _decoded(files, side, largest):
+            for where, name, pixels in decoded(files, side, largest):
                 shown.add()
                 if pixels is None:
                     rejects.add(where, name, "cannot be read as a picture")
                     continue
                 self.names.append(name)
                 self.keys.append(key_of(where, name, folders))
-                seen.update(digest)
+                places.append(where)
                 pieces.append(torch.from_numpy(pixels.reshape(-1, 3)))
                 sizes.append(pixels.shape[:2])
-        self.digest = seen.hexdigest()
+        self.noted = [beside.of(where, key) for where, key in zip(places, self.keys, strict=True)]
         if not pieces:
             raise rejects.nothing_in(sources)
         self.skipped, self.damaged = rejects.skipped, rejects.damaged
@@ -164,21 +164,18 @@ def _half(lengths: Tensor) -> Tensor:
     return (lengths / 2).round().long()
 
 
-def _decoded(
-    files: Iterable[tuple[str, str, bytes]], side: int, largest: int | None
-) -> Iterator[tuple[str, str, np.ndarray | None, bytes]]:
-    """Decodes in threads and in order, reading no further ahead than it must; with digests of the files' bytes."""
-
-    def decoded(data: bytes) -> tuple[np.ndarray | None, bytes]:
-        return decode(data, side, largest), hashlib.blake2b(data, digest_size=16).digest()
-
+def decoded(
+    files: Iterable[tuple[str, str, bytes]], side: int, largest: int | None = None
+) -> Iterator[tuple[str, str, np.ndarray | None]]:
+    """Where, name and pixels of files, as ``decode`` gives them: in threads and in order, reading no further ahead than
+    it must."""
     waiting: deque = deque()
     with ThreadPoolExecutor() as pool:
         for where, name, data in files:
-            waiting.append((where, name, pool.submit(decoded, data)))
+            waiting.append((where, name, pool.submit(decode, data, side, largest)))
             if len(waiting) > AHEAD:
                 where, name, found = waiting.popleft()
-                yield where, name, *found.result()
+                yield where, name, found.result()
         while waiting:
             where, name, found = waiting.popleft()
-            yield where, name, *found.result()
+            yield where, name, found.result()

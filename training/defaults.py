@@ -22,6 +22,7 @@ from .hyper import (
     PixelTerms,
     ProxyHyper,
     Schedule,
+    TokenData,
 )
 
 # ---- as published -----------------------------------------------------------------------------------------------
@@ -152,10 +153,12 @@ GENERATOR = Defaults(
         optimizer=replace(_OPTIMIZER, batch=2048, rate=2e-4, beta2=0.96, decay=0.03),
         schedule=replace(_SCHEDULE, steps=500_000, warmup=0.02, floor=0.05),
         masking=_MASKING,
+        data=TokenData(variants=2, shift=0.0, hold_out=0, patience=0),  # the middle and its mirror image: all there is
     ),
     short=GeneratorHyper(
         optimizer=replace(_SHORT_OPTIMIZER, batch=256, muon_rate=0.02, decay=0.03),
         schedule=_SHORT_SCHEDULE,
         masking=_MASKING,
+        data=TokenData(variants=8, shift=1.0, hold_out=20, patience=5),
     ),
 )

@@ -2,19 +2,23 @@
 
     python -m training.generator --data train/ --labels labels.tsv --minutes 20 --out runs/generator
     python -m training.generator --data classes/ ...           # a folder for each class
-    python -m training.generator --tokenizer l32.safetensors --preset generator_titok_l32 ...
+    python -m training.generator --data shards/ --tokenizer l32.safetensors --preset generator_titok_l32 ...
 
-Pictures are tokenized beforehand by a frozen tokenizer, several crops of each; then a random share of tokens is masked,
-drawn from the mask schedule, and the model predicts them. Classes are those of a table or, without one, of folders: see
-``labels.py``. One picture in twenty, chosen by its key, is held out unless --val is given. OUT/generator.safetensors
-always holds the best weights so far by held-out cross entropy, and a run that has not improved on them for --patience
-scores ends early.
+Pictures are tokenized as they are read, by a frozen tokenizer in float32; then a random share of tokens is masked,
+drawn from the mask schedule, and the model predicts them. Classes are those of a table, of folders or of files beside
+the pictures: see ``labels.py``.
+
+As published (Yu et al. 2024), it is the middle of every picture and its mirror image that are tokenized, nothing is
+held out, and OUT/generator.safetensors has the last averaged weights. A short run of ours tokenizes several crops of
+each picture and holds one picture in twenty out, unless --val is given; the file always has the best weights so far by
+held-out cross entropy, and a run that has not improved on them for --patience scores ends early.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,23 +27,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.cli.script import UsageError, start
-from titokcodec.errors import TitokError
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.maskgit import make
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
-from . import defaults, loop, parallel, progress, token_sets
+from . import defaults, loop, parallel, progress, token_files, token_sets
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
 from .hyper import GeneratorHyper
-from .labels import Labels, labels_of, read_table
+from .labels import Labels, Listed, labels_of, read_table
 from .masking import draw_masks, masked_loss
 from .options import Options
 from .stage import Moment, Result, Stage
+from .tokenizing import Cut, TokenizedPictures, merged, tokenize
 
 DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
 MASKS = 4  # masks that each held-out picture is scored under
@@ -54,9 +59,7 @@ class GeneratorOptions(Options):
     labels: Path | None
     no_labels: bool
     tokens: int | None
-    variants: int
     schedule: str
-    patience: int
     name: str
 
 
@@ -65,7 +68,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
 
     Attributes:
         tokenizer: The frozen tokenizer, on the device, and ``weights``, the file that it came from.
-        pictures: All pictures of --data; ``trained`` and ``kept_out`` index those for either purpose.
+        pictures: All pictures of --data, or what is left of them; ``trained`` and ``kept_out`` index those for either
+            purpose.
         classes: Names of the labels, ``numbers`` each picture's among them.
         best: Lowest cross entropy of held-out tokens so far, and ``waited``, the scores since then.
     """
@@ -88,42 +92,30 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             "--labels",
             type=Path,
             help="table of key and label (tsv, csv, json); a key is the path of a picture below --data or in its "
-            "shard, without suffix (default: a picture's folder is its class, if there are two or more)",
+            "shard, without suffix (default: a picture's folder is its class, if there are two or more, or else a "
+            "file .cls beside it says it)",
         )
         either.add_argument(
-            "--no-labels", action="store_true", help="no picture has a class, whatever folders there are"
+            "--no-labels", action="store_true", help="no picture has a class, whatever folders and files there are"
         )
         add("--tokens", type=int, help="tokens a picture (default: as the preset, or the fewest of a nested tokenizer)")
-        add(
-            "--variants",
-            type=int,
-            default=8,
-            help="crops and flips of each picture that are tokenized beforehand; 0: new ones for every batch "
-            "(default: %(default)s)",
-        )
         add("--schedule", choices=SCHEDULES, default="arccos", help="how many tokens are masked (default: %(default)s)")
-        add(
-            "--patience",
-            type=int,
-            default=5,
-            help="scores without an improvement after which a run ends (default: %(default)s)",
-        )
         add("--name", default="generator", help="name of the generator (default: %(default)s)")
 
     def __init__(self, options: GeneratorOptions, runtime: Runtime) -> None:
         super().__init__(options, runtime)
-        if options.stream:
-            raise TitokError("a generator's pictures are tokenized beforehand and held in memory: leave --stream out")
         self.hyper = self.chosen(options.preset in GENERATOR_PRESETS)
+        if options.stream and not self.hyper.data.variants:
+            raise UsageError("--variants 0 holds all pictures in memory: give another number, or leave --stream out")
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
         table = read_table(options.labels) if options.labels else {} if options.no_labels else None
         self.weights = tokenizers.read(options.tokenizer)
         self.tokenizer: TiTok = tokenizers.build(self.weights).to(runtime.device)
         base = self.presets[options.preset]
         count = self.count_of(base)
+        self.config = replace(base, tokens=count, codes=self.weights.config.codes)
         self.read_pictures(table)
-        classes = len(self.classes) or base.classes
-        self.config = replace(base, tokens=count, codes=self.weights.config.codes, classes=classes)
+        self.config = replace(self.config, classes=len(self.classes) or base.classes)
         share = self.dropout
         self.model = make(self.config, Dropout(share) if share else None)
         self.best, self.waited = float("inf"), 0
@@ -149,86 +141,81 @@ class GeneratorTraining(Stage[GeneratorOptions]):
 
     def read_pictures(self, table: dict[str, str] | None) -> None:
         """Read the pictures with their labels, and choose those that are held out."""
-        options, device = self.options, self.runtime.device
+        options, device, data = self.options, self.runtime.device, self.hyper.data
         self.table = table
-        self.pictures = Pictures(options.data, self.weights.config.image_size, options.limit, device)
+        side = self.weights.config.image_size
+        live = not data.variants
+        self.pictures = Pictures(options.data, side, options.limit, device) if live else self.tokenized()
         labels = self.labels_of(self.pictures)
-        self.classes = labels.classes
+        self.numbered, self.classes = labels.numbered, self.classes_of(labels)
         if options.labels and not self.classes:
             raise TitokError(
                 f"{options.labels} has a label for none of the {len(self.pictures)} pictures: their keys "
                 f"are like {self.pictures.keys[0]}, the table's like {next(iter(table or {}), 'nothing')}"
             )
         self.numbers = labels.numbers(self.classes).to(device)
-        held = torch.tensor(
-            [not options.val and token_sets.is_held_out(key) for key in self.pictures.keys], device=device
-        )
+        one_in = 0 if options.val else data.hold_out
+        held = torch.tensor([token_sets.is_held_out(key, one_in) for key in self.pictures.keys], device=device)
         if held.all():
             held = torch.zeros_like(held)
         self.trained, self.kept_out = ((~held).nonzero().flatten(), held.nonzero().flatten())
 
-    def labels_of(self, pictures: Pictures) -> Labels:
-        """The labels of the table or of the folders, as the options say; prints how many there are."""
-        found = labels_of(pictures, self.table)
+    def labels_of(self, pictures: Listed) -> Labels:
+        """The labels of the table, the folders or the files, as the options say; prints how many there are."""
+        found = labels_of(pictures, self.table, str(self.options.labels))
         if found.classes or self.options.labels:
-            progress.message(f"{self.options.labels or 'folders as classes'}: {found}")
+            progress.message(str(found))
         return found
+
+    def classes_of(self, labels: Labels) -> tuple[str, ...]:
+        """A name for each class; a published generator has its thousand though there be pictures of a few."""
+        if labels.numbered and self.options.preset in GENERATOR_PRESETS:
+            return labels.classes + tuple(map(str, range(len(labels.classes), self.config.classes)))
+        return labels.classes
 
     def batches(self, averaged: Any) -> token_sets.TokenBatches | token_sets.LiveTokens:
         """(B, K) tokens and (B,) labels."""
-        pictures, trained = self.pictures, self.trained
+        pictures, trained, numbers = self.pictures, self.trained, self.numbers
         source: token_sets.TokenBatches | token_sets.LiveTokens
-        if self.options.variants < 1:
-            source = token_sets.LiveTokens(self.tokenize, pictures, trained, self.numbers, *self.order)
+        if isinstance(pictures, Pictures):
+            shift = self.hyper.data.shift
+            source = token_sets.LiveTokens(self.tokenize, pictures, trained, numbers, shift, *self.order)
         else:
-            found = token_sets.TokenSet(self.tokenized(pictures).to(self.runtime.device), self.numbers)
+            found = token_sets.TokenSet(pictures.tokens.to(self.runtime.device), numbers)
             source = token_sets.TokenBatches(found.part(trained), *self.order)
         source.skipped, source.damaged = pictures.skipped, pictures.damaged
         return source
 
     @torch.no_grad()
     def tokenize(self, pixels: Tensor) -> Tensor:
-        """(B, 3, side, side) -> (B, K) int64."""
-        with self.runtime.autocast():
-            return self.tokenizer.encode(pixels)[:, : self.config.tokens]
+        """(B, 3, side, side) -> (B, K) int64, in float32 whatever the run computes in: bfloat16 takes another code in
+        forty."""
+        return self.tokenizer.encode(pixels)[:, : self.config.tokens]
 
-    def tokenized(self, pictures: Pictures) -> Tensor:
-        """(variants, n, K) int32; the first rank leaves them in OUT for the others, and for a resumed run."""
-        options, file = self.options, self.options.out / "tokens.pt"
-        of = {
-            "pictures": pictures.digest,
-            "tokenizer": self.weights.fingerprint.hex(),
-            "--tokens": self.config.tokens,
-            "--variants": options.variants,
-            "--seed": options.seed,
-            "precision": str(self.runtime.dtype),
-        }
-        if parallel.rank() == 0:
-            found, reason = token_sets.load_tokens(file, of)
-            if found is None:
-                if reason:
-                    progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")
-                found = token_sets.tokenize(self.tokenize, pictures, options.variants, options.seed)
-                token_sets.save_tokens(file, found, of)
-        parallel.wait()
-        found, _ = token_sets.load_tokens(file, of)
-        assert found is not None  # the first rank has just written them
-        return found
+    def tokenized(self) -> TokenizedPictures:
+        """All pictures as tokens, from OUT if they are there already."""
+        options, data, order = self.options, self.hyper.data, self.order
+        cut = Cut(self.weights.config.image_size, data.variants, data.shift, options.seed)
+        of = {"tokenizer": self.weights.fingerprint.hex(), "--tokens": self.config.tokens, "precision": "float32"}
+        device, limit = self.runtime.device, options.limit
+        work = partial(tokenize, self.tokenize, options.data, cut, device, limit, order.rank, order.ranks)
+        return token_files.once(options.out / "tokens.pt", options.data, limit, cut, of, work)
 
     def held_out(self) -> token_sets.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""
-        options, device = self.options, self.runtime.device
-        pictures, which, numbers = self.pictures, self.kept_out, self.numbers
+        options, device, pictures = self.options, self.runtime.device, self.pictures
         if options.val and options.val_limit:
-            pictures = Pictures(options.val, pictures.side, options.val_limit, device)
-            numbers = self.labels_of(pictures).numbers(self.classes).to(device)
-            which = torch.arange(len(pictures), device=device)
-        which = which[: options.val_limit]
+            found = tokenize(self.tokenize, options.val, Cut(self.weights.config.image_size), device, options.val_limit)
+            found = merged([found], options.val)
+            return token_sets.TokenSet(found.tokens.to(device), self.labels_of(found).numbers(self.classes).to(device))
+        which = self.kept_out[: options.val_limit]
         if not len(which):
             return None
+        if isinstance(pictures, TokenizedPictures):
+            return token_sets.TokenSet(pictures.tokens.to(device)[:1, which], self.numbers[which])
         shares = progress.batches("tokenizing held-out pictures", len(which), 32)
         parts = [self.tokenize(pictures.centre_crops(which[share.to(device)])) for share in shares]
-        return token_sets.TokenSet(torch.cat(parts)[None], numbers[which])
+        return token_sets.TokenSet(torch.cat(parts)[None], self.numbers[which])
 
     # ---- a step -------------------------------------------------------------------------------------------------
 
@@ -272,22 +259,27 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         return {"entropy": total / count, "top1": right / count, "best": self.best}
 
     def keep_best(self, entropy: float, model: Any) -> None:
-        """Write the averaged weights if they are the best so far; decide whether to stop."""
-        self.waited = 0 if entropy < self.best else self.waited + 1
-        self.done = self.waited >= self.options.patience
-        if entropy < self.best:
-            self.best = entropy
+        """Write the averaged weights if they are the best so far and the best are wanted; decide whether to stop."""
+        patience, better = self.hyper.data.patience, entropy < self.best
+        self.best, self.waited = min(entropy, self.best), 0 if better else self.waited + 1
+        self.done = 0 < patience <= self.waited
+        if better and patience:
             self.export(model)
 
     def memory(self) -> dict[str, float]:
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "numbered": self.numbered}
 
     def remember(self, memory: dict[str, float]) -> None:
         self.best, self.waited = memory["best"], int(memory["waited"])
+        if self.numbered and not memory.get("numbered") and list(self.classes) != sorted(self.classes):
+            raise WeightsError(
+                "this run was begun by an older version, which numbered classes in the order of their names and not by "
+                "the numbers that they are: start anew with --force"
+            )
 
     def finish(self, model: Any) -> None:
-        """Without anything held out, the last weights are the ones to keep."""
-        if self.best == float("inf"):
+        """The last weights are the ones to keep, unless the best are."""
+        if not self.hyper.data.patience or self.best == float("inf"):
             self.export(model)
 
     def export(self, model: Any) -> None:

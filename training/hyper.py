@@ -117,6 +117,24 @@ class Masking:
     )
 
 
+@dataclass(frozen=True)
+class TokenData:
+    """The tokens that a generator learns, and those that it is scored on."""
+
+    variants: int = _option(
+        "crops of each picture that are tokenized beforehand, every other one mirrored; 0: new ones for every batch, "
+        "from pictures held in memory"
+    )
+    shift: float = _share(
+        "how far crops, but for the first, lie from the middle of their picture at most, as a share of the room for it"
+    )
+    hold_out: int = _option("one picture in so many is held out, unless --val is given; 0: none")
+    patience: int = _option(
+        "scores without an improvement after which a run ends, with the best weights so far; 0: it never does, and has "
+        "the last ones"
+    )
+
+
 # ---- what each stage has ----------------------------------------------------------------------------------------
 
 
@@ -157,6 +175,7 @@ class GeneratorHyper(Hyper):
     """The masked generator."""
 
     masking: Masking
+    data: TokenData
 
 
 H = TypeVar("H", bound=Hyper)

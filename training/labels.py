@@ -1,8 +1,12 @@
-"""Classes of pictures: from a table of keys and labels, or else from the folders that hold the pictures.
+"""Classes of pictures: from a table of keys and labels, or else from their folders, or from files beside them.
 
 A picture's key is its path below the folder or shard that holds it, without suffix: ``cat/0000``. A table may also have
 suffixes, and leave folders out where no two pictures share a name. Without a table the first folder of a key is the
-picture's class, as torchvision's ``ImageFolder`` has it, if there are two such folders or more.
+picture's class, as torchvision's ``ImageFolder`` has it, if there are two such folders or more. Without these it is
+what a file ``.cls`` beside the picture says, as ImageNet's shards have it: see ``reading.ClassFiles``.
+
+Classes are numbered in the order of their names, unless all are whole numbers: these number themselves, wherever they
+come from, so that class 207 of a generator trained on ImageNet's is class 207 of the published ones.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,10 +27,17 @@ from torch import Tensor
 from titokcodec.errors import TitokError
 from titokcodec.io.names import examples, shown
 
-from .data import Pictures
-
 KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
 LABELS = {"label", "class", "category"}  # and the other
+LARGEST = 9999  # number that a class may have; where there are larger ones, all are mere names
+
+
+class Listed(Protocol):
+    """Pictures by their names, keys, and the classes noted beside them, as ``Pictures`` has them."""
+
+    names: list[str]
+    keys: list[str]
+    noted: list[str | None]
 
 
 @dataclass(frozen=True)
@@ -33,19 +45,31 @@ class Labels:
     """The classes of a set of pictures.
 
     Attributes:
+        source: What they are from, for messages.
         keys: Those of the pictures, in order.
         found: Label of each picture, None where it has none.
         unused: Keys of the table that none of the pictures has.
     """
 
+    source: str
     keys: Sequence[str]
     found: Sequence[str | None]
     unused: Sequence[str] = ()
 
     @property
+    def names(self) -> list[str]:
+        """All labels that pictures have, sorted."""
+        return sorted({label for label in self.found if label is not None})
+
+    @property
+    def numbered(self) -> bool:
+        """Whether all labels are whole numbers, and so those of their classes."""
+        return bool(self.names) and all(_is_number(name) for name in self.names)
+
+    @property
     def classes(self) -> tuple[str, ...]:
-        """All labels, sorted."""
-        return tuple(sorted({label for label in self.found if label is not None}))
+        """A name for each class, in their order: all labels, or all numbers up to the largest."""
+        return tuple(map(str, range(max(map(int, self.names)) + 1)) if self.numbered else self.names)
 
     def numbers(self, classes: Sequence[str]) -> Tensor:
         """(n,) int64 index of each picture's label among ``classes``, -1 for none."""
@@ -54,25 +78,24 @@ class Labels:
 
     def __str__(self) -> str:
         without = [key for key, label in zip(self.keys, self.found, strict=True) if label is None]
-        count, classes = len(self.found), len(self.classes)
-        line = f"{count - len(without):,} of {count:,} pictures have one of {classes} labels"
+        count, classes = len(self.found), len(self.names)
+        line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {classes} labels"
         line += f"; none for {_some(without)}" if without else ""
         return line + (f"; no picture for {_some(self.unused)} of the table" if self.unused else "")
 
 
-def labels_of(pictures: Pictures, table: Mapping[str, str] | None) -> Labels:
-    """The labels that a table has for the pictures, or without one those of their folders."""
-    return _by_folder(pictures) if table is None else _by_table(pictures, table)
+def labels_of(pictures: Listed, table: Mapping[str, str] | None, source: str = "table") -> Labels:
+    """The labels that a table, from the file ``source``, has for the pictures; or without one those of their folders or
+    else of the files beside them."""
+    if table is not None:
+        return _by_table(pictures, table, source)
+    folders = [key.partition("/")[0] if "/" in key else None for key in pictures.keys]
+    if len(set(folders) - {None}) > 1:
+        return Labels("folders as classes", pictures.keys, folders)
+    return Labels("classes in .cls files", pictures.keys, pictures.noted)
 
 
-def _by_folder(pictures: Pictures) -> Labels:
-    found = [key.partition("/")[0] if "/" in key else None for key in pictures.keys]
-    if len(set(found) - {None}) < 2:
-        found = [None] * len(found)
-    return Labels(pictures.keys, found)
-
-
-def _by_table(pictures: Pictures, table: Mapping[str, str]) -> Labels:
+def _by_table(pictures: Listed, table: Mapping[str, str], source: str) -> Labels:
     bases = Counter(posixpath.basename(key) for key in pictures.keys)
     found, used = [], set()
     for name, key in zip(pictures.names, pictures.keys, strict=True):
@@ -82,7 +105,11 @@ def _by_table(pictures: Pictures, table: Mapping[str, str]) -> Labels:
         match = next((candidate for candidate in candidates if candidate in table), None)
         found.append(None if match is None else table[match])
         used.add(match)
-    return Labels(pictures.keys, found, [key for key in table if key not in used])
+    return Labels(source, pictures.keys, found, [key for key in table if key not in used])
+
+
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdigit() and str(int(label)) == label and int(label) <= LARGEST
 
 
 def read_table(path: Path) -> dict[str, str]:

@@ -7,6 +7,8 @@ and reads its own slice of each batch, so that N ranks take the steps that one w
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from titokcodec.runtime.devices import choose_device
+
+PATIENCE = timedelta(days=3)  # how long ranks wait for one that does long work; NCCL itself gives up after ten minutes
+
+T = TypeVar("T")
 
 
 def start(device: str) -> torch.device:
@@ -85,6 +91,30 @@ def mean(tensor: Tensor) -> Tensor:
         dist.all_reduce(tensor)
         tensor /= count()
     return tensor
+
+
+class Exchange:
+    """Plain data between ranks by way of the CPU, for work that takes minutes or hours, and some ranks longer than
+    others: they wait for each other as long as that may last. All ranks make one at once, before that work."""
+
+    def __init__(self) -> None:
+        self.group = dist.new_group(backend="gloo", timeout=PATIENCE) if count() > 1 else None
+
+    def of_first(self, value: T) -> T:
+        """What rank 0 gives, on all ranks."""
+        if self.group is None:
+            return value
+        shared: list[Any] = [value if rank() == 0 else None]
+        dist.broadcast_object_list(shared, src=0, group=self.group)
+        return shared[0]
+
+    def of_all(self, value: T) -> list[T]:
+        """What each rank gives, in their order, on all ranks."""
+        if self.group is None:
+            return [value]
+        found: list[Any] = [None] * count()
+        dist.all_gather_object(found, value, group=self.group)
+        return found
 
 
 def agreed(first: float, most: float, device: torch.device) -> tuple[float, float]:

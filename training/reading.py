@@ -27,8 +27,11 @@ from . import progress
 
 LARGEST = 1 << 27  # bytes of a picture's file; a hundred megapixels have fewer
 LONGEST = 16  # pictures more elongated than this are cropped to it: few pixels can make one of any length
+CLASS = ".cls"  # suffix of a file beside a picture that holds its class, a whole number
+LONGEST_CLASS = 32  # bytes of it
 
 Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
+Beside: TypeAlias = Callable[[str, str, bytes], None]  # as ClassFiles.add
 
 
 class Rejects:
@@ -68,6 +71,28 @@ class Rejects:
         return TitokError(f"{shown(line)}: give folders or tar shards of whole pictures")
 
 
+class ClassFiles:
+    """Classes of pictures from files beside them, as ImageNet in WebDataset has them: ``00000000.cls`` holds the number
+    of what ``00000000.jpg`` shows, as text. Anything else in such a file is no class.
+
+    Args:
+        folders: As for ``key_of``.
+    """
+
+    def __init__(self, folders: Iterable[Path]) -> None:
+        self.folders = list(folders)
+        self._found: dict[tuple[str, str], str] = {}
+
+    def add(self, where: str, name: str, text: bytes) -> None:
+        """A file that ``read_files`` met, with what is in it."""
+        if text.strip().isdigit():
+            self._found[where, key_of(where, name, self.folders)] = sys.intern(str(int(text)))  # a million share a few
+
+    def of(self, where: str, key: str) -> str | None:
+        """The class of the picture ``key`` of a shard or folder, None if no file says it."""
+        return self._found.get((where, key))
+
+
 def find(sources: Iterable[Path], lost: Lost) -> list[str]:
     """Paths of the tar shards and pictures that are given or lie in given folders, those of each folder sorted.
 
@@ -104,31 +129,39 @@ def is_shard(path: str) -> bool:
     return path.lower().endswith(".tar")
 
 
-def read_files(paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1) -> Iterator[tuple[str, str, bytes]]:
+def read_files(
+    paths: Iterable[str], lost: Lost, first: int = 0, stride: int = 1, beside: Beside | None = None
+) -> Iterator[tuple[str, str, bytes]]:
     """Shard or folder, name and bytes of the pictures that ``paths`` are or hold, in order.
 
     Of all of them together every ``stride``-th is read, from number ``first`` on. A shard that turns out damaged is
     left at that point. A file that cannot be read, or has more than ``LARGEST`` bytes, comes without any, like a
     picture that cannot be decoded: a sparse file of gigabytes takes no space on disk, but it would in memory.
+
+    ``beside`` is given the class files that are met: all of a shard, and in a folder those of the pictures read.
     """
     turns = cycle([number == first for number in range(stride)])
     for path in paths:
         if is_shard(path):
-            yield from _read_shard(path, lost, turns)
+            yield from _read_shard(path, lost, turns, beside)
         elif next(turns):
             folder, name = os.path.split(path)
+            if beside and (text := _read_file(os.path.splitext(path)[0] + CLASS, LONGEST_CLASS)):
+                beside(folder or ".", os.path.splitext(name)[0] + CLASS, text)
             yield folder or ".", name, _read_file(path)
 
 
-def _read_file(path: str) -> bytes:
+def _read_file(path: str, most: int = LARGEST) -> bytes:
     try:
-        fits = os.path.isfile(path) and os.path.getsize(path) <= LARGEST  # reading a pipe could block for ever
+        fits = os.path.isfile(path) and os.path.getsize(path) <= most  # reading a pipe could block for ever
         return Path(path).read_bytes() if fits else b""
     except OSError:
         return b""
 
 
-def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[str, str, bytes]]:
+def _read_shard(
+    path: str, lost: Lost, turns: Iterator[bool], beside: Beside | None
+) -> Iterator[tuple[str, str, bytes]]:
     try:
         if not os.path.isfile(path):
             raise OSError("not a file")
@@ -143,6 +176,8 @@ def _read_shard(path: str, lost: Lost, turns: Iterator[bool]) -> Iterator[tuple[
                     yield path, member.name, shard.extractfile(member).read() if member.size <= LARGEST else b""
                 elif plain and is_foreign_picture(Path(member.name)) and next(turns):
                     yield path, member.name, b""
+                elif beside and plain and member.name.endswith(CLASS) and member.size <= LONGEST_CLASS:
+                    beside(path, member.name, shard.extractfile(member).read())
             # To tarfile a broken header is an end like any other; a real one is a block of zeros.
             shard.fileobj.seek(shard.offset)
             if shard.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -1,34 +1,25 @@
-"""Pictures as tokens: a set that is tokenized once, so that a generator's training never sees a pixel.
-
-Every picture is tokenized several times, from its centre and from random crops, half of them flipped, as the published
-pre-tokenization does with ten crops. The tokens are kept in a file, with all that they depend on.
-"""
+"""Sets of tokens with their classes, and batches from them: a generator's training need not see a pixel."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from titokcodec.errors import WeightsError
-
-from .batches import Batches, mix
-from .checkpoint import load_state, save_state
+from .batches import Batches
 from .data import Pictures
-from .progress import Progress
+from .tokenizing import Encode
 
-Encode = Callable[[Tensor], Tensor]
-"""(B, 3, side, side) pixels in [0, 1] -> (B, K) int64 tokens."""
-HELD_OUT = 20  # one picture in so many, chosen by its key, is kept for scores
+HELD_OUT = 20  # one picture in so many, chosen by its key, is kept for scores in short runs
 
 
-def is_held_out(key: str) -> bool:
-    """Whether a picture is for scores alone: decided by its key, so that it is the same for every order and subset."""
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % HELD_OUT == 0
+def is_held_out(key: str, one_in: int = HELD_OUT) -> bool:
+    """Whether a picture is for scores alone: decided by its key, so that it is the same for every order and subset;
+    none is if it is one in 0."""
+    number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
+    return one_in > 0 and number % one_in == 0
 
 
 @dataclass
@@ -46,46 +37,6 @@ class TokenSet:
     def part(self, which: Tensor) -> TokenSet:
         """The pictures that a (n,) bool mask or an index asks for."""
         return TokenSet(self.tokens[:, which], self.labels[which])
-
-
-@torch.no_grad()
-def tokenize(encode: Encode, pictures: Pictures, variants: int, seed: int = 0, batch: int = 32) -> Tensor:
-    """(variants, n, K) int32 tokens of n pictures: their centres, then random crops, half of them flipped."""
-    whole = torch.arange(len(pictures), device=pictures.pixels.device)
-    rng = torch.Generator(pictures.pixels.device)
-    parts = []
-    with Progress("tokenizing", variants * len(pictures), "crops") as shown:
-        for variant in range(variants):
-            for which in whole.split(batch):
-                if variant == 0:
-                    pixels = pictures.centre_crops(which)
-                else:
-                    rng.manual_seed(mix(seed, variant, int(which[0])))
-                    pixels = pictures.crops(which, *pictures.windows(which, rng))
-                parts.append(encode(pixels).to(torch.int32).cpu())
-                shown.add(len(which))
-    return torch.cat(parts).view(variants, len(pictures), -1)
-
-
-def save_tokens(file: Path, tokens: Tensor, of: dict[str, object]) -> None:
-    """Write tokens to a file, with what they depend on: plain values by their names in messages."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    save_state(file, {"of": of, "tokens": tokens})
-
-
-def load_tokens(file: Path, of: dict[str, object]) -> tuple[Tensor | None, str]:
-    """The tokens that ``save_tokens`` left there of the very same, else None and why those in the file do not fit."""
-    if not file.exists():
-        return None, ""
-    try:
-        state = load_state(file, torch.device("cpu"))
-        before, found = state["of"], state["tokens"]
-    except (WeightsError, KeyError):  # pictures can be tokenized again
-        return None, "damaged"
-    if not isinstance(before, dict):
-        return None, "of an older version"
-    other = [name for name, value in of.items() if before.get(name) != value]
-    return (None, f"of other {' and '.join(other)}") if other else (found, "")
 
 
 class TokenBatches(Batches):
@@ -111,12 +62,16 @@ class LiveTokens(Batches):
         encode: The tokenizer.
         kept: (m,) index of the pictures to draw from.
         labels: (n,) class of every picture, -1 for none.
+        shift: How far crops lie from the middle of their picture at most, 0 to 1, as for ``Cut``.
         order: As for ``Batches``, from the size on.
     """
 
-    def __init__(self, encode: Encode, pictures: Pictures, kept: Tensor, labels: Tensor, *order: int) -> None:
+    def __init__(
+        self, encode: Encode, pictures: Pictures, kept: Tensor, labels: Tensor, shift: float, *order: int
+    ) -> None:
         super().__init__(pictures.pixels.device, *order)
         self.encode, self.store, self.kept, self.labels, self.pictures = encode, pictures, kept, labels, len(kept)
+        self.shift = shift
 
     @torch.no_grad()
     def batch(self, step: int, augment: bool = False) -> tuple[Tensor, Tensor]:
@@ -124,5 +79,7 @@ class LiveTokens(Batches):
         rng = self.rng(step)
         which = self.kept[torch.randint(len(self.kept), (self.size,), generator=rng, device=self.kept.device)]
         corner, flips = self.store.windows(which, rng)
+        middle = ((self.store.sizes[which] - self.store.side) / 2).round()
+        corner = (middle + self.shift * (corner - middle)).round().long()
         which = which[self.mine]
         return self.encode(self.store.crops(which, corner[self.mine], flips[self.mine])), self.labels[which]

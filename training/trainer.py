@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 
 from . import folder, parallel
 from .batches import Batches, mix
@@ -193,6 +193,8 @@ class Trainer(Generic[S]):
             self.restore(state)
             self.step, self.quantized, spent = int(state["step"]), bool(state["started"]), float(state["spent"])
             stage.remember(state.get("memory", {}))
+        except TitokError:
+            raise
         except MISFITS:  # pages of names, where one would do
             raise WeightsError(
                 f"{file} was left by a run with other options, another --critic or --adversary-width for example, or "

@@ -1,7 +1,10 @@
 """Training a generator: masks and losses by hand, the set of tokens, and a tiny one that learns what it is shown."""
 
+import io
 import json
 import sys
+import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
-from titokcodec.weights import tokenizers
+from titokcodec.weights import generators, tokenizers
 from training import defaults, generator, loop, token_sets
 from training.data import Pictures
 from training.generator import GeneratorTraining
@@ -146,19 +149,6 @@ def test_the_loss_weighs_what_was_masked():
 # ---- the set -----------------------------------------------------------------------------------------------------
 
 
-def test_pictures_are_named_from_their_middle_and_from_crops(photos):
-    pictures = Pictures([photos], 32)
-
-    def encode(pixels):
-        return (pixels[:, :, 0, 0] * 1000).round().long()
-
-    tokenized = token_sets.tokenize(encode, pictures, 3, seed=5, batch=3)
-    assert tokenized.shape == (3, 8, 3) and tokenized.dtype == torch.int32
-    assert tokenized[0].equal(encode(pictures.centre_crops(torch.arange(8))).int())
-    assert tokenized.equal(token_sets.tokenize(encode, pictures, 3, seed=5, batch=3))
-    assert not tokenized.equal(token_sets.tokenize(encode, pictures, 3, seed=6, batch=3))
-
-
 def test_ranks_draw_one_batch_between_them():
     tokenized = token_sets.TokenSet(torch.arange(2 * 10 * 3).view(2, 10, 3).int(), torch.arange(10))
     whole = token_sets.TokenBatches(tokenized, 8, seed=1).batch(4)
@@ -176,6 +166,8 @@ def test_one_picture_in_twenty_is_held_out_by_its_key():
     held = {key for key in keys if token_sets.is_held_out(key)}
     assert 0.045 < len(held) / len(keys) < 0.055
     assert {key for key in keys if token_sets.is_held_out(f"cat/{key}")} != held
+    assert not any(token_sets.is_held_out(key, 0) for key in keys)
+    assert 0.45 < sum(token_sets.is_held_out(key, 2) for key in keys) / len(keys) < 0.55
 
 
 @pytest.fixture
@@ -200,7 +192,7 @@ def test_folders_are_classes_and_reported(train, classes, chatty, capsys):
     assert train.stage.numbers.tolist() == [0, 0, 1, 1]
     said = capsys.readouterr().err
     assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in said
-    assert "tokenizing: 4 of 4 crops, " in said and "scoring, mask 4 of 4: 4 of 4 pictures, " in said
+    assert "tokenizing: 4 of 4 pictures, " in said and "scoring, mask 4 of 4: 4 of 4 pictures, " in said
     made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
     assert made.class_names == ("cat", "cup")
     train("--data", folder, "--no-labels", steps=1, labels=None, out="none")
@@ -219,8 +211,8 @@ def test_a_table_that_matches_some_is_reported_and_one_that_matches_none_is_refu
 
 def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train, classes, capsys, monkeypatch):
     """Not for others of the same names."""
-    tokenized, original = [], token_sets.tokenize
-    monkeypatch.setattr(token_sets, "tokenize", lambda *given: (tokenized.append(1), original(*given))[1])
+    tokenized, original = [], generator.tokenize
+    monkeypatch.setattr(generator, "tokenize", lambda *given: (tokenized.append(1), original(*given))[1])
     first, second = classes("a", 0), classes("b", 1)
     tokenizer = train.out / "other.safetensors"
     tokenizers.save(tokenizer, TiTok(TOKENIZER), "other")
@@ -231,18 +223,20 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
         return [line for line in capsys.readouterr().err.splitlines() if line.startswith("the tokens")]
 
     assert said() == said() == [] and len(tokenized) == 1
-    assert said("--log-every", 5, "--rate", 1e-3) == [] and len(tokenized) == 1
-    kept = train.stage.tokenized(train.stage.pictures)
+    assert said("--log-every", 5, "--rate", 1e-3, "--bf16") == [] and len(tokenized) == 1
+    kept = train.stage.pictures
     file = train.out / "run" / "tokens.pt"
     assert said(data=second) == [f"the tokens in {file} are of other pictures: pictures are tokenized again"]
-    assert not train.stage.tokenized(train.stage.pictures).equal(kept)
+    assert not train.stage.pictures.tokens.equal(kept.tokens)
     for words, other in (
         (("--seed", 3), "pictures and --seed"),
         (("--seed", 3, "--variants", 2), "--variants"),
         (("--seed", 3), "--variants"),
-        (("--seed", 3, "--bf16"), "precision"),
-        (("--seed", 3), "precision"),
+        (("--seed", 3, "--shift", 0.5), "--shift"),
+        (("--seed", 3), "--shift"),
         (("--seed", 3, "--tokenizer", tokenizer), "tokenizer"),
+        (("--seed", 3, "--tokenizer", tokenizer, "--limit", 3), "pictures"),
+        (("--seed", 3, "--tokenizer", tokenizer), "pictures"),
     ):
         assert said(*words) == [f"the tokens in {file} are of other {other}: pictures are tokenized again"]
     (first / "cat" / "0001.png").write_bytes((first / "cat" / "0000.png").read_bytes())
@@ -252,8 +246,9 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
     for damage in (b"", b"PK", b"x" * 1000):
         file.write_bytes(damage)
         assert said() == [f"the tokens in {file} are damaged: pictures are tokenized again"]
-    torch.save({"of": "[]", "tokens": kept}, file)
-    assert said() == [f"the tokens in {file} are of an older version: pictures are tokenized again"]
+    for old in ("[]", {"precision": "torch.bfloat16"}):
+        torch.save({"of": old, "tokens": kept.tokens}, file)
+        assert said() == [f"the tokens in {file} are of an older version: pictures are tokenized again"]
 
 
 # ---- a tiny run --------------------------------------------------------------------------------------------------
@@ -315,21 +310,144 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         train(*more, "--save-minutes", 0, "--val-minutes", 0, steps=30, out="stopped")
     best, left[0] = train.stage.best, 1000
-    monkeypatch.setattr(token_sets, "tokenize", None)  # nothing is tokenized a second time
+    tokenize = generator.tokenize  # which is for --val alone the second time
+    monkeypatch.setattr(
+        generator, "tokenize", lambda encode, sources, cut, *more: tokenize(encode, sources, cut, *more)
+    )
     train(*more, "--resume", steps=30, out="stopped")
     assert train.trainer.step == 30
     same(whole.model.state_dict(), train.trainer.model.state_dict(), 1e-5)
     assert train.stage.best <= best < float("inf")
 
 
+# ---- as published ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publish(train, monkeypatch):
+    """Trains as ``train`` does, but with nothing given that the recipe has a say in, save the length of the run."""
+
+    def run(*more, steps, labels=None, **how):
+        line = [str(word) for word in train.words(*more, steps=steps, labels=labels, **how)]
+        for name in ("--variants", "--dropout", "--smoothing", "--label-drop", "--rate"):
+            at = line.index(name)
+            del line[at : at + 2]
+        run.trainer = Trainer(GeneratorTraining, parse(GeneratorTraining, "", [*line, "--recipe", "published"]))
+        run.stage = run.trainer.stage
+        loop.run(run.trainer)
+        return run.trainer
+
+    return run
+
+
+def imagenet(path, classes=("207", "0", "999", "207")):
+    """A shard as that of the published training: classes in files beside pictures."""
+    random = np.random.default_rng(0)
+    with tarfile.open(path, "w") as shard:
+        for number, label in enumerate(classes):
+            target = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (64, 71, 3), dtype=np.uint8)).save(target, "PNG")
+            for suffix, data in (("cls", label.encode()), ("png", target.getvalue())):
+                member = tarfile.TarInfo(f"{number:08}.{suffix}")
+                member.size = len(data)
+                shard.addfile(member, io.BytesIO(data))
+    return path
+
+
+def test_published_runs_learn_from_all_pictures_their_middle_and_its_mirror_image(publish, tmp_path, monkeypatch):
+    """And ship the last weights, at the end."""
+    monkeypatch.setattr(GeneratorTraining, "tokenize", lambda self, pixels: (pixels[:, 0, 0, :8] * 63).round().long())
+    shard = imagenet(tmp_path / "a.tar", [str(number) for number in range(60)])
+    publish("--data", shard, "--val-minutes", 0, steps=3)
+    stage, pictures = publish.stage, Pictures([shard], TOKENIZER.image_size)
+    assert len(stage.trained) == 60 and not len(stage.kept_out) and stage.held_out() is None
+    middles = pictures.crops(torch.arange(60), torch.tensor([[0, 4]] * 60), torch.zeros(60, dtype=torch.bool))
+    assert pictures.sizes.tolist() == [[64, 71]] * 60  # int(round((71 - 64) / 2.0)) is 4
+    tokens = stage.pictures.tokens
+    assert tokens.equal(torch.stack([stage.tokenize(middles), stage.tokenize(middles.flip(3))]).int())
+    _, made = generators.read(publish.trainer.options.out / "generator.safetensors")
+    same(made.state_dict(), publish.trainer.ema.model.state_dict(), 1e-3)
+
+
+def test_published_runs_go_on_though_they_get_no_better(publish, photos, monkeypatch):
+    """With --val: it is scored, but neither ends a run nor chooses weights."""
+    scores, kept = iter([3.0, *range(4, 100)]), []
+    monkeypatch.setattr(GeneratorTraining, "score", lambda self, model, val: self.keep_best(next(scores), model) or {})
+    monkeypatch.setattr(GeneratorTraining, "export", lambda self, model: kept.append(publish.trainer.step))
+    publish("--val", photos, "--val-minutes", 0, steps=12)
+    assert publish.trainer.step == 12 and kept == [12] and publish.stage.best == 3.0 and publish.stage.waited == 12
+
+
+def test_short_runs_may_hold_nothing_out(train, tmp_path):
+    shard = imagenet(tmp_path / "a.tar", [str(number) for number in range(60)])
+    train("--data", shard, steps=1, labels=None)
+    assert 0 < len(train.stage.kept_out) < 8
+    middle = train.stage.pictures.tokens[0, train.stage.kept_out]
+    assert train.stage.held_out().tokens[0].equal(middle)
+    train("--data", shard, "--hold-out", 0, steps=1, labels=None, out="all")
+    assert len(train.stage.trained) == 60 and train.stage.held_out() is None
+
+
+def test_classes_of_imagenet_are_those_of_published_generators(train, tmp_path, monkeypatch):
+    train("--data", imagenet(tmp_path / "a.tar"), steps=1, labels=None)
+    assert train.stage.numbers.tolist() == [207, 0, 999, 207] and train.stage.config.classes == 1000
+    made = Generator.from_pretrained(tmp_path / "run" / "generator.safetensors", device="cpu")
+    assert made.class_number(207) == made.class_number("207") == 207
+    few = imagenet(tmp_path / "b.tar", ("2", "10"))
+    train("--data", few, steps=1, labels=None, out="few")
+    assert train.stage.numbers.tolist() == [2, 10] and train.stage.config.classes == 11
+    monkeypatch.setattr(generator, "GENERATOR_PRESETS", {"small": None})
+    monkeypatch.setitem(GeneratorTraining.presets, "small", replace(SMALL, classes=1000))
+    train("--data", few, steps=1, labels=None, out="whole")
+    assert train.stage.numbers.tolist() == [2, 10] and train.stage.config.classes == 1000
+    made = Generator.from_pretrained(tmp_path / "whole" / "generator.safetensors", device="cpu")
+    assert made.class_number("999") == 999
+
+
+def test_a_run_that_numbered_classes_otherwise_is_not_resumed(train, tmp_path):
+    shard = imagenet(tmp_path / "a.tar", [str(number) for number in range(12)])
+    train("--data", shard, steps=1, labels=None)
+    file = tmp_path / "run" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    assert state["memory"].pop("numbered")
+    torch.save(state, file)
+    with pytest.raises(WeightsError, match="numbered classes in the order of their names"):
+        train("--data", shard, "--resume", steps=2, labels=None)
+    train("--data", imagenet(tmp_path / "b.tar", "0123"), steps=1, labels=None, out="few")
+    file = tmp_path / "few" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    del state["memory"]["numbered"]
+    torch.save(state, file)
+    train("--data", tmp_path / "b.tar", "--resume", steps=2, labels=None, out="few")  # the order is the same
+
+
+def test_pictures_are_tokenized_in_float32_whatever_the_run_computes_in(train, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
+    kinds, encode = [], TiTok.encode
+
+    def seen(self, pixels):
+        kinds.append((torch.is_autocast_enabled("cpu"), pixels.dtype))
+        return encode(self, pixels)
+
+    monkeypatch.setattr(TiTok, "encode", seen)
+    for words in (("--bf16",), ("--bf16", "--variants", 0, "--force")):
+        train(*words, steps=1)
+    assert train.stage.runtime.dtype is torch.bfloat16
+    assert len(kinds) >= 2 and set(kinds) == {(False, torch.float32)}
+
+
+# ---- two processes -----------------------------------------------------------------------------------------------
+
 SCRIPT = """
 import sys
 sys.modules["torch.utils.tensorboard"] = None
 import torch
 torch.set_num_threads(1)
-from tests.training.test_generator import SMALL, tokenize_pixels
+from tests.training.test_generator import SMALL, SMALL_UVIT, tokenize_pixels
 from training import generator
-generator.GeneratorTraining.presets["small"] = SMALL
+generator.GeneratorTraining.presets |= {"small": SMALL, "small_uvit": SMALL_UVIT}
 generator.GeneratorTraining.tokenize = tokenize_pixels
 generator.main()
 """
@@ -358,6 +476,24 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
     assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
 
 
+@pytest.mark.parametrize("preset", ["small", "small_uvit"])
+def test_two_ranks_take_the_published_steps_of_one(publish, tokenizer, tmp_path, preset):
+    """With dropout, each tokenizing its half of the pictures of a shard."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    shard = imagenet(tmp_path / "a.tar", ("3", "0", "1", "3", "2"))
+    words = ("--data", shard, "--rate", 1e-3, "--warmup", 0)
+    publish(*words, steps=8, preset=preset, out="one")
+    line = ["--data", shard, "--tokenizer", tokenizer, "--tokens", 8, "--device", "cpu", "--no-bf16", "--no-compile"]
+    line += ["--preset", preset, "--batch", 16, "--steps", 8, "--rate", 1e-3, "--warmup", 0, "--recipe", "published"]
+    two_ranks([tmp_path / "script.py", *line, "--out", tmp_path / "two"])
+    one, two = (torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("one", "two"))
+    same(one["model"], two["model"], 1e-4)
+    same(one["ema"], two["ema"], 1e-4)
+    tokens = [torch.load(tmp_path / name / "tokens.pt", weights_only=True) for name in ("one", "two")]
+    assert tokens[0]["of"] == tokens[1]["of"] and tokens[0]["listing"].equal(tokens[1]["listing"])
+    assert tokens[0]["tokens"].equal(tokens[1]["tokens"]) and tokens[0]["tokens"].shape == (2, 5, 8)
+
+
 def test_a_u_vit_drops_nothing_unless_asked_to(train):
     """As it was published; a BERT drops a tenth in both recipes."""
 
@@ -383,7 +519,7 @@ def test_pictures_may_be_tokenized_for_every_batch(train):
     ("more", "said"),
     [
         (("--tokens", 9), "has 2 to 8 tokens, not 9"),
-        (("--stream",), "leave --stream out"),
+        (("--stream", "--variants", 0), "leave --stream out"),
         (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
         (("--rate", "inf"), "--rate is inf"),
         (("--batch", 0), "--batch is 0"),
@@ -391,6 +527,7 @@ def test_pictures_may_be_tokenized_for_every_batch(train):
 )
 def test_what_does_not_fit_is_said_before_a_picture_is_read(train, more, said, monkeypatch):
     monkeypatch.setattr(generator, "Pictures", None)
+    monkeypatch.setattr(generator, "tokenize", None)
     with pytest.raises(TitokError, match=said):
         train(*more, steps=1)
 

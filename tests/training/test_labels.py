@@ -116,19 +116,61 @@ def test_tables_of_many_kinds(classes, tmp_path, name, text, encoding):
     assert labels.classes == ("mug", "tom")
 
 
-def test_numbers_may_be_labels(classes, tmp_path):
-    assert found(tmp_path, opened(classes), '{"cat/0000": 7, "cup/0000": 0}', "l.json").classes == ("0", "7")
+def test_whole_numbers_are_the_numbers_of_their_classes(classes, tmp_path):
+    """And not places in an order of names, in which 10 would come before 2; from wherever they are."""
+    labels = found(tmp_path, opened(classes), '{"cat/0000": 10, "cup/0000": 2, "cup/0001": "0"}', "l.json")
+    assert labels.numbered and labels.classes == tuple(map(str, range(11)))
+    assert labels.numbers(labels.classes).tolist() == [10, -1, 2, 0]
+    assert "3 of 4 pictures have one of 3 labels" in str(labels)
+    numbered = opened(folders(tmp_path / "numbered", *(f"{number}/a.png" for number in (0, 2, 10))))
+    assert numbered.keys == ["0/a", "10/a", "2/a"]
+    assert labels_of(numbered, None).numbers(labels_of(numbered, None).classes).tolist() == [0, 10, 2]
+
+
+@pytest.mark.parametrize("other", ["tom", "-1", "1.0", "007", "10000", "٣"])
+def test_where_one_is_no_such_number_all_are_names(classes, tmp_path, other):
+    labels = found(tmp_path, opened(classes), f"cat/0000\t10\ncat/0001\t2\ncup/0000\t{other}\n")
+    assert not labels.numbered and labels.classes == tuple(sorted(["10", "2", other]))
+
+
+def test_files_beside_pictures_are_classes_where_neither_table_nor_folders_are(tmp_path):
+    """As ImageNet's shards have them, before a picture or after it, each of its own shard."""
+    data, members = picture(), {"0.cls": b"207", "0.jpg": None, "1.jpg": None, "1.cls": b" 0\n", "2.jpg": None}
+    members |= {"3.cls": b"cat", "3.jpg": None, "4.cls": b"1" * 40, "4.jpg": None, "5.cls": b"-1", "5.jpg": None}
+    members |= {"6.x.png": None, "6.cls": b"007"}
+    for name, moved in (("a.tar", 0), ("b.tar", 1)):
+        with tarfile.open(tmp_path / name, "w") as file:
+            for key, value in members.items():
+                value = data if value is None else value + b"0" * moved
+                member = tarfile.TarInfo(key)
+                member.size = len(value)
+                file.addfile(member, io.BytesIO(value))
+    labels = labels_of(opened(tmp_path / "a.tar"), None)
+    assert labels.found == ["207", "0", None, None, None, None, "7"]
+    assert labels.classes == tuple(map(str, range(208)))
+    assert str(labels) == ("classes in .cls files: 3 of 7 pictures have one of 3 labels; none for 2, 3, 4 and 1 more")
+    both = opened(tmp_path)
+    assert labels_of(both, None).found[7] == "2070" and labels_of(both, None).found[0] == "207"
+    assert labels_of(both, {"1": "one"}).names == ["one"], "a table goes before"
+
+
+def test_files_beside_pictures_in_folders(classes, tmp_path):
+    (classes / "cat" / "0001.cls").write_text("12\n")
+    (classes / "cup" / "0001.cls").mkdir()
+    assert labels_of(opened(classes / "cat"), None).found == [None, "12"]
+    assert opened(classes).noted == [None, "12", None, None]
+    assert labels_of(opened(classes), None).classes == ("cat", "cup"), "folders go before"
 
 
 def test_what_a_table_does_not_match_is_counted_and_named(classes, tmp_path):
     labels = found(tmp_path, opened(classes), "cat/0000\ttom\ndog/1\tdog\na\tdog\nb\tdog\nc\tdog\n")
     assert labels.classes == ("tom",), "a class is one of the pictures"
     assert str(labels) == (
-        "1 of 4 pictures have one of 1 labels; none for cat/0001, cup/0000, cup/0001; "
+        "table: 1 of 4 pictures have one of 1 labels; none for cat/0001, cup/0000, cup/0001; "
         "no picture for dog/1, a, b and 1 more of the table"
     )
     whole = found(tmp_path, opened(classes / "cat"), "0000\ttom\n0001\ttom\n")
-    assert str(whole) == "2 of 2 pictures have one of 1 labels"
+    assert str(whole) == "table: 2 of 2 pictures have one of 1 labels"
 
 
 @pytest.mark.parametrize(
