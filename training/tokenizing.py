@@ -108,7 +108,7 @@ def tokenize(
     share = None if limit is None else len(range(rank, limit, ranks))
     files = islice(read_files(paths, rejects.add, rank, ranks, beside.add), share)
     total = None if any(map(is_shard, paths)) else min(len(paths), limit or len(paths))
-    pieces: list[Tensor] = []
+    tokens = bytearray()  # a million small tensors would lie between the large ones of batches, and keep them apart
     waiting: list[np.ndarray] = []
     with Progress("tokenizing", total) as shown:
         for turn, (where, name, pixels) in enumerate(decoded(files, cut.side)):
@@ -123,22 +123,23 @@ def tokenize(
             places.append(where)
             waiting.append(cut.crops(pixels, number))
             if len(waiting) * cut.variants >= BATCH:
-                pieces.append(_encoded(encode, waiting, device))
+                tokens += _encoded(encode, waiting, device)
                 waiting.clear()
         if waiting:
-            pieces.append(_encoded(encode, waiting, device))
+            tokens += _encoded(encode, waiting, device)
     found.noted = [beside.of(where, key) for where, key in zip(places, found.keys, strict=True)]
-    found.tokens = torch.cat(pieces, dim=1) if pieces else found.tokens
+    if tokens:
+        found.tokens = torch.frombuffer(tokens, dtype=torch.int32).view(len(found), cut.variants, -1).transpose(0, 1)
     found.skipped, found.damaged = rejects.skipped, rejects.damaged
     return found
 
 
 @torch.no_grad()
-def _encoded(encode: Encode, pictures: list[np.ndarray], device: str | torch.device) -> Tensor:
-    """(V, n, K) int32 tokens of n pictures' crops."""
-    crops = torch.from_numpy(np.stack(pictures, axis=1)).flatten(0, 1).to(device)
+def _encoded(encode: Encode, pictures: list[np.ndarray], device: str | torch.device) -> bytes:
+    """The int32 tokens of pictures' crops, one picture after another."""
+    crops = torch.from_numpy(np.concatenate(pictures)).to(device)
     tokens = [encode(part.permute(0, 3, 1, 2).float().div_(255)) for part in crops.split(BATCH)]
-    return torch.cat(tokens).to(torch.int32).cpu().unflatten(0, (-1, len(pictures)))
+    return torch.cat(tokens).to(torch.int32).cpu().numpy().tobytes()
 
 
 def merged(parts: list[TokenizedPictures], sources: list[Path]) -> TokenizedPictures:
