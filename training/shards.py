@@ -1,0 +1,118 @@
+"""A folder of pictures as WebDataset shards, which several GPUs read as fast as a disk gives them.
+
+    python -m training.shards ILSVRC/train --out shards/train
+    python -m training.shards ILSVRC/val --labels val.tsv --out shards/val
+
+OUT/0000.tar and so on hold ``00000000.jpg`` and ``00000000.cls``: a picture's file as it was, and the number of its
+class. Classes are the first folders or, with --labels, what a table has for each picture; they are numbered from 0 in
+the order of their sorted names, which for ImageNet's synsets is the numbering of every published model. Pictures are
+shuffled. Shards are written whole or not at all; the same command again writes those that are missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import random
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from titokcodec.cli.picture_files import is_picture
+from titokcodec.cli.script import Parser, start
+from titokcodec.errors import TitokError
+from titokcodec.io.atomic import replacing, write_atomic
+from titokcodec.io.names import examples, shown
+from titokcodec.io.walk import walk
+
+from .argtypes import whole
+from .labels import read_table
+from .progress import Progress
+from .reading import CLASS
+
+ABOUT = "shards.json"  # in OUT: what the shards are of
+
+Picture: TypeAlias = tuple[Path, str]
+"""A picture's file, and the name of its class."""
+
+
+def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
+    """All pictures in a folder with their classes, sorted by path.
+
+    Classes are those of ``table`` by the path below the folder without suffix; without a table, its first folder.
+
+    Raises ``TitokError`` if there is no picture, or one without a class.
+    """
+    paths = [Path(path) for path in walk(folder, is_picture).files]
+    if not paths:
+        raise TitokError(f"there are no pictures in {shown(folder)}: give the folder that holds those of a set")
+    keys = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    labels = [key.rpartition("/")[0].partition("/")[0] if table is None else table.get(key, "") for key in keys]
+    if without := [shown(path) for path, label in zip(paths, labels, strict=True) if not label]:
+        hint = "put each in the folder of its class, or give --labels" if table is None else "add them to the table"
+        raise TitokError(f"there is no class for {examples(without)}: {hint}")
+    return list(zip(paths, labels, strict=True))
+
+
+def write_shards(pictures: Sequence[Picture], out: Path, size: int, seed: int = 0) -> int:
+    """Write those shards that are missing, of ``size`` pictures or a few less; returns how many there are then.
+
+    Raises ``TitokError`` if ``out`` has shards of other pictures, ``OSError`` if one cannot be read or written.
+    """
+    classes = sorted({label for _, label in pictures})
+    numbers = {label: str(number).encode() for number, label in enumerate(classes)}
+    order = random.Random(seed).sample(pictures, len(pictures))
+    count = -(-len(order) // size)
+    names = os.fsencode("".join(f"{label}/{path.name}\n" for path, label in order))
+    digest = hashlib.blake2b(names, digest_size=16).hexdigest()
+    _claim(out, {"pictures": len(order), "shards": count, "digest": digest, "classes": classes})
+    with Progress("writing shards", len(order), "pictures") as done:
+        for shard in range(count):
+            mine = range(shard, len(order), count)
+            file = out / f"{shard:04d}.tar"
+            if not file.exists():
+                with replacing(file) as stream, tarfile.open(fileobj=stream, mode="w") as tar:
+                    for number in mine:
+                        path, label = order[number]
+                        suffix = path.suffix.lower().replace(".jpeg", ".jpg")
+                        _add(tar, f"{number:08d}{suffix}", path.read_bytes())
+                        _add(tar, f"{number:08d}{CLASS}", numbers[label])
+            done.add(len(mine))
+    return count
+
+
+def _claim(out: Path, about: dict[str, object]) -> None:
+    """See that a folder is new, or that its shards are the very same."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(about, indent=1) + "\n"
+    if not (file := out / ABOUT).exists() and not any(out.glob("*.tar")):
+        write_atomic(file, text.encode())
+    elif not file.exists() or file.read_text(encoding="utf-8") != text:
+        raise TitokError(f"{shown(out)} has shards of other pictures, or in another order: give another --out")
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("data", type=Path, help="folder of pictures")
+    parser.add_argument("--labels", type=Path, help="table of key and label (tsv, csv, json) for classes of no folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
+    parser.add_argument("--size", type=whole(1), default=4000, help="pictures a shard at most (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of their order (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    pictures = pictures_of(options.data, read_table(options.labels) if options.labels else None)
+    shards = write_shards(pictures, options.out, options.size, options.seed)
+    print(f"{len(pictures):,} pictures of {len({label for _, label in pictures}):,} classes in {shards:,} shards")
+
+
+if __name__ == "__main__":
+    start(main)
