@@ -5,6 +5,9 @@
 
 PSNR and SSIM need no weights; a metric whose weights are not given is left out. File sizes are left out if no files can
 be written, with a warning on stderr. ``python -m bench.sheet`` shows the reconstructions.
+
+``rfid/K`` and ``inception_score/K`` are the figures of TiTok's own evaluation: the same crops, rounding and network.
+``lpips/K`` is of SqueezeNet; papers mostly quote VGG's or AlexNet's, which are not comparable with it.
 """
 
 from __future__ import annotations
