@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from titokcodec.metrics import codebook_usage, frechet_distance, inception_score, precision_recall
+from titokcodec.metrics import Gaussian, codebook_usage, frechet_distance, inception_score, precision_recall
 
 
 def exact(mean, deviations):
@@ -35,6 +35,18 @@ def test_frechet_distance_of_gaussians_that_do_not_commute():
     root = math.sqrt(np.trace(product) + 2 * math.sqrt(np.linalg.det(product)))
     expected = ((a.mean(0) - b.mean(0)) ** 2).sum().item() + np.trace(ca) + np.trace(cb) - 2 * root
     assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_set_may_be_given_by_its_mean_and_covariance():
+    torch.manual_seed(0)
+    a, b = torch.randn(40, 6) * 2 + 1, torch.randn(30, 6) @ torch.randn(6, 6)
+    statistics = Gaussian(b.mean(0).double(), torch.cov(b.T.double()))
+    assert frechet_distance(a, statistics) == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    flat = Gaussian(torch.zeros(6), torch.zeros(6, 6))  # no rank at all
+    expected = a.mean(0).square().sum().item() + torch.cov(a.T).trace().item()
+    assert frechet_distance(a, flat) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(ValueError, match="features"):
+        frechet_distance(a, Gaussian(torch.zeros(5), torch.zeros(5, 5)))
 
 
 def test_frechet_distance_of_fewer_rows_than_columns():

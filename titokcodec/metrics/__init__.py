@@ -4,7 +4,7 @@
     ssim(a, b), ms_ssim(a, b)               # (B,) structural similarities, 1 for equal pictures
     LPIPS("lpips.safetensors")(a, b)        # (B,) perceptual distances, lower is better; 0 for equal pictures
     grain(a, 16)                            # (B,) marks on a grid of 16 pixels, lower is better; needs no original
-    frechet_distance(x, y)                  # of two sets of features; FID if they are Inception's
+    frechet_distance(x, y)                  # of two sets of features (or x and a Gaussian); FID if they are Inception's
     precision_recall(real, generated)       # of two sets of features
     inception_score(logits)                 # mean and standard deviation
     codebook_usage(tokens, codes)           # share of codes in use, and entropy, over all positions and at each
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from titokcodec.metrics.codebook import codebook_usage
     from titokcodec.metrics.convnext import ConvNeXt
     from titokcodec.metrics.distortion import psnr
-    from titokcodec.metrics.distributions import frechet_distance, inception_score, precision_recall
+    from titokcodec.metrics.distributions import Gaussian, frechet_distance, inception_score, precision_recall
     from titokcodec.metrics.inception import Inception
     from titokcodec.metrics.lite0 import Lite0
     from titokcodec.metrics.lpips import LPIPS
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ConvNeXt": "convnext",
+    "Gaussian": "distributions",
     "Inception": "inception",
     "LPIPS": "lpips",
     "Lite0": "lite0",
@@ -47,6 +48,7 @@ _HOMES = {
 __all__ = [
     "LPIPS",
     "ConvNeXt",
+    "Gaussian",
     "Inception",
     "Lite0",
     "codebook_usage",

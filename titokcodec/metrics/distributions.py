@@ -5,6 +5,8 @@ FID is ``frechet_distance`` of features of :class:`titokcodec.metrics.inception.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,19 @@ NEIGHBOURS = 3  # k of the manifolds behind precision and recall
 _ROWS = 1024  # of a set, whose distances to all of another are held at a time
 
 
-def frechet_distance(a: Tensor, b: Tensor) -> float:
+class Gaussian(NamedTuple):
+    """What is left of a set of features where only this was published.
+
+    Attributes:
+        mean: (d,).
+        covariance: (d, d), symmetric.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+
+def frechet_distance(a: Tensor, b: Tensor | Gaussian) -> float:
     """Frechet distance of two Gaussians that have the means and covariances of (N, d) and (M, d) features.
 
     |mean difference|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)) for covariances A and B (Dowson and Landau 1982; the FID of
@@ -21,9 +35,13 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     Raises:
         ValueError: fewer than two rows, or rows of different lengths.
     """
-    a, b = _comparable(a, b, least=2)
-    distance = (a.mean(0) - b.mean(0)).square().sum()
-    x, y = _centred(a), _centred(b)
+    if isinstance(b, Gaussian):
+        a, _ = _comparable(a, b.covariance, least=2)
+        mean, y = b.mean.detach().cpu().double(), _root(b.covariance)
+    else:
+        a, b = _comparable(a, b, least=2)
+        mean, y = b.mean(0), _centred(b)
+    distance, x = (a.mean(0) - mean).square().sum(), _centred(a)
     # With A = X'X and B = Y'Y, the roots of the eigenvalues of AB are the singular values of XY'. Neither covariance
     # is formed, so nothing is lost to the square root of one that has no full rank, as it cannot have when N < d.
     cross = torch.linalg.svdvals(x @ y.T).sum()
@@ -77,6 +95,13 @@ def _share_inside(points: Tensor, centres: Tensor, neighbours: int) -> float:
     radii = torch.cat([torch.cdist(part, centres).kthvalue(neighbours + 1).values for part in centres.split(_ROWS)])
     inside = torch.cat([(torch.cdist(part, centres) <= radii).any(1) for part in points.split(_ROWS)])
     return float(inside.double().mean())
+
+
+def _root(covariance: Tensor) -> Tensor:
+    """Y with Y'Y the covariance."""
+    values, vectors = torch.linalg.eigh(covariance.detach().cpu().double())
+    root: Tensor = (vectors * values.clamp_min(0).sqrt()).T
+    return root
 
 
 def _centred(features: Tensor) -> Tensor:

@@ -1,0 +1,142 @@
+"""Fifty thousand pictures by a generator in one .npz, as evaluations of generators take them, and their figures.
+
+    torchrun --nproc-per-node 8 -m training.samples generator.safetensors --tokenizer l32.safetensors \
+        --settings generator_titok_l32 --out samples.npz --inception pt_inception.pth --reference imagenet256.npz
+
+Classes take turns. OUT is what ADM's evaluation suite reads (Dhariwal and Nichol 2021): ``arr_0``, (N, H, W, 3) uint8.
+With --inception the Inception Score is printed, and with --reference the Frechet distance (gFID) to the set whose
+``mu`` and ``sigma`` that file holds: those of the same network, as the suite's files of ImageNet have them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from titokcodec import Codec, Generator
+from titokcodec.cli.script import Parser, UsageError, start
+from titokcodec.errors import TitokError
+from titokcodec.io.atomic import replacing
+from titokcodec.metrics import Gaussian, Inception, frechet_distance, inception_score
+from titokcodec.sampling import PUBLISHED
+
+from . import parallel
+from .argtypes import whole
+from .batches import mix
+from .progress import Progress, batches
+
+PART = ".npy"  # added to OUT's name while pictures are made
+
+
+def labels_of(first: int, count: int, classes: int) -> list[int]:
+    """The classes of ``count`` pictures from number ``first`` on."""
+    return [number % classes for number in range(first, first + count)]
+
+
+@torch.no_grad()
+def write_pictures(
+    generator: Generator, codec: Codec, out: np.ndarray, batch: int, seed: int, settings: dict[str, Any]
+) -> None:
+    """Fill (N, H, W, 3) uint8 with pictures, this rank its share of the batches.
+
+    A batch depends on the seed and its number alone, not on how many ranks there are. Pixels are rounded down, as those
+    of the published figures were.
+    """
+    starts = range(parallel.rank() * batch, len(out), parallel.count() * batch)
+    with Progress("sampling", len(out) // parallel.count(), "pictures") as done:
+        for first in starts:
+            count = min(batch, len(out) - first)
+            labels = labels_of(first, count, generator.config.classes)
+            tokens = generator.sample(labels, seed=mix(seed, first // batch), **settings)
+            pixels = (codec.decode(tokens) * 255).byte().permute(0, 2, 3, 1)
+            out[first : first + count] = pixels.cpu().numpy()
+            done.add(count)
+
+
+@torch.no_grad()
+def figures(pictures: np.ndarray, inception: Inception, reference: Gaussian | None) -> dict[str, float]:
+    """``inception_score`` and, with a reference, ``gfid`` of (N, H, W, 3) uint8 pictures."""
+    weight = inception.fc.weight
+    features = []
+    for which in batches("scoring", len(pictures), 50):
+        pixels = torch.from_numpy(pictures[which.numpy()]).to(weight).permute(0, 3, 1, 2) / 255
+        features.append(inception.pooled(pixels).float().cpu())
+    pooled = torch.cat(features)
+    found = {"inception_score": inception_score(inception.classify(pooled.to(weight)))[0]}
+    return found | ({"gfid": frechet_distance(pooled, reference)} if reference else {})
+
+
+def read_reference(path: Path) -> Gaussian:
+    """Mean and covariance of the features of a set. Raises ``TitokError`` unless the file holds them."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mean, covariance = (torch.from_numpy(np.array(file[name], np.float64)) for name in ("mu", "sigma"))
+        return Gaussian(mean, covariance)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise TitokError(f"{path} has no mu and sigma: {reason}; give a reference of ADM's suite") from None
+
+
+@contextmanager
+def shared_array(file: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    """Zeros, uint8, in a file that all ranks write into, and that is gone in the end."""
+    first = parallel.rank() == 0
+    try:
+        if first:
+            np.lib.format.open_memmap(file, "w+", np.uint8, shape).flush()
+        parallel.wait()
+        yield np.lib.format.open_memmap(file, "r+")
+    finally:
+        if first:
+            file.unlink(missing_ok=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = Parser(__doc__)
+    parser.add_argument("generator", help="a generator's weight file, ours or published, or hub:org/name")
+    parser.add_argument("--tokenizer", help="weights of its tokenizer (default: the bundled one)")
+    parser.add_argument("--settings", choices=PUBLISHED, help="sampling as published (default: ours)")
+    parser.add_argument("--count", type=whole(1), default=50_000, help="pictures (default: %(default)s)")
+    parser.add_argument("--batch", type=whole(1), default=125, help="pictures at a time (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=42, help="default: %(default)s")
+    parser.add_argument("--out", type=Path, required=True, help="the .npz to write; as large again while it is made")
+    parser.add_argument("--inception", type=Path, help="Inception weights: pytorch-fid's .pth, or as safetensors")
+    parser.add_argument("--reference", type=Path, help="an .npz with mu and sigma of the features of real pictures")
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=default, help="default: %(default)s")
+    parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.reference and not options.inception:
+        raise UsageError("--reference needs the network: give its weights by --inception")
+    if options.inception and options.count < 2:
+        raise UsageError("a Frechet distance needs two pictures or more: give a larger --count")
+    reference = read_reference(options.reference) if options.reference else None
+    device = parallel.start(options.device)
+    generator = Generator.from_pretrained(options.generator, device=device, dtype=options.dtype)
+    codec = Codec.from_pretrained(options.tokenizer, device=device, dtype=options.dtype)
+    generator.check_fits(codec.weights)
+    side, settings = codec.weights.config.image_size, PUBLISHED[options.settings] if options.settings else {}
+    part = options.out.with_name(options.out.name + PART)
+    with shared_array(part, (options.count, side, side, 3)) as pictures:
+        write_pictures(generator, codec, pictures, options.batch, options.seed, settings)
+        first = parallel.rank() == 0
+        parallel.finish()  # what follows may take longer than ranks wait for one another
+        if first:
+            with replacing(options.out) as file:
+                np.savez(file, arr_0=pictures)
+            found = {"pictures": len(pictures)}
+            if options.inception:
+                precise = torch.float64 if device.type == "cuda" else torch.float32  # as ``training.evaluate``
+                found |= figures(pictures, Inception(options.inception, precise).to(device), reference)
+            print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    start(main)
