@@ -16,7 +16,7 @@ import io
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -63,13 +63,13 @@ class Labels:
 
     @property
     def numbered(self) -> bool:
-        """Whether all labels are whole numbers, and so those of their classes."""
-        return bool(self.names) and all(_is_number(name) for name in self.names)
+        """Whether the labels are the numbers of their classes, see ``are_numbers``."""
+        return are_numbers(self.names)
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """A name for each class, in their order: all labels, or all numbers up to the largest."""
-        return tuple(map(str, range(max(map(int, self.names)) + 1)) if self.numbered else self.names)
+        """A name for each class, see ``classes_of``."""
+        return classes_of(self.names)
 
     def numbers(self, classes: Sequence[str]) -> Tensor:
         """(n,) int64 index of each picture's label among ``classes``, -1 for none."""
@@ -82,6 +82,16 @@ class Labels:
         line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {classes} labels"
         line += f"; none for {_some(without)}" if without else ""
         return line + (f"; no picture for {_some(self.unused)} of the table" if self.unused else "")
+
+
+def are_numbers(labels: Collection[str]) -> bool:
+    """Whether all of some labels are whole numbers up to ``LARGEST``, written as such: these number themselves."""
+    return bool(labels) and all(_is_number(label) for label in labels)
+
+
+def classes_of(labels: Collection[str]) -> tuple[str, ...]:
+    """A name for each class, in their order: all labels, sorted, or all whole numbers up to the largest among them."""
+    return tuple(map(str, range(max(map(int, labels)) + 1)) if are_numbers(labels) else sorted(set(labels)))
 
 
 def labels_of(pictures: Listed, table: Mapping[str, str] | None, source: str = "table") -> Labels:

@@ -5,8 +5,9 @@
 
 OUT/0000.tar and so on hold ``00000000.jpg`` and ``00000000.cls``: a picture's file as it was, and the number of its
 class. Classes are the first folders or, with --labels, what a table has for each picture; they are numbered from 0 in
-the order of their sorted names, which for ImageNet's synsets is the numbering of every published model. Pictures are
-shuffled. Shards are written whole or not at all; the same command again writes those that are missing.
+the order of their sorted names, which for ImageNet's synsets is the numbering of every published model, unless all are
+whole numbers already: see ``labels.py``. Pictures are shuffled. Shards are written whole or not at all; the same
+command again writes those that are missing.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from titokcodec.io.names import examples, shown
 from titokcodec.io.walk import walk
 
 from .argtypes import whole
-from .labels import read_table
+from .labels import classes_of, read_table
 from .progress import Progress
 from .reading import CLASS
 
@@ -62,7 +63,7 @@ def write_shards(pictures: Sequence[Picture], out: Path, size: int, seed: int = 
 
     Raises ``TitokError`` if ``out`` has shards of other pictures, ``OSError`` if one cannot be read or written.
     """
-    classes = sorted({label for _, label in pictures})
+    classes = list(classes_of({label for _, label in pictures}))
     numbers = {label: str(number).encode() for number, label in enumerate(classes)}
     order = random.Random(seed).sample(pictures, len(pictures))
     count = -(-len(order) // size)

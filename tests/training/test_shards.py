@@ -117,3 +117,13 @@ def test_what_is_no_set_of_pictures_is_refused(tmp_path):
     with pytest.raises(TitokError, match="there are no pictures in"):
         shards.main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_classes_that_are_numbers_keep_them(tree, tmp_path):
+    for synset, number in zip(SYNSETS, ("10", "9", "2"), strict=True):
+        (tree / synset).rename(tree / number)
+    shards.main([str(tree), "--out", str(tmp_path / "out")])
+    found = members(tmp_path / "out")
+    expected = {path.read_bytes(): path.parent.name.encode() for path in tree.rglob("*.JPEG")}
+    at = {name[:8]: data for (_, name), data in found.items() if name.endswith(".cls")}
+    assert {data: at[name[:8]] for (_, name), data in found.items() if name.endswith(".jpg")} == expected
