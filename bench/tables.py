@@ -26,7 +26,10 @@ from .cells import duration, rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
-PAGES = (ROOT / "README.md", ROOT / "MODEL_CARD.md", ROOT / "SECURITY.md", ROOT / "training" / "README.md")
+PAGES = (
+    *(ROOT / name for name in ("README.md", "MODEL_CARD.md", "SECURITY.md")),
+    *(ROOT / "training" / name for name in ("README.md", "REPRODUCING.md")),
+)
 # Result folders of the headline and how their pictures are called; the plot is of the first.
 SETS = {"kodak-256": "of Kodak", "val-256": "held out"}
 WHOLE = "kodak-full"  # result folder of whole pictures
