@@ -188,8 +188,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
 
     @torch.no_grad()
     def tokenize(self, pixels: Tensor) -> Tensor:
-        """(B, 3, side, side) -> (B, K) int64, in float32 whatever the run computes in: bfloat16 takes another code in
-        forty."""
+        """(B, 3, side, side) -> (B, K) int64, in float32 whatever the run computes in: bfloat16 takes other codes, of
+        some tokenizers one in forty."""
         return self.tokenizer.encode(pixels)[:, : self.config.tokens]
 
     def tokenized(self) -> TokenizedPictures:
@@ -259,11 +259,12 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         return {"entropy": total / count, "top1": right / count, "best": self.best}
 
     def keep_best(self, entropy: float, model: Any) -> None:
-        """Write the averaged weights if they are the best so far and the best are wanted; decide whether to stop."""
+        """Write the averaged weights if they are the best so far, or if it is not the best that are wanted; decide
+        whether to stop."""
         patience, better = self.hyper.data.patience, entropy < self.best
         self.best, self.waited = min(entropy, self.best), 0 if better else self.waited + 1
         self.done = 0 < patience <= self.waited
-        if better and patience:
+        if better or not patience:
             self.export(model)
 
     def memory(self) -> dict[str, float]:
