@@ -189,11 +189,6 @@ def training() -> str:
     return rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
 
 
-def curves() -> str:
-    """How the bundled model's stages learned, by the minute."""
-    return curve.table(_read("default-curves.json"))
-
-
 def fuzz() -> str:
     """What was fuzzed, for how long, and what came of it."""
     found = _read("fuzz.json")
@@ -222,7 +217,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "generation": _timed(generation, "generation-speed"),
     "ablation": ablation,
     "training": training,
-    "curves": curves,
+    "curves": _timed(curve.table, "default-curves"),
     "fuzz": fuzz,
     "speed": _timed(timings.codec, "speed"),
     "network": _timed(timings.network, "speed"),

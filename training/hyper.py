@@ -35,7 +35,7 @@ class Optimizer:
     linear_rate: float = _option("peak learning rate of the linear paths, if there are any")
     muon_rate: float = _option("peak learning rate of Muon on the blocks' matrices and kernels; 0: AdamW for all")
     ema: float = _share("largest decay of the averaged weights")
-    clip: float = _option("largest norm of the gradient", positive=True)
+    clip: float = _option("largest norm of the gradient, the model's as well as the critic's", positive=True)
 
 
 @dataclass(frozen=True)
