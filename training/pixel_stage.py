@@ -54,12 +54,12 @@ class PixelStage(Stage[P]):
             self.lpips = to_device(LPIPS(options.lpips), runtime.device)
 
     def check_networks(self) -> None:
-        """See that each term of the loss with a weight has its network.
+        """See that each term of the loss with a weight has its network, and pictures large enough.
 
         Our own recipe does without those that are not given, and says so, unless their weight was asked for.
 
         Raises:
-            UsageError: a network is missing.
+            UsageError: a network is missing, or crops are too small.
         """
         options = self.options
         for name, networks in NEEDED.items():
@@ -71,6 +71,10 @@ class PixelStage(Stage[P]):
                 raise UsageError(f"{option} is {weight:g}, but there is no network for it: give {files}, or {option} 0")
             if parallel.rank() == 0:
                 progress.message(f"no {files} is given: the loss goes without {TERMS[name]}")
+        if self.hyper.pixel_loss.jitter > self.side // 2:
+            raise UsageError(
+                f"--jitter is {self.hyper.pixel_loss.jitter}: give at most {self.side // 2}, half of a crop's side"
+            )
 
     @property
     def loss_dtype(self) -> torch.dtype:

@@ -123,9 +123,10 @@ def test_lpips_compares_whole_pictures_as_they_are(tmp_path):
         ((), "--logits is 0.1, but there is no network for it: give --convnext or --lite0, or --logits 0"),
         (("--logits", 0, "--lpips-weight", 0.2), "--lpips-weight is 0.2, .*: give --lpips, or --lpips-weight 0"),
         (("--recipe", "short", "--features", 0.1), "--features is 0.1, .*: give --lite0, or --features 0"),
+        (("--logits", 0, "--jitter", 33), "--jitter is 33: give at most 32, half of a crop's side"),
     ],
 )
-def test_a_term_without_its_network_is_an_error(words, more, line):
+def test_a_term_that_cannot_be_computed_is_an_error(words, more, line):
     with pytest.raises(UsageError, match=line):
         begun(words(*more))
 
