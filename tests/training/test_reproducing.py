@@ -57,7 +57,7 @@ def test_every_command_is_understood_and_files_are_made_before_they_are_used(mon
         results = {"export": "", "generator": "/generator.safetensors"}
         made.add(f"{options.out}{results.get(name, '/state.pt')}" if "out" in options else "")
         assert getattr(options, "recipe", None) is None, "published presets take the published recipe by themselves"
-    assert counted == {"shards": 2, "vqgan": 1, "stage1": 3, "evaluate": 3} | dict.fromkeys(needs, 3)
+    assert counted == {"shards": 2, "vqgan": 1, "single": 1, "stage1": 3} | dict.fromkeys(needs, 3)
 
 
 def test_presets_and_settings_are_those_that_exist():
