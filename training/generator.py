@@ -189,7 +189,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     @torch.no_grad()
     def tokenize(self, pixels: Tensor) -> Tensor:
         """(B, 3, side, side) -> (B, K) int64, in float32 whatever the run computes in: bfloat16 takes other codes, of
-        some tokenizers one in forty."""
+        some tokenizers one in forty. As published but for TF32, which PyTorch leaves to convolutions by default."""
         return self.tokenizer.encode(pixels)[:, : self.config.tokens]
 
     def tokenized(self) -> TokenizedPictures:
