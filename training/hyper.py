@@ -195,7 +195,8 @@ class Defaults(Generic[H]):
 def add_options(parser: argparse.ArgumentParser, defaults: Defaults) -> None:
     """One option for every hyper-parameter, with both defaults in its help."""
     group = parser.add_argument_group(
-        "hyper-parameters", "defaults: as published for titok_* presets / ours for all others; --recipe chooses"
+        "hyper-parameters",
+        "defaults: as published, for published architectures / ours, for all others; --recipe chooses",
     )
     group.add_argument("--recipe", choices=("published", "short"), help="which of the two columns to take")
     for (_, item, published), (_, _, short) in zip(_items(defaults.published), _items(defaults.short), strict=True):

@@ -56,8 +56,8 @@ def give_decoder(source: VQGAN, model: TiTok) -> None:
     """
     if source.config != VQGAN_PRESETS["published"]:
         raise WeightsError(
-            "a legacy model needs a pixel decoder of the published size: train the 2D tokenizer with --proxy-preset "
-            "published, or give the published MaskGIT-VQGAN"
+            "two-stage models (titok_l32, titok_b64, titok_s128) decode by a 2D tokenizer of the published size: "
+            "train that with --proxy-preset published, or give the published MaskGIT-VQGAN"
         )
     model.pixel_quantize.load_state_dict(source.quantize.state_dict())
     model.pixel_decoder.load_state_dict(source.decoder.state_dict())

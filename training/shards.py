@@ -3,6 +3,8 @@
     python -m training.shards ILSVRC/train --out shards/train
     python -m training.shards ILSVRC/val --labels val.tsv --out shards/val
 
+    python -m training.shards some/ --classes shards/train/shards.json --out shards/some    # numbered as there
+
 OUT/0000.tar and so on hold ``00000000.jpg`` and ``00000000.cls``: a picture's file as it was, and the number of its
 class. Classes are the first folders or, with --labels, what a table has for each picture; they are numbered from 0 in
 the order of their sorted names, which for ImageNet's synsets is the numbering of every published model, unless all are
@@ -23,7 +25,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from titokcodec.cli.picture_files import is_picture
-from titokcodec.cli.script import Parser, start
+from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import replacing, write_atomic
 from titokcodec.io.names import examples, shown
@@ -45,11 +47,17 @@ def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
 
     Classes are those of ``table`` by the path below the folder without suffix; without a table, its first folder.
 
-    Raises ``TitokError`` if there is no picture, or one without a class.
+    Raises ``TitokError`` if there is no picture, or one without a class, or a class without one.
     """
     paths = [Path(path) for path in walk(folder, is_picture).files]
     if not paths:
         raise TitokError(f"there are no pictures in {shown(folder)}: give the folder that holds those of a set")
+    if table is None:
+        filled = {path.relative_to(folder).parts[0] for path in paths}
+        if empty := sorted(shown(path) for path in folder.iterdir() if path.is_dir() and path.name not in filled):
+            raise TitokError(
+                f"there are no pictures in {examples(empty)}: remove what is no class, or add the pictures"
+            )
     keys = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     labels = [key.rpartition("/")[0].partition("/")[0] if table is None else table.get(key, "") for key in keys]
     if without := [shown(path) for path, label in zip(paths, labels, strict=True) if not label]:
@@ -58,12 +66,28 @@ def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
     return list(zip(paths, labels, strict=True))
 
 
-def write_shards(pictures: Sequence[Picture], out: Path, size: int, seed: int = 0) -> int:
+def read_classes(file: Path) -> list[str]:
+    """The classes of a set, in their order, from its ``shards.json``. Raises ``TitokError`` unless it is one."""
+    try:
+        return [str(label) for label in json.loads(file.read_text(encoding="utf-8"))["classes"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise TitokError(f"{shown(file)} has no list of classes: give the {ABOUT} of other shards") from None
+
+
+def write_shards(
+    pictures: Sequence[Picture], out: Path, size: int, seed: int = 0, classes: Sequence[str] | None = None
+) -> int:
     """Write those shards that are missing, of ``size`` pictures or a few less; returns how many there are then.
 
-    Raises ``TitokError`` if ``out`` has shards of other pictures, ``OSError`` if one cannot be read or written.
+    Classes are numbered by their place among ``classes`` or, by default, by ``classes_of``.
+
+    Raises ``TitokError`` if ``out`` has shards of other pictures, or a class is not among ``classes``; ``OSError`` if a
+    file cannot be read or written.
     """
-    classes = list(classes_of({label for _, label in pictures}))
+    present = {label for _, label in pictures}
+    classes = list(classes_of(present) if classes is None else classes)
+    if strange := sorted(present.difference(classes)):
+        raise TitokError(f"{examples([shown(label) for label in strange])} is not among the classes of --classes")
     numbers = {label: str(number).encode() for number, label in enumerate(classes)}
     order = random.Random(seed).sample(pictures, len(pictures))
     count = -(-len(order) // size)
@@ -106,13 +130,21 @@ def main(arguments: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of pictures")
     parser.add_argument("--labels", type=Path, help="table of key and label (tsv, csv, json) for classes of no folders")
+    parser.add_argument("--classes", type=Path, help=f"{ABOUT} of other shards, to number classes as there")
     parser.add_argument("--out", type=Path, required=True, help="folder for the shards")
     parser.add_argument("--size", type=whole(1), default=4000, help="pictures a shard at most (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of their order (default: %(default)s)")
     options = parser.parse_args(arguments)
-    pictures = pictures_of(options.data, read_table(options.labels) if options.labels else None)
-    shards = write_shards(pictures, options.out, options.size, options.seed)
-    print(f"{len(pictures):,} pictures of {len({label for _, label in pictures}):,} classes in {shards:,} shards")
+    if options.out.resolve().is_relative_to(options.data.resolve()):
+        raise UsageError(f"--out {shown(options.out)} is inside of the pictures' folder: give one beside it")
+    table = read_table(options.labels) if options.labels else None
+    classes = read_classes(options.classes) if options.classes else None
+    pictures = pictures_of(options.data, table)
+    shards = write_shards(pictures, options.out, options.size, options.seed, classes)
+    count = len({label for _, label in pictures})
+    print(
+        f"{len(pictures):,} pictures of {count:,} class{'es' * (count != 1)} in {shards:,} shard{'s' * (shards != 1)}"
+    )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import tarfile
 import pytest
 
 from tests.conftest import plain_pictures
+from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
 from training import shards
 from training.data import Pictures
@@ -117,6 +118,32 @@ def test_what_is_no_set_of_pictures_is_refused(tmp_path):
     with pytest.raises(TitokError, match="there are no pictures in"):
         shards.main([str(tmp_path / "empty"), "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_of_a_set_is_numbered_as_the_whole(tree, tmp_path):
+    shards.main([str(tree), "--out", str(tmp_path / "whole")])
+    (tree / SYNSETS[1]).rename(tmp_path / "gone")
+    given = ["--classes", str(tmp_path / "whole" / "shards.json")]
+    shards.main([str(tree), *given, "--out", str(tmp_path / "part")])
+    found = {int(data) for (_, name), data in members(tmp_path / "part").items() if name.endswith(".cls")}
+    assert found == {1, 2}
+    (tree / SYNSETS[0]).rename(tree / "n99999999")
+    with pytest.raises(TitokError, match="n99999999 is not among the classes of --classes"):
+        shards.main([str(tree), *given, "--out", str(tmp_path / "other")])
+    (tmp_path / "junk.json").write_text("[1]")
+    with pytest.raises(TitokError, match=r"junk\.json has no list of classes"):
+        shards.main([str(tree), "--classes", str(tmp_path / "junk.json"), "--out", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_class_without_pictures_is_none_and_shards_do_not_lie_among_them(tree, tmp_path):
+    (tree / "n00000001").mkdir()
+    (tree / "n00000001" / "readme.txt").write_text("a note")
+    with pytest.raises(TitokError, match=r"there are no pictures in .*n00000001"):
+        shards.main([str(tree), "--out", str(tmp_path / "out")])
+    with pytest.raises(UsageError, match="inside of the pictures' folder"):
+        shards.main([str(tree), "--out", str(tree / "out")])
+    assert not (tree / "out").exists()
 
 
 def test_classes_that_are_numbers_keep_them(tree, tmp_path):

@@ -204,7 +204,7 @@ def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch
 
 
 def test_a_published_model_needs_proxies_of_the_published_size(train, proxy_file):
-    with pytest.raises(WeightsError, match="pixel decoder of the published size"):
+    with pytest.raises(WeightsError, match="2D tokenizer of the published size"):
         train(stage1.Stage1, "--proxies", proxy_file, preset="titok_legacy", steps=1)
 
 
