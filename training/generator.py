@@ -9,9 +9,9 @@ drawn from the mask schedule, and the model predicts them. Classes are those of 
 the pictures: see ``labels.py``.
 
 As published (Yu et al. 2024), it is the middle of every picture and its mirror image that are tokenized, nothing is
-held out, and OUT/generator.safetensors has the last averaged weights. A short run of ours tokenizes several crops of
-each picture and holds one picture in twenty out, unless --val is given; the file always has the best weights so far by
-held-out cross entropy, and a run that has not improved on them for --patience scores ends early.
+held out, and OUT/generator.safetensors has the averaged weights of the last checkpoint. A short run of ours tokenizes
+several crops of each picture and holds one picture in twenty out, unless --val is given; the file always has the best
+weights so far by held-out cross entropy, and a run that has not improved on them for --patience scores ends early.
 """
 
 from __future__ import annotations
@@ -259,12 +259,11 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         return {"entropy": total / count, "top1": right / count, "best": self.best}
 
     def keep_best(self, entropy: float, model: Any) -> None:
-        """Write the averaged weights if they are the best so far, or if it is not the best that are wanted; decide
-        whether to stop."""
+        """Write the averaged weights if they are the best so far and the best are wanted; decide whether to stop."""
         patience, better = self.hyper.data.patience, entropy < self.best
         self.best, self.waited = min(entropy, self.best), 0 if better else self.waited + 1
         self.done = 0 < patience <= self.waited
-        if better or not patience:
+        if better and patience:
             self.export(model)
 
     def memory(self) -> dict[str, float]:
@@ -278,9 +277,14 @@ class GeneratorTraining(Stage[GeneratorOptions]):
                 "the numbers that they are: start anew with --force"
             )
 
+    def saved(self, model: Any) -> None:
+        """Where the last weights are wanted and not the best, the file has those of the checkpoint."""
+        if not self.hyper.data.patience:
+            self.export(model)
+
     def finish(self, model: Any) -> None:
-        """The last weights are the ones to keep, unless the best are."""
-        if not self.hyper.data.patience or self.best == float("inf"):
+        """Without anything held out, the last weights are the ones to keep."""
+        if self.hyper.data.patience and self.best == float("inf"):
             self.export(model)
 
     def export(self, model: Any) -> None:

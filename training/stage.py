@@ -215,5 +215,8 @@ class Stage(ABC, Generic[O]):
     def remember(self, memory: dict[str, float]) -> None:
         """Take back what ``memory`` gave, on a resume."""
 
+    def saved(self, model: Any) -> None:
+        """Leave results on the way; called with the averaged model after each checkpoint."""
+
     def finish(self, model: Any) -> None:
         """Leave results; called with the averaged model once the budget is used up."""

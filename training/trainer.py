@@ -181,6 +181,7 @@ class Trainer(Generic[S]):
             "memory": self.stage.memory(),
         }
         save_state(self.options.state, self.state() | about, self.options.state.with_name(OLDER))
+        self.stage.saved(self.ema.model)
 
     def load(self) -> float:
         """Go on from the checkpoint; returns the seconds that were spent on it."""
