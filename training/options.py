@@ -196,7 +196,7 @@ def _add_networks(parser: argparse.ArgumentParser) -> None:
     add(
         "--convnext",
         type=Path,
-        help="ConvNeXt-S weights (torchvision's or timm's names; .pth, .safetensors), for --logits, as published",
+        help="ConvNeXt-S weights (by torchvision, timm or its authors; .pth, .safetensors), for --logits, as published",
     )
     add(
         "--loss-bf16",
