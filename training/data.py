@@ -40,7 +40,7 @@ class Pictures:
     Attributes:
         names: File names, in order.
         keys: Keys of the pictures in tables of labels, see ``key_of``.
-        noted: Classes in files beside them, see ``ClassFiles``; None where there is none.
+        noted: Classes in files beside them, as ``ClassFiles.of`` gives them.
         skipped: Files that could not be read as pictures.
         damaged: Shards that were not read to their end, each with the reason, one line each.
 

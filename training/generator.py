@@ -163,7 +163,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def labels_of(self, pictures: Listed) -> Labels:
         """The labels of the table, the folders or the files, as the options say; prints how many there are."""
         found = labels_of(pictures, self.table, str(self.options.labels))
-        if found.classes or self.options.labels:
+        if found.tried:
             progress.message(str(found))
         return found
 

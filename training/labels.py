@@ -27,9 +27,10 @@ from torch import Tensor
 from titokcodec.errors import TitokError
 from titokcodec.io.names import examples, shown
 
+from .reading import LARGEST_CLASS
+
 KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
 LABELS = {"label", "class", "category"}  # and the other
-LARGEST = 9999  # number that a class may have; where there are larger ones, all are mere names
 
 
 class Listed(Protocol):
@@ -49,12 +50,14 @@ class Labels:
         keys: Those of the pictures, in order.
         found: Label of each picture, None where it has none.
         unused: Keys of the table that none of the pictures has.
+        tried: Whether there was anything to take labels from.
     """
 
     source: str
     keys: Sequence[str]
     found: Sequence[str | None]
     unused: Sequence[str] = ()
+    tried: bool = True
 
     @property
     def names(self) -> list[str]:
@@ -79,13 +82,14 @@ class Labels:
     def __str__(self) -> str:
         without = [key for key, label in zip(self.keys, self.found, strict=True) if label is None]
         count, classes = len(self.found), len(self.names)
-        line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {classes} labels"
+        labels = f"{classes} label{'s' * (classes != 1)}"
+        line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {labels}"
         line += f"; none for {_some(without)}" if without else ""
         return line + (f"; no picture for {_some(self.unused)} of the table" if self.unused else "")
 
 
 def are_numbers(labels: Collection[str]) -> bool:
-    """Whether all of some labels are whole numbers up to ``LARGEST``, written as such: these number themselves."""
+    """Whether all of some labels are whole numbers up to ``LARGEST_CLASS``, written as such: they number classes."""
     return bool(labels) and all(_is_number(label) for label in labels)
 
 
@@ -102,7 +106,8 @@ def labels_of(pictures: Listed, table: Mapping[str, str] | None, source: str = "
     folders = [key.partition("/")[0] if "/" in key else None for key in pictures.keys]
     if len(set(folders) - {None}) > 1:
         return Labels("folders as classes", pictures.keys, folders)
-    return Labels("classes in .cls files", pictures.keys, pictures.noted)
+    noted, tried = [label or None for label in pictures.noted], any(label is not None for label in pictures.noted)
+    return Labels("classes in .cls files", pictures.keys, noted, tried=tried)
 
 
 def _by_table(pictures: Listed, table: Mapping[str, str], source: str) -> Labels:
@@ -115,11 +120,11 @@ def _by_table(pictures: Listed, table: Mapping[str, str], source: str) -> Labels
         match = next((candidate for candidate in candidates if candidate in table), None)
         found.append(None if match is None else table[match])
         used.add(match)
-    return Labels(source, pictures.keys, found, [key for key in table if key not in used])
+    return Labels(source, pictures.keys, found, [key for key in table if key not in used], bool(table))
 
 
 def _is_number(label: str) -> bool:
-    return label.isascii() and label.isdigit() and str(int(label)) == label and int(label) <= LARGEST
+    return label.isascii() and label.isdigit() and str(int(label)) == label and int(label) <= LARGEST_CLASS
 
 
 def read_table(path: Path) -> dict[str, str]:

@@ -29,6 +29,7 @@ LARGEST = 1 << 27  # bytes of a picture's file; a hundred megapixels have fewer
 LONGEST = 16  # pictures more elongated than this are cropped to it: few pixels can make one of any length
 CLASS = ".cls"  # suffix of a file beside a picture that holds its class, a whole number
 LONGEST_CLASS = 32  # bytes of it
+LARGEST_CLASS = 9999  # of such numbers; every one below the largest of a set is a class
 
 Lost: TypeAlias = Callable[[str, "str | None", str], None]  # as Rejects.add
 Beside: TypeAlias = Callable[[str, str, bytes], None]  # as ClassFiles.add
@@ -73,7 +74,7 @@ class Rejects:
 
 class ClassFiles:
     """Classes of pictures from files beside them, as ImageNet in WebDataset has them: ``00000000.cls`` holds the number
-    of what ``00000000.jpg`` shows, as text. Anything else in such a file is no class.
+    of what ``00000000.jpg`` shows, as text. Anything else in such a file, or more than ``LARGEST_CLASS``, is no class.
 
     Args:
         folders: As for ``key_of``.
@@ -85,11 +86,12 @@ class ClassFiles:
 
     def add(self, where: str, name: str, text: bytes) -> None:
         """A file that ``read_files`` met, with what is in it."""
-        if text.strip().isdigit():
-            self._found[where, key_of(where, name, self.folders)] = sys.intern(str(int(text)))  # a million share a few
+        number = int(text) if text.strip().isdigit() else LARGEST_CLASS + 1
+        label = str(number) if number <= LARGEST_CLASS else ""
+        self._found[where, key_of(where, name, self.folders)] = sys.intern(label)  # a million share a few
 
     def of(self, where: str, key: str) -> str | None:
-        """The class of the picture ``key`` of a shard or folder, None if no file says it."""
+        """The class of the picture ``key`` of a shard or folder; empty if its file says none, None without a file."""
         return self._found.get((where, key))
 
 

@@ -203,7 +203,7 @@ def test_a_table_that_matches_some_is_reported_and_one_that_matches_none_is_refu
     (tmp_path / "some.csv").write_text("p0,red\np9,blue\n")
     train(steps=1, labels=tmp_path / "some.csv")
     said = capsys.readouterr().err
-    assert "some.csv: 1 of 8 pictures have one of 1 labels; none for p1, p2, p3 and 4 more; no picture for p9" in said
+    assert "some.csv: 1 of 8 pictures have one of 1 label; none for p1, p2, p3 and 4 more; no picture for p9" in said
     (tmp_path / "none.csv").write_text("a,red\n")
     with pytest.raises(TitokError, match="for none of the 8 pictures: their keys are like p0, the table's like a"):
         train(steps=1, labels=tmp_path / "none.csv", out="none")

@@ -154,11 +154,24 @@ def test_files_beside_pictures_are_classes_where_neither_table_nor_folders_are(t
     assert labels_of(both, {"1": "one"}).names == ["one"], "a table goes before"
 
 
+def test_files_that_say_no_class_are_reported(tmp_path):
+    """Words, and numbers that no class has: one among a thousand would number all of them otherwise."""
+    with tarfile.open(tmp_path / "a.tar", "w") as file:
+        for key, value in {"0.jpg": picture(), "0.cls": b"cat", "1.jpg": picture(), "1.cls": b"1" + b"0" * 30}.items():
+            member = tarfile.TarInfo(key)
+            member.size = len(value)
+            file.addfile(member, io.BytesIO(value))
+    labels = labels_of(opened(tmp_path / "a.tar"), None)
+    assert labels.tried and not labels.classes
+    assert str(labels) == "classes in .cls files: 0 of 2 pictures have one of 0 labels; none for 0, 1"
+
+
 def test_files_beside_pictures_in_folders(classes, tmp_path):
     (classes / "cat" / "0001.cls").write_text("12\n")
     (classes / "cup" / "0001.cls").mkdir()
     assert labels_of(opened(classes / "cat"), None).found == [None, "12"]
     assert opened(classes).noted == [None, "12", None, None]
+    assert not labels_of(opened(classes / "cup"), None).tried
     assert labels_of(opened(classes), None).classes == ("cat", "cup"), "folders go before"
 
 
@@ -166,11 +179,11 @@ def test_what_a_table_does_not_match_is_counted_and_named(classes, tmp_path):
     labels = found(tmp_path, opened(classes), "cat/0000\ttom\ndog/1\tdog\na\tdog\nb\tdog\nc\tdog\n")
     assert labels.classes == ("tom",), "a class is one of the pictures"
     assert str(labels) == (
-        "table: 1 of 4 pictures have one of 1 labels; none for cat/0001, cup/0000, cup/0001; "
+        "table: 1 of 4 pictures have one of 1 label; none for cat/0001, cup/0000, cup/0001; "
         "no picture for dog/1, a, b and 1 more of the table"
     )
     whole = found(tmp_path, opened(classes / "cat"), "0000\ttom\n0001\ttom\n")
-    assert str(whole) == "table: 2 of 2 pictures have one of 1 labels"
+    assert str(whole) == "table: 2 of 2 pictures have one of 1 label"
 
 
 @pytest.mark.parametrize(
