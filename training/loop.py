@@ -85,7 +85,7 @@ def run(trainer: Trainer) -> Any:
         check_finite(measured, trainer.step)
         if first and trainer.step:
             trainer.save()  # before anything else can fail
-    shown.close(trainer.step, measured.get("loss"))
+    shown.close(trainer.step, parallel.mean(measured["loss"].float()) if measured else None)
     source.close()
 
     if stopped := trainer.stopped or signal.number:

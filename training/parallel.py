@@ -6,6 +6,7 @@ and reads its own slice of each batch, so that N ranks take the steps that one w
 
 from __future__ import annotations
 
+import inspect
 import os
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -18,6 +19,10 @@ from torch.nn.parallel import DistributedDataParallel
 from titokcodec.runtime.devices import choose_device
 
 PATIENCE = timedelta(days=3)  # how long ranks wait for one that does long work; NCCL itself gives up after ten minutes
+
+# What torch 2.13 calls it, and what earlier ones did.
+_PARAMETERS = inspect.signature(DistributedDataParallel.__init__).parameters
+SYNC_BUFFERS = "forward_sync_buffers" if "forward_sync_buffers" in _PARAMETERS else "broadcast_buffers"
 
 T = TypeVar("T")
 
@@ -62,7 +67,7 @@ def wrapped(objective: nn.Module) -> nn.Module:
     """The module, with its gradients averaged over ranks in ``backward``."""
     if count() == 1 or not any(p.requires_grad for p in objective.parameters()):
         return objective
-    return DistributedDataParallel(objective, broadcast_buffers=False)
+    return DistributedDataParallel(objective, **{SYNC_BUFFERS: False})
 
 
 def gathered(tensor: Tensor) -> Tensor:

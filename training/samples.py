@@ -21,6 +21,7 @@ import torch
 
 from titokcodec import Codec, Generator
 from titokcodec.cli.script import Parser, UsageError, start
+from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import replacing
 from titokcodec.metrics import Gaussian, Inception, frechet_distance, inception_score
@@ -112,7 +113,12 @@ def main(arguments: list[str] | None = None) -> None:
     default = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", default=default, help="default: %(default)s")
     parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     options = parser.parse_args(arguments)
+    if not options.out.parent.is_dir():
+        raise TitokError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
+    if in_the_way(options.out) and not options.force:
+        raise TitokError(exists(options.out))
     if options.reference and not options.inception:
         raise UsageError("--reference needs the network: give its weights by --inception")
     if options.inception and options.count < 2:

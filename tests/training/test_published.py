@@ -304,7 +304,8 @@ def test_two_ranks_take_the_steps_of_one_with_a_critic(words, tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     more = ("--steps", 12, "--adversary", 0.5, "--adversary-start", 0.25, "--adversary-width", 32, "--rate", 3e-3)
     more += ("--adversary-rate", 3e-3, "--lecam", 10, "--log-every", 1, "--no-bf16", *SQUARED)
-    two_ranks([tmp_path / "script.py", *words(*more, out="two")])
+    said = two_ranks([tmp_path / "script.py", *words(*more, out="two")])
+    assert "Warning" not in said
     one = begun(words(*more, out="one"))
     loop.run(one)
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)

@@ -46,11 +46,16 @@ def test_pictures_are_those_of_the_generator_class_after_class(pair, tmp_path, c
     tokens = generator.sample([2, 0], seed=samples.mix(3, 1))  # the second batch
     expected = (codec.decode(tokens) * 255).floor().permute(0, 2, 3, 1)
     assert np.array_equal(found[2:4], expected.numpy())
+    with pytest.raises(TitokError, match=r"five\.npz exists"):
+        samples.main(words(pair, tmp_path / "five.npz", "--count", 1))
+    with pytest.raises(TitokError, match="there is no folder"):
+        samples.main(words(pair, tmp_path / "nowhere" / "five.npz", "--count", 1))
 
 
 def test_two_ranks_make_the_pictures_of_one(pair, tmp_path):
     samples.main(words(pair, tmp_path / "one.npz", "--count", 7))
-    two_ranks(["-m", "training.samples", *words(pair, tmp_path / "two.npz", "--count", 7)])
+    said = two_ranks(["-m", "training.samples", *words(pair, tmp_path / "two.npz", "--count", 7)])
+    assert "Warning" not in said
     one, two = (np.load(tmp_path / name)["arr_0"] for name in ("one.npz", "two.npz"))
     assert np.array_equal(one, two)
 
