@@ -25,6 +25,7 @@ from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import replacing
 from titokcodec.metrics import Gaussian, Inception, frechet_distance, inception_score
+from titokcodec.metrics.inception import FEATURES
 from titokcodec.sampling import PUBLISHED
 
 from . import parallel
@@ -73,15 +74,22 @@ def figures(pictures: np.ndarray, inception: Inception, reference: Gaussian | No
     return found | ({"gfid": frechet_distance(pooled, reference)} if reference else {})
 
 
-def read_reference(path: Path) -> Gaussian:
-    """Mean and covariance of the features of a set. Raises ``TitokError`` unless the file holds them."""
+def read_reference(path: Path, width: int = FEATURES) -> Gaussian:
+    """Mean and covariance of the features of a set, of ``width`` each. Raises ``TitokError`` unless the file holds
+    them."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            mean, covariance = (torch.from_numpy(np.array(file[name], np.float64)) for name in ("mu", "sigma"))
-        return Gaussian(mean, covariance)
+            mean, covariance = (np.asarray(file[name]) for name in ("mu", "sigma"))
+        if mean.shape != (width,) or covariance.shape != (width, width):
+            raise ValueError(f"they are {mean.shape} and {covariance.shape}, not of {width} features")
+        if not (mean.dtype.kind == covariance.dtype.kind == "f") or not np.isfinite(mean.sum() + covariance.sum()):
+            raise ValueError("they are not of finite real numbers")
+        if np.diagonal(covariance).min() < 0 or not np.allclose(covariance, covariance.T, atol=1e-4):
+            raise ValueError("sigma is no covariance")
     except (OSError, ValueError, KeyError, EOFError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise TitokError(f"{path} has no mu and sigma: {reason}; give a reference of ADM's suite") from None
+    return Gaussian(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(covariance.astype(np.float64)))
 
 
 @contextmanager

@@ -86,12 +86,32 @@ def test_figures_by_hand():
     assert point["gfid"] == pytest.approx(3 * variance) and not math.isnan(point["gfid"])
 
 
-def test_a_reference_without_statistics_is_refused(tmp_path, pair):
-    np.savez(tmp_path / "good.npz", mu=np.zeros(3), sigma=np.eye(3), arr_0=np.zeros(1))
-    assert samples.read_reference(tmp_path / "good.npz").covariance.equal(torch.eye(3, dtype=torch.float64))
-    np.savez(tmp_path / "bad.npz", arr_0=np.zeros(1))
+@pytest.mark.parametrize(
+    ("arrays", "reason"),
+    [
+        ({}, "not a file in the archive"),
+        ({"mu": np.zeros(4)}, "not of 3 features"),
+        ({"sigma": np.eye(3)[:2]}, "not of 3 features"),
+        ({"mu": np.array([0.0, np.nan, 0.0])}, "finite real numbers"),
+        ({"sigma": np.eye(3) * 1j}, "finite real numbers"),
+        ({"sigma": np.eye(3, dtype=object)}, "allow_pickle"),
+        ({"sigma": -np.eye(3)}, "no covariance"),
+        ({"sigma": np.triu(np.ones((3, 3)))}, "no covariance"),
+    ],
+)
+def test_what_is_no_reference_is_refused(tmp_path, arrays, reason):
+    good = {"mu": np.zeros(3, np.float32), "sigma": np.eye(3)}
+    np.savez(tmp_path / "bad.npz", **(good | arrays if arrays else {"arr_0": np.zeros(1)}))
+    with pytest.raises(TitokError, match=rf"bad\.npz has no mu and sigma: .*{reason}") as found:
+        samples.read_reference(tmp_path / "bad.npz", 3)
+    assert "\n" not in str(found.value)
+
+
+def test_a_reference_is_read_before_anything_is_sampled(tmp_path, pair):
+    np.savez(tmp_path / "good.npz", mu=np.zeros(3, np.float32), sigma=np.eye(3), arr_0=np.zeros(1))
+    assert samples.read_reference(tmp_path / "good.npz", 3).covariance.equal(torch.eye(3, dtype=torch.float64))
     (tmp_path / "junk.npz").write_bytes(b"junk")
-    for name in ("bad.npz", "junk.npz", "missing.npz"):
+    for name in ("junk.npz", "missing.npz"):
         with pytest.raises(TitokError, match=rf"{name} has no mu and sigma"):
             samples.read_reference(tmp_path / name)
     with pytest.raises(UsageError, match="--reference needs the network"):
