@@ -136,6 +136,8 @@ def main(arguments: list[str] | None = None) -> None:
     generator = Generator.from_pretrained(options.generator, device=device, dtype=options.dtype)
     codec = Codec.from_pretrained(options.tokenizer, device=device, dtype=options.dtype)
     generator.check_fits(codec.weights)
+    precise = torch.float64 if device.type == "cuda" else torch.float32  # as ``training.evaluate``
+    inception = Inception(options.inception, precise) if options.inception else None  # before hours of sampling
     side, settings = codec.weights.config.image_size, PUBLISHED[options.settings] if options.settings else {}
     part = options.out.with_name(options.out.name + PART)
     with shared_array(part, (options.count, side, side, 3)) as pictures:
@@ -146,9 +148,8 @@ def main(arguments: list[str] | None = None) -> None:
             with replacing(options.out) as file:
                 np.savez(file, arr_0=pictures)
             found = {"pictures": len(pictures)}
-            if options.inception:
-                precise = torch.float64 if device.type == "cuda" else torch.float32  # as ``training.evaluate``
-                found |= figures(pictures, Inception(options.inception, precise).to(device), reference)
+            if inception:
+                found |= figures(pictures, inception.to(device), reference)
             print(json.dumps(found, indent=2))
 
 

@@ -116,4 +116,6 @@ def test_a_reference_is_read_before_anything_is_sampled(tmp_path, pair):
             samples.read_reference(tmp_path / name)
     with pytest.raises(UsageError, match="--reference needs the network"):
         samples.main(words(pair, tmp_path / "x.npz", "--reference", tmp_path / "good.npz"))
-    assert not (tmp_path / "x.npz").exists()
+    with pytest.raises(TitokError, match=r"missing\.pth"):
+        samples.main(words(pair, tmp_path / "x.npz", "--count", 2, "--inception", tmp_path / "missing.pth"))
+    assert not list(tmp_path.glob("x*"))
