@@ -10,6 +10,7 @@ With --inception the Inception Score is printed, and with --reference the Freche
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,8 +107,8 @@ def shared_array(file: Path, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
             file.unlink(missing_ok=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line's options. Raises ``TitokError`` if they make no sense, or something is in the way."""
     parser = Parser(__doc__)
     parser.add_argument("generator", help="a generator's weight file, ours or published, or hub:org/name")
     parser.add_argument("--tokenizer", help="weights of its tokenizer (default: the bundled one)")
@@ -131,6 +132,12 @@ def main(arguments: list[str] | None = None) -> None:
         raise UsageError("--reference needs the network: give its weights by --inception")
     if options.inception and options.count < 2:
         raise UsageError("a Frechet distance needs two pictures or more: give a larger --count")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = parse(arguments)
     reference = read_reference(options.reference) if options.reference else None
     device = parallel.start(options.device)
     generator = Generator.from_pretrained(options.generator, device=device, dtype=options.dtype)
