@@ -6,7 +6,7 @@
 
 Pictures are tokenized as they are read, by a frozen tokenizer in float32; then a random share of tokens is masked,
 drawn from the mask schedule, and the model predicts them. Classes are those of a table, of folders or of files beside
-the pictures: see ``labels.py``.
+the pictures (``00000000.cls`` with the number of what ``00000000.jpg`` shows).
 
 As published (Yu et al. 2024), it is the middle of every picture and its mirror image that are tokenized, nothing is
 held out, and OUT/generator.safetensors has the averaged weights of the last checkpoint. A short run of ours tokenizes
@@ -125,9 +125,9 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         has = self.weights.config
         count = self.options.tokens or (has.min_tokens if self.options.preset == "default" else base.tokens)
         if not has.min_tokens <= count <= has.tokens:
+            span = f"{has.min_tokens} to {has.tokens}" if has.nested else has.tokens
             raise UsageError(
-                f"tokenizer {self.weights.name} has {has.min_tokens} to {has.tokens} tokens, not {count}: "
-                "give another --tokenizer or --tokens"
+                f"tokenizer {self.weights.name} has {span} tokens, not {count}: give another --tokenizer or --tokens"
             )
         return count
 
@@ -165,6 +165,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         found = labels_of(pictures, self.table, str(self.options.labels))
         if found.tried:
             progress.message(str(found))
+        elif not self.options.no_labels:
+            progress.message("no picture has a class: folders or --labels would give them one")
         return found
 
     def classes_of(self, labels: Labels) -> tuple[str, ...]:

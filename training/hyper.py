@@ -217,6 +217,11 @@ def given(options: argparse.Namespace, defaults: Defaults) -> dict[str, float]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def values_of(hyper: Hyper) -> dict[str, float]:
+    """The values of all hyper-parameters, by the options' names with underscores."""
+    return {_name(item): value for _, item, value in _items(hyper)}
+
+
 def choose(defaults: Defaults[H], recipe: str, changes: dict[str, float]) -> H:
     """One column of the defaults with the values that were given on the command line.
 

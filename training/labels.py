@@ -83,6 +83,7 @@ class Labels:
         without = [key for key, label in zip(self.keys, self.found, strict=True) if label is None]
         count, classes = len(self.found), len(self.names)
         labels = f"{classes} label{'s' * (classes != 1)}"
+        labels += f", numbers up to {max(map(int, self.names))}" if self.numbered else ""
         line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {labels}"
         line += f"; none for {_some(without)}" if without else ""
         return line + (f"; no picture for {_some(self.unused)} of the table" if self.unused else "")

@@ -11,7 +11,7 @@ import torch
 from titokcodec.cli.script import UsageError
 from titokcodec.metrics import LPIPS
 
-from . import parallel, progress
+from . import progress
 from .adversarial import Adversary
 from .compute import to_device
 from .hyper import DecoderHyper
@@ -69,8 +69,10 @@ class PixelStage(Stage[P]):
             option, files = f"--{name.replace('_', '-')}", " or ".join(f"--{network}" for network in networks)
             if self.recipe == "published" or name in options.hyper:
                 raise UsageError(f"{option} is {weight:g}, but there is no network for it: give {files}, or {option} 0")
-            if parallel.rank() == 0:
-                progress.message(f"no {files} is given: the loss goes without {TERMS[name]}")
+            progress.message(f"no {files} is given: the loss goes without {TERMS[name]}")
+        stands_in = self.recipe == "published" and options.lite0 and not options.convnext
+        if stands_in and self.hyper.pixel_loss.logits:
+            progress.message("logits are EfficientNet-Lite0's, where the paper has ConvNeXt-S's (--convnext)")
         if self.hyper.pixel_loss.jitter > self.side // 2:
             raise UsageError(
                 f"--jitter is {self.hyper.pixel_loss.jitter}: give at most {self.side // 2}, half of a crop's side"

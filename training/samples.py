@@ -1,7 +1,8 @@
 """Fifty thousand pictures by a generator in one .npz, as evaluations of generators take them, and their figures.
 
-    torchrun --nproc-per-node 8 -m training.samples generator.safetensors --tokenizer l32.safetensors \
-        --settings generator_titok_l32 --out samples.npz --inception pt_inception.pth --reference imagenet256.npz
+    python -m training.samples generator.safetensors --tokenizer l32.safetensors --settings generator_titok_l32
+        --out samples.npz [--inception pt_inception.pth --reference imagenet256.npz]
+    torchrun --nproc-per-node 8 -m training.samples ...        # the same pictures, on eight GPUs
 
 Classes take turns. OUT is what ADM's evaluation suite reads (Dhariwal and Nichol 2021): ``arr_0``, (N, H, W, 3) uint8.
 With --inception the Inception Score is printed, and with --reference the Frechet distance (gFID) to the set whose
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -87,8 +89,9 @@ def read_reference(path: Path, width: int = FEATURES) -> Gaussian:
             raise ValueError("they are not of finite real numbers")
         if np.diagonal(covariance).min() < 0 or not np.allclose(covariance, covariance.T, atol=1e-4):
             raise ValueError("sigma is no covariance")
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        pickled = "they are Python objects" if "allow_pickle" in str(error) else ""
+        reason = pickled or " ".join(str(error).split()) or type(error).__name__
         raise TitokError(f"{path} has no mu and sigma: {reason}; give a reference of ADM's suite") from None
     return Gaussian(torch.from_numpy(mean.astype(np.float64)), torch.from_numpy(covariance.astype(np.float64)))
 

@@ -2,14 +2,13 @@
 
     python -m training.shards ILSVRC/train --out shards/train
     python -m training.shards ILSVRC/val --labels val.tsv --out shards/val
-
     python -m training.shards some/ --classes shards/train/shards.json --out shards/some    # numbered as there
 
 OUT/0000.tar and so on hold ``00000000.jpg`` and ``00000000.cls``: a picture's file as it was, and the number of its
 class. Classes are the first folders or, with --labels, what a table has for each picture; they are numbered from 0 in
 the order of their sorted names, which for ImageNet's synsets is the numbering of every published model, unless all are
-whole numbers already: see ``labels.py``. Pictures are shuffled. Shards are written whole or not at all; the same
-command again writes those that are missing.
+whole numbers, which number themselves. Pictures are shuffled, and not looked into: training counts those that it
+cannot read. Shards are written whole or not at all; the same command again writes those that are missing.
 """
 
 from __future__ import annotations
@@ -116,7 +115,7 @@ def _claim(out: Path, about: dict[str, object]) -> None:
     if not (file := out / ABOUT).exists() and not any(out.glob("*.tar")):
         write_atomic(file, text.encode())
     elif not file.exists() or file.read_text(encoding="utf-8") != text:
-        raise TitokError(f"{shown(out)} has shards of other pictures, or in another order: give another --out")
+        raise TitokError(f"{shown(out)} has shards of other pictures, sizes or orders: give another --out")
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -17,9 +17,10 @@ from .batches import Batches, mix
 from .checkpoint import MISFITS, OLDER, load_state, save_state, take
 from .codebook import CodebookRestart
 from .compute import Runtime, to_device
+from .hyper import values_of
 from .optimizers import EMA, Optimizers
 from .options import Options
-from .progress import Progress
+from .progress import Progress, message
 from .schedule import Clock, schedule
 from .stage import Moment, Stage
 from .streaming import Source
@@ -179,6 +180,7 @@ class Trainer(Generic[S]):
             "started": self.quantized,
             "spent": self.clock.spent,
             "memory": self.stage.memory(),
+            "hyper": json.dumps(values_of(self.hyper)),
         }
         save_state(self.options.state, self.state() | about, self.options.state.with_name(OLDER))
         self.stage.saved(self.ema.model)
@@ -194,6 +196,7 @@ class Trainer(Generic[S]):
             self.restore(state)
             self.step, self.quantized, spent = int(state["step"]), bool(state["started"]), float(state["spent"])
             stage.remember(state.get("memory", {}))
+            self.report_changes(json.loads(state.get("hyper", "{}")))
         except TitokError:
             raise
         except MISFITS:  # pages of names, where one would do
@@ -202,3 +205,12 @@ class Trainer(Generic[S]):
                 "with a critic by an earlier version: give the same options, or another --out"
             ) from None
         return spent
+
+    def report_changes(self, before: dict[str, float]) -> None:
+        """Print which hyper-parameters are others than those of the run until now: it may be meant, or forgotten."""
+        pairs = {name: (before.get(name, now), now) for name, now in values_of(self.hyper).items()}
+        changed = [
+            f"--{name.replace('_', '-')} {now:g}, not {old:g}" for name, (old, now) in pairs.items() if now != old
+        ]
+        if changed:
+            message(f"resumed with {', '.join(changed)}")

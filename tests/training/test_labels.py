@@ -121,7 +121,7 @@ def test_whole_numbers_are_the_numbers_of_their_classes(classes, tmp_path):
     labels = found(tmp_path, opened(classes), '{"cat/0000": 10, "cup/0000": 2, "cup/0001": "0"}', "l.json")
     assert labels.numbered and labels.classes == tuple(map(str, range(11)))
     assert labels.numbers(labels.classes).tolist() == [10, -1, 2, 0]
-    assert "3 of 4 pictures have one of 3 labels" in str(labels)
+    assert "3 of 4 pictures have one of 3 labels, numbers up to 10" in str(labels)
     numbered = opened(folders(tmp_path / "numbered", *(f"{number}/a.png" for number in (0, 2, 10))))
     assert numbered.keys == ["0/a", "10/a", "2/a"]
     assert labels_of(numbered, None).numbers(labels_of(numbered, None).classes).tolist() == [0, 10, 2]
@@ -148,7 +148,8 @@ def test_files_beside_pictures_are_classes_where_neither_table_nor_folders_are(t
     labels = labels_of(opened(tmp_path / "a.tar"), None)
     assert labels.found == ["207", "0", None, None, None, None, "7"]
     assert labels.classes == tuple(map(str, range(208)))
-    assert str(labels) == ("classes in .cls files: 3 of 7 pictures have one of 3 labels; none for 2, 3, 4 and 1 more")
+    expected = "3 of 7 pictures have one of 3 labels, numbers up to 207; none for 2, 3, 4 and 1 more"
+    assert str(labels) == f"classes in .cls files: {expected}"
     both = opened(tmp_path)
     assert labels_of(both, None).found[7] == "2070" and labels_of(both, None).found[0] == "207"
     assert labels_of(both, {"1": "one"}).names == ["one"], "a table goes before"

@@ -138,6 +138,22 @@ def test_our_own_recipe_does_without_networks_and_says_so(words, capsys):
     assert "no --lpips is given: the loss goes without LPIPS" in said and "no --lite0" in said and "logits" not in said
 
 
+def test_another_classifier_than_the_papers_is_said(words, tmp_path, capsys):
+    save_file(lite0_state(), tmp_path / "lite0.safetensors")
+    begun(words("--lite0", tmp_path / "lite0.safetensors"))
+    assert "logits are EfficientNet-Lite0's, where the paper has ConvNeXt-S's (--convnext)" in capsys.readouterr().err
+
+
+def test_a_resume_says_what_has_changed(words, capsys):
+    more = (*SQUARED, "--adversary", 0, "--steps", 2)
+    loop.run(begun(words(*more)))
+    capsys.readouterr()
+    begun(words(*more, "--resume"))
+    assert "resumed with" not in capsys.readouterr().err
+    begun(words(*more, "--resume", "--batch", 2, "--ema", 0.9))
+    assert "resumed with --batch 2, not 4, --ema 0.9, not 0.999\n" in capsys.readouterr().err
+
+
 def test_losses_are_float32_in_a_bfloat16_run(words, tmp_path):
     save_file(lite0_state(), tmp_path / "lite0.safetensors")
     networks = ("--lpips", lpips_file(tmp_path), "--lite0", tmp_path / "lite0.safetensors", "--adversary-width", 32)

@@ -94,7 +94,7 @@ def test_figures_by_hand():
         ({"sigma": np.eye(3)[:2]}, "not of 3 features"),
         ({"mu": np.array([0.0, np.nan, 0.0])}, "finite real numbers"),
         ({"sigma": np.eye(3) * 1j}, "finite real numbers"),
-        ({"sigma": np.eye(3, dtype=object)}, "allow_pickle"),
+        ({"sigma": np.eye(3, dtype=object)}, "Python objects"),
         ({"sigma": -np.eye(3)}, "no covariance"),
         ({"sigma": np.triu(np.ones((3, 3)))}, "no covariance"),
     ],

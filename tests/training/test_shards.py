@@ -106,7 +106,7 @@ def test_what_was_interrupted_is_finished_and_comes_out_the_same(tree, tmp_path,
 def test_shards_of_other_pictures_are_left_alone(tree, tmp_path):
     words = [str(tree), "--out", str(tmp_path / "out")]
     shards.main(words)
-    with pytest.raises(TitokError, match="has shards of other pictures, or in another order: give another --out"):
+    with pytest.raises(TitokError, match="has shards of other pictures, sizes or orders: give another --out"):
         shards.main([*words, "--seed", "1"])
     next(tree.rglob("*.JPEG")).unlink()
     with pytest.raises(TitokError, match="has shards of other pictures"):
