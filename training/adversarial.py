@@ -208,7 +208,13 @@ class Adversary:
         return torch.randperm(len(decoded), device=decoded.device)[: max(1, round(len(decoded) * self.hyper.share))]
 
     def go_on(self, state: dict[str, dict]) -> None:
-        """Take over the critic that an earlier stage left, but not the moments of its optimizer."""
+        """Take over the critic that an earlier stage left, but not the moments of its optimizer.
+
+        Raises:
+            MISFITS: it is of another kind.
+        """
+        if isinstance(self.critic, Discriminator) and len(state["optimizer"]["param_groups"]) == 1:
+            raise ValueError("an earlier version's, which saw pixels in [-1, 1]")
         take(self.critic, state["critic"])
         take(self.lecam, state["lecam"])
 

@@ -14,7 +14,7 @@ from titokcodec.metrics import LPIPS
 from . import progress
 from .adversarial import Adversary
 from .compute import to_device
-from .hyper import DecoderHyper
+from .hyper import DecoderHyper, PixelTerms
 from .losses import PixelLoss
 from .options import PixelOptions
 from .stage import Stage
@@ -23,6 +23,26 @@ NEEDED = {"lpips_weight": ("lpips",), "logits": ("convnext", "lite0"), "features
 TERMS = {"lpips_weight": "LPIPS", "logits": "a classifier's logits", "features": "a classifier's features"}
 
 P = TypeVar("P", bound=PixelOptions)
+
+
+def missing_networks(terms: PixelTerms, options: PixelOptions, recipe: str) -> list[str]:
+    """What the loss goes without for want of a network, each as a message.
+
+    Our own recipe may do without those that are not given, unless the weight of their term was asked for.
+
+    Raises:
+        UsageError: it may not.
+    """
+    found = []
+    for name, networks in NEEDED.items():
+        weight = getattr(terms, name)
+        if not weight or any(getattr(options, network) for network in networks):
+            continue
+        option, files = f"--{name.replace('_', '-')}", " or ".join(f"--{network}" for network in networks)
+        if recipe == "published" or name in options.hyper:
+            raise UsageError(f"{option} is {weight:g}, but there is no network for it: give {files}, or {option} 0")
+        found.append(f"no {files} is given: the loss goes without {TERMS[name]}")
+    return found
 
 
 class PixelStage(Stage[P]):
@@ -56,27 +76,17 @@ class PixelStage(Stage[P]):
     def check_networks(self) -> None:
         """See that each term of the loss with a weight has its network, and pictures large enough.
 
-        Our own recipe does without those that are not given, and says so, unless their weight was asked for.
-
         Raises:
             UsageError: a network is missing, or crops are too small.
         """
-        options = self.options
-        for name, networks in NEEDED.items():
-            weight = getattr(self.hyper.pixel_loss, name)
-            if not weight or any(getattr(options, network) for network in networks):
-                continue
-            option, files = f"--{name.replace('_', '-')}", " or ".join(f"--{network}" for network in networks)
-            if self.recipe == "published" or name in options.hyper:
-                raise UsageError(f"{option} is {weight:g}, but there is no network for it: give {files}, or {option} 0")
-            progress.message(f"no {files} is given: the loss goes without {TERMS[name]}")
+        options, terms = self.options, self.hyper.pixel_loss
+        for line in missing_networks(terms, options, self.recipe):
+            progress.message(line)
         stands_in = self.recipe == "published" and options.lite0 and not options.convnext
-        if stands_in and self.hyper.pixel_loss.logits:
+        if stands_in and terms.logits:
             progress.message("logits are EfficientNet-Lite0's, where the paper has ConvNeXt-S's (--convnext)")
-        if self.hyper.pixel_loss.jitter > self.side // 2:
-            raise UsageError(
-                f"--jitter is {self.hyper.pixel_loss.jitter}: give at most {self.side // 2}, half of a crop's side"
-            )
+        if terms.jitter > self.side // 2:
+            raise UsageError(f"--jitter is {terms.jitter}: give at most {self.side // 2}, half of a crop's side")
 
     @property
     def loss_dtype(self) -> torch.dtype:

@@ -28,7 +28,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
@@ -37,11 +37,15 @@ from titokcodec.cli.errors import reason
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import write_atomic
+from titokcodec.models.config import PRESETS
 
 from . import argtypes, evaluate, export, folder, loop, progress, single, stage1, stage2, vqgan
 from .checkpoint import STATE
 from .data import Pictures
+from .hyper import choose
+from .initial import StartOptions, is_published
 from .options import Options, PixelOptions, parse_known
+from .pixel_stage import missing_networks
 from .sheet import SHOWN, contact_sheet, save_picture
 from .stage import Stage
 
@@ -142,10 +146,32 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         before = given.state
     if unknown:
         raise UsageError(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
+    check_sizes({given.out.name: given for _, given in steps})
+    check_losses(steps)
     critics = [given for _, given in steps if isinstance(given, PixelOptions) and given.critic]
     if critics and all(given.hyper.get("adversary") == 0 for given in critics):
         raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
     return steps
+
+
+def check_sizes(stages: dict[str, Any]) -> None:
+    """Raise ``UsageError`` if a 2D tokenizer would be trained that is of no use to the stage after it."""
+    first, then = stages.get("vqgan"), stages.get("stage1")
+    if first and then and PRESETS[then.preset].head == "proxy" and first.preset != "published":
+        raise UsageError(
+            f"{then.preset} decodes by a 2D tokenizer of the published size: add --proxy-preset published, or give a "
+            "trained one by --proxies"
+        )
+
+
+def check_losses(steps: Steps) -> None:
+    """Raise ``UsageError`` if a stage would end for want of a network in its loss, after others have had their time."""
+    preset = next(given.preset for _, given in steps if isinstance(given, StartOptions))
+    for kind, given in steps:
+        if isinstance(given, PixelOptions):
+            published = is_published(getattr(given, "preset", preset))
+            chosen = given.recipe or ("published" if published else "short")
+            missing_networks(choose(kind.defaults, chosen, given.hyper).pixel_loss, given, chosen)
 
 
 def networks(options: argparse.Namespace) -> list[str]:

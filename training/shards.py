@@ -68,7 +68,10 @@ def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
 def read_classes(file: Path) -> list[str]:
     """The classes of a set, in their order, from its ``shards.json``. Raises ``TitokError`` unless it is one."""
     try:
-        return [str(label) for label in json.loads(file.read_text(encoding="utf-8"))["classes"]]
+        classes = json.loads(file.read_text(encoding="utf-8"))["classes"]
+        if not isinstance(classes, list) or len({*map(str, classes)}) < len(classes):
+            raise ValueError
+        return [str(label) for label in classes]
     except (OSError, ValueError, KeyError, TypeError):
         raise TitokError(f"{shown(file)} has no list of classes: give the {ABOUT} of other shards") from None
 
@@ -86,7 +89,7 @@ def write_shards(
     present = {label for _, label in pictures}
     classes = list(classes_of(present) if classes is None else classes)
     if strange := sorted(present.difference(classes)):
-        raise TitokError(f"{examples([shown(label) for label in strange])} is not among the classes of --classes")
+        raise TitokError(f"not among the classes of --classes: {examples([shown(label) for label in strange])}")
     numbers = {label: str(number).encode() for number, label in enumerate(classes)}
     order = random.Random(seed).sample(pictures, len(pictures))
     count = -(-len(order) // size)

@@ -61,7 +61,8 @@ class ProxyHead(nn.Module):
             nn.PixelShuffle(finer),
         )
 
-    def forward(self, cells: Tensor) -> Tensor:
+    def forward(self, cells: Tensor, sketch: Tensor | None = None) -> Tensor:
+        """(B, W, h, w) cells -> logits; a sketch, which models with linear paths have as well, is of no use here."""
         return self.layers(cells)
 
 

@@ -202,7 +202,7 @@ class Trainer(Generic[S]):
         except MISFITS:  # pages of names, where one would do
             raise WeightsError(
                 f"{file} was left by a run with other options, another --critic or --adversary-width for example, or "
-                "with a critic by an earlier version: give the same options, or another --out"
+                "with a critic by an earlier version: give the same options, or another --out (with --init)"
             ) from None
         return spent
 

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 import titokcodec
 from tests.conftest import DATA
 from tests.training.test_stages import SMALL
+from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
 from titokcodec.models import vqgan
 from titokcodec.models.config import PRESETS
@@ -68,8 +69,19 @@ def test_the_recipe_names_words_that_no_stage_knows(photos, tmp_path):
         recipe.run(*recipe.parse(line.split()))
 
 
+def test_what_would_end_a_chain_half_way_ends_it_at_once(tmp_path):
+    line = f"--data {tmp_path} --val {tmp_path} --out {tmp_path} --lpips x.pth"
+    line += " --chain two-stage --minutes 1 --preset titok_s128"
+    assert recipe.plan(*recipe.parse(f"{line} --convnext x.pth --proxy-preset published".split()))
+    with pytest.raises(UsageError, match="add --proxy-preset published, or give a trained one by --proxies"):
+        recipe.plan(*recipe.parse(line.split()))
+    with pytest.raises(UsageError, match=r"--logits is 0\.1, but there is no network for it"):
+        recipe.plan(*recipe.parse(f"{line} --proxies there.bin".split()))
+
+
 def test_a_sharpened_run_trains_by_squared_error_first(photos, tmp_path):
-    line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 1 --chain sharpened --lpips-weight 0.2"
+    line = f"--data {photos} --val {photos} --out {tmp_path} --minutes 1 --chain sharpened"
+    line += " --lpips-weight 0.2 --lpips x.pth"
     (_, first), (_, second) = recipe.plan(*recipe.parse(line.split()))
     assert (first.hyper["lpips_weight"], first.hyper["features"]) == (0, 0)
     assert second.hyper["lpips_weight"] == 0.2 and first.minutes == 3 * second.minutes
@@ -78,7 +90,7 @@ def test_a_sharpened_run_trains_by_squared_error_first(photos, tmp_path):
 def test_a_finished_run_has_an_adversary_last_and_is_the_mean_of_two_decoders(chain, monkeypatch, tmp_path):
     exported = []
     monkeypatch.setattr(recipe.export, "main", exported.extend)
-    chain("--chain finished --minutes 10 --lpips-weight 0.2 --adversary 0.003")
+    chain("--chain finished --minutes 10 --lpips-weight 0.2 --lpips x.pth --adversary 0.003")
     assert [minutes for _, minutes, _ in chain.seen[:3]] == pytest.approx([4.5, 1.98, 2.52])
     assert exported[0] == chain.state("critic")
     assert exported[exported.index("--average") + 1 :] == [chain.state("stage2")]

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, plain_pictures
 from tests.metrics.test_lite0 import lite0_state
 from tests.metrics.test_lpips import lpips_file
 from tests.training.ranks import two_ranks
-from tests.training.test_training import CONFIG
+from tests.training.test_training import CONFIG, LINEAR
 from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models import vqgan as vqgan_model
@@ -173,6 +173,13 @@ def test_stages_1_and_2_make_a_codec(train, proxy_file):
     assert tokenizers.load_model(train.out / "x.safetensors").config == SMALL
 
 
+def test_two_stages_on_a_model_with_linear_paths(train, proxy_file, monkeypatch):
+    monkeypatch.setitem(PRESETS, "small", dataclasses.replace(LINEAR, patch_size=16))
+    falls(train(stage1.Stage1, "--proxies", proxy_file, steps=30), "entropy", 0.95)
+    rows = train(stage2.Stage2, "--init", train.out / "run" / "state.pt", "--adversary", 0, steps=20, out="two")
+    assert rows[-1]["mse"] < 0.2
+
+
 def test_the_published_two_stages_on_a_legacy_model(train, tmp_path, monkeypatch):
     thin = VQGANConfig(channels=(32,) * 5, blocks=1)  # for the published sizes, which take a minute
     monkeypatch.setitem(VQGAN_PRESETS, "published", thin)
@@ -291,6 +298,11 @@ def test_the_critic_of_a_checkpoint_goes_on_in_the_next_stage(train, tokenizer, 
     assert f"the critic of {init} goes on" in capsys.readouterr().out
     assert all(value.equal(critic[name]) for name, value in kept.critic.state_dict().items())
     assert kept.lecam.real != 0
+    state = torch.load(init, weights_only=True)
+    state["adversary"]["optimizer"]["param_groups"] = state["adversary"]["optimizer"]["param_groups"][:1]
+    torch.save(state, init)  # as versions left it whose critic saw other pixels
+    begun(*common)
+    assert "a new critic" in capsys.readouterr().out
     other = begun("--adversary", 0.1, "--adversary-width", 64)  # which cannot be the same one, and begins anew
     assert "a new critic" in capsys.readouterr().out
     assert other.lecam.real == 0
