@@ -201,7 +201,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         of = {"tokenizer": self.weights.fingerprint.hex(), "--tokens": self.config.tokens, "precision": "float32"}
         device, limit = self.runtime.device, options.limit
         work = partial(tokenize, self.tokenize, options.data, cut, device, limit, order.rank, order.ranks)
-        return token_files.once(options.out / "tokens.pt", options.data, limit, cut, of, work)
+        return token_files.once(options.out / "tokens.pt", options.data, limit, cut, of, work, options.resumes)
 
     def held_out(self) -> token_sets.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 
 from . import parallel, progress
 from .checkpoint import load_state, save_state
 from .reading import find
 from .tokenizing import Cut, TokenizedPictures, merged
+
+OTHER = "of other"  # pictures, options and so on
 
 
 def once(
@@ -25,6 +27,7 @@ def once(
     cut: Cut,
     more: Mapping[str, object],
     work: Callable[[], TokenizedPictures],
+    keep: bool = False,
 ) -> TokenizedPictures:
     """The tokens of all pictures, on all ranks: those of the file, or else of ``work``, which are then left in it.
 
@@ -32,14 +35,17 @@ def once(
         sources, limit, cut: What is tokenized.
         more: What else the tokens depend on, as for ``save``.
         work: Gives this rank's share of them.
+        keep: Whether the tokens of something else in the file are to stay, as those of a run that goes on.
 
     Raises:
-        TitokError: there is not one picture.
+        TitokError: there is not one picture, or the tokens are of something else and are to stay.
     """
     exchange, found, of = parallel.Exchange(), None, dict(more)
     if parallel.rank() == 0:
         of |= {"pictures": digest(sources, limit), "--variants": cut.variants, "--shift": cut.shift, "--seed": cut.seed}
         found, reason = load(file, of)
+        if keep and reason.startswith(OTHER):
+            raise TitokError(f"the tokens in {file} are {reason}: give those that the run began with, or another --out")
         if reason:
             progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")
     if (found := exchange.of_first(found)) is None:
@@ -86,5 +92,5 @@ def load(file: Path, of: dict[str, object]) -> tuple[TokenizedPictures | None, s
         return None, "damaged"
     other = [name for name, value in of.items() if before.get(name) != value]
     if other:
-        return None, f"of other {' and '.join(other)}"
+        return None, f"{OTHER} {' and '.join(other)}"
     return TokenizedPictures(tokens, **listing), ""

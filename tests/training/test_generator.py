@@ -243,6 +243,10 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
     assert said("--seed", 3, "--tokenizer", tokenizer) == [
         f"the tokens in {file} are of other pictures: pictures are tokenized again"
     ]
+    before = file.read_bytes()
+    with pytest.raises(TitokError, match=r"are of other --variants: give those that the run began with"):
+        train("--data", first, "--seed", 3, "--tokenizer", tokenizer, "--variants", 2, "--resume", steps=2, labels=None)
+    assert file.read_bytes() == before, "a run that goes on finds them again"
     for damage in (b"", b"PK", b"x" * 1000):
         file.write_bytes(damage)
         assert said() == [f"the tokens in {file} are damaged: pictures are tokenized again"]
