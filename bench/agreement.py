@@ -47,17 +47,18 @@ IMAGENET = {
 
 
 def class_masks(names: Sequence[str]) -> Tensor:
-    """(C, 1000) bool: which of Lite0's classes each of ours may be taken for.
+    """(C, 1000) bool: which of Lite0's classes each of ours may be taken for. A whole number is its own.
 
     Raises:
-        TitokError: a name is not in ``IMAGENET``.
+        TitokError: a name is neither in ``IMAGENET`` nor a number below 1000.
     """
-    unknown = [name for name in names if name not in IMAGENET]
+    numbers = {str(number) for number in range(1000)}
+    unknown = [name for name in names if name not in IMAGENET and name not in numbers]
     if unknown:
         raise TitokError(f"no ImageNet classes are known for {', '.join(unknown)}: list them in bench/agreement.py")
     masks = torch.zeros(len(names), 1000, dtype=torch.bool)
     for mask, name in zip(masks, names, strict=True):
-        for span in IMAGENET[name].split():
+        for span in IMAGENET.get(name, name).split():
             first, _, last = span.partition("-")
             mask[int(first) : int(last or first) + 1] = True
     return masks

@@ -34,6 +34,9 @@ def test_masks_are_of_known_classes_and_do_not_overlap():
     assert masks[list(IMAGENET).index("dog")].sum() == 117
     with pytest.raises(TitokError, match="known for unicorn: list them"):
         class_masks(("cat", "unicorn"))
+    assert class_masks(("0", "999")).nonzero().tolist() == [[0, 0], [1, 999]], "ImageNet's own numbers"
+    with pytest.raises(TitokError, match="1000"):
+        class_masks(("0", "1000"))
 
 
 MASKS = torch.tensor([[True, True, False, False], [False, False, True, False]])  # the fourth belongs to neither
