@@ -98,7 +98,9 @@ class Generator:
         config = tokenizer.config
         if self.tokenizer is not None and self.tokenizer != tokenizer.fingerprint:
             mine, other = _called(self.tokenizer), _called(tokenizer.fingerprint, tokenizer.name)
-            raise WeightsError(f"generator {self.name} was trained for tokenizer {mine}, not for {other}: use that one")
+            raise WeightsError(
+                f"generator {self.name} was trained for tokenizer {mine}, not for {other}: give the weights of that one"
+            )
         tokens, codes = self.config.tokens, self.config.codes
         if codes != config.codes or not config.min_tokens <= tokens <= config.tokens:
             raise WeightsError(
