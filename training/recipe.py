@@ -148,9 +148,6 @@ def plan(options: argparse.Namespace, extra: list[str]) -> Steps:
         raise UsageError(f"no stage of the chain {options.chain} knows {' '.join(unknown)}")
     check_sizes({given.out.name: given for _, given in steps})
     check_losses(steps)
-    critics = [given for _, given in steps if isinstance(given, PixelOptions) and given.critic]
-    if critics and all(given.hyper.get("adversary") == 0 for given in critics):
-        raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
     return steps
 
 
@@ -165,13 +162,19 @@ def check_sizes(stages: dict[str, Any]) -> None:
 
 
 def check_losses(steps: Steps) -> None:
-    """Raise ``UsageError`` if a stage would end for want of a network in its loss, after others have had their time."""
+    """Raise ``UsageError`` if a stage would end for want of a network in its loss, after others have had their time,
+    or if no stage has the adversary that a critic is given for."""
     preset = next(given.preset for _, given in steps if isinstance(given, StartOptions))
+    weights = []
     for kind, given in steps:
         if isinstance(given, PixelOptions):
             published = is_published(getattr(given, "preset", preset))
             chosen = given.recipe or ("published" if published else "short")
-            missing_networks(choose(kind.defaults, chosen, given.hyper).pixel_loss, given, chosen)
+            hyper = choose(kind.defaults, chosen, given.hyper)
+            missing_networks(hyper.pixel_loss, given, chosen)
+            weights += [hyper.adversary.weight] if given.critic else []
+    if weights and not any(weights):
+        raise UsageError("--critic does nothing while --adversary is 0: give that too, or neither")
 
 
 def networks(options: argparse.Namespace) -> list[str]:

@@ -75,6 +75,9 @@ def test_what_would_end_a_chain_half_way_ends_it_at_once(tmp_path):
     assert recipe.plan(*recipe.parse(f"{line} --convnext x.pth --proxy-preset published".split()))
     with pytest.raises(UsageError, match="add --proxy-preset published, or give a trained one by --proxies"):
         recipe.plan(*recipe.parse(line.split()))
+    single = line.replace("two-stage", "single").replace("titok_s128", "default")
+    with pytest.raises(UsageError, match="--critic does nothing while --adversary is 0"):
+        recipe.plan(*recipe.parse(f"{single} --critic patches".split()))
     with pytest.raises(UsageError, match=r"--logits is 0\.1, but there is no network for it"):
         recipe.plan(*recipe.parse(f"{line} --proxies there.bin".split()))
 
