@@ -20,6 +20,11 @@ SHAPES = 64  # shapes that one function may be compiled for: every prefix of eve
 M = TypeVar("M", bound=nn.Module)
 
 
+def default_device() -> str:
+    """Where commands of training compute unless told otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def to_device(module: M, device: torch.device) -> M:
     """Move a module, with channels last in memory, as convolutions like it."""
     return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

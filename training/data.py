@@ -95,12 +95,19 @@ class Pictures:
         which = torch.randint(len(self), (count,), generator=generator, device=self.pixels.device)
         return which, *self.windows(which, generator)
 
-    def windows(self, which: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """For the pictures asked for, (n,): corners (n, 2) of random crops, as row and column, and flips (n,)."""
+    def windows(self, which: Tensor, generator: torch.Generator, shift: float = 1.0) -> tuple[Tensor, Tensor]:
+        """For the pictures asked for, (n,): corners (n, 2) of random crops, as row and column, and flips (n,).
+
+        Args:
+            shift: How far crops lie from the middle at most, 0 to 1, as a share of the way to the picture's edges.
+        """
         count, device = len(which), self.pixels.device
         spare = self.sizes[which] - self.side
         corner = (torch.rand(count, 2, generator=generator, device=device) * (spare + 1)).long()
         corner = torch.minimum(corner, spare)  # a product of floats may round up to the next whole number
+        if shift < 1:
+            middle = _half(spare)
+            corner = (middle + shift * (corner - middle)).round().long()
         return corner, torch.rand(count, generator=generator, device=device) < 0.5
 
     def centre_crops(self, which: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch import Tensor
 from titokcodec import Codec, TitokError
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.metrics import LPIPS, codebook_usage, frechet_distance, inception_score, psnr, ssim
-from titokcodec.metrics.inception import Inception
+from titokcodec.metrics.inception import Inception, reference_dtype
 from titokcodec.metrics.lite0 import Lite0
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
@@ -176,8 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json and not options.json.parent.is_dir():
         raise TitokError(f"there is no folder {options.json.parent} to write {options.json.name} to: make it first")
     codec = Codec.from_pretrained(options.weights, device=options.device, dtype=options.dtype)
-    # On GPUs float32 convolutions round to TF32, and float64 is what the published evaluator has.
-    inception_of = partial(Inception, dtype=torch.float64 if codec.device.type == "cuda" else torch.float32)
+    inception_of = partial(Inception, dtype=reference_dtype(codec.device))
     lpips, lite0, inception = (
         network(path).to(codec.device) if path else None
         for network, path in ((LPIPS, options.lpips), (Lite0, options.lite0), (inception_of, options.inception))

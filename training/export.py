@@ -32,16 +32,16 @@ import numpy as np
 import torch
 
 from titokcodec.cli.script import Parser, UsageError, start
-from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.format.frequencies import FrequencyTables
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.runtime.devices import choose_device
 from titokcodec.weights import tokenizers
 
-from . import progress
+from . import folder, progress
 from .argtypes import whole
 from .checkpoint import load_checkpoint, predicts_proxies, tokenizer_of
+from .compute import default_device
 from .data import Pictures
 
 BACKING = 64  # weight, in tokens, of the shared distribution inside each position's own
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--limit", type=whole(1), help="count on the first pictures only")
     parser.add_argument(
         "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
+        default=default_device(),
         help="where pictures are encoded to count their codes (default: %(default)s)",
     )
     parser.add_argument(
@@ -196,10 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fp16", action="store_true", help="store matrices as float16 instead of int8")
     parser.add_argument("--force", action="store_true", help="replace the weight file if it exists")
     options = parser.parse_args(arguments)
-    if not options.out.parent.is_dir():
-        raise TitokError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
-    if in_the_way(options.out) and not options.force:
-        raise TitokError(exists(options.out))
+    folder.check_file(options.out, options.force)
     device = choose_device(options.device)
     model = mean_of(_averaged(options.state), [_averaged(other) for other in options.average])
     if options.blend:

@@ -1,10 +1,11 @@
-"""The folder of a run: what an earlier one has left there stays unless it is asked to go."""
+"""The folder of a run, or a command's file: what an earlier one has left there stays unless it is asked to go."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
+from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError
 
 from .checkpoint import OLDER, STATE
@@ -26,6 +27,14 @@ def check(out: Path, resume: bool, force: bool, results: tuple[str, ...] = ()) -
     for name in (STATE, OLDER, LOG, *results):
         if not (resume or force) and (out / name).exists():
             raise TitokError(f"{out / name} is of an earlier run: --resume goes on with that, --force starts anew")
+
+
+def check_file(out: Path, force: bool) -> None:
+    """Raise ``TitokError`` if a command's file cannot be written, or would replace one although ``force`` is off."""
+    if not out.parent.is_dir():
+        raise TitokError(f"there is no folder {out.parent} for {out.name}: make it first")
+    if in_the_way(out) and not force:
+        raise TitokError(exists(out))
 
 
 def clear(out: Path, results: tuple[str, ...] = ()) -> None:

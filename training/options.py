@@ -16,6 +16,7 @@ from titokcodec.cli.script import Parser, UsageError
 from . import hyper
 from .argtypes import add_resume, deadline, whole
 from .checkpoint import STATE
+from .compute import default_device
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -53,6 +54,10 @@ class Options:
     rehearse: bool | None
     recipe: str | None
     hyper: dict[str, float] = field(default_factory=dict)
+
+    def column(self, published: bool) -> str:
+        """The column of hyper-parameters: ``recipe``, or else that of a published architecture or of ours."""
+        return self.recipe or ("published" if published else "short")
 
     @property
     def state(self) -> Path:
@@ -147,7 +152,7 @@ def parser_of(stage: type[Stage], about: str | None) -> argparse.ArgumentParser:
             help="architecture (default: %(default)s)",
         )
     add_resume(parser, "go on from OUT/state.pt if it is there; give the options of the first start again")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="default: %(default)s")
+    add("--device", default=default_device(), help="default: %(default)s")
     add("--stream", action="store_true", help="read pictures while training, for sets that memory cannot hold")
     add("--workers", type=int, default=4, help="processes that read, with --stream (default: %(default)s)")
     add("--limit", type=whole(1), metavar="N", help="use the first N pictures only")

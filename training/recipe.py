@@ -168,8 +168,7 @@ def check_losses(steps: Steps) -> None:
     weights = []
     for kind, given in steps:
         if isinstance(given, PixelOptions):
-            published = is_published(getattr(given, "preset", preset))
-            chosen = given.recipe or ("published" if published else "short")
+            chosen = given.column(is_published(getattr(given, "preset", preset)))
             hyper = choose(kind.defaults, chosen, given.hyper)
             missing_networks(hyper.pixel_loss, given, chosen)
             weights += [hyper.adversary.weight] if given.critic else []

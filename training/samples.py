@@ -24,24 +24,19 @@ import torch
 
 from titokcodec import Codec, Generator
 from titokcodec.cli.script import Parser, UsageError, start
-from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError
 from titokcodec.io.atomic import replacing
 from titokcodec.metrics import Gaussian, Inception, frechet_distance, inception_score
-from titokcodec.metrics.inception import FEATURES
+from titokcodec.metrics.inception import FEATURES, reference_dtype
 from titokcodec.sampling import PUBLISHED
 
-from . import parallel
+from . import folder, parallel
 from .argtypes import whole
 from .batches import mix
+from .compute import default_device
 from .progress import Progress, batches
 
 PART = ".npy"  # added to OUT's name while pictures are made
-
-
-def labels_of(first: int, count: int, classes: int) -> list[int]:
-    """The classes of ``count`` pictures from number ``first`` on."""
-    return [number % classes for number in range(first, first + count)]
 
 
 @torch.no_grad()
@@ -57,7 +52,7 @@ def write_pictures(
     with Progress("sampling", len(out) // parallel.count(), "pictures") as done:
         for first in starts:
             count = min(batch, len(out) - first)
-            labels = labels_of(first, count, generator.config.classes)
+            labels = [number % generator.config.classes for number in range(first, first + count)]
             tokens = generator.sample(labels, seed=mix(seed, first // batch), **settings)
             pixels = (codec.decode(tokens) * 255).byte().permute(0, 2, 3, 1)
             out[first : first + count] = pixels.cpu().numpy()
@@ -122,15 +117,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="the .npz to write; as large again while it is made")
     parser.add_argument("--inception", type=Path, help="Inception weights: pytorch-fid's .pth, or as safetensors")
     parser.add_argument("--reference", type=Path, help="an .npz with mu and sigma of the features of real pictures")
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=default, help="default: %(default)s")
+    parser.add_argument("--device", default=default_device(), help="default: %(default)s")
     parser.add_argument("--dtype", default="fp32", help="fp32 or bf16 (default: %(default)s)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     options = parser.parse_args(arguments)
-    if not options.out.parent.is_dir():
-        raise TitokError(f"there is no folder {options.out.parent} for {options.out.name}: make it first")
-    if in_the_way(options.out) and not options.force:
-        raise TitokError(exists(options.out))
+    folder.check_file(options.out, options.force)
     if options.reference and not options.inception:
         raise UsageError("--reference needs the network: give its weights by --inception")
     if options.inception and options.count < 2:
@@ -146,8 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     generator = Generator.from_pretrained(options.generator, device=device, dtype=options.dtype)
     codec = Codec.from_pretrained(options.tokenizer, device=device, dtype=options.dtype)
     generator.check_fits(codec.weights)
-    precise = torch.float64 if device.type == "cuda" else torch.float32  # as ``training.evaluate``
-    inception = Inception(options.inception, precise) if options.inception else None  # before hours of sampling
+    dtype = reference_dtype(device)
+    inception = Inception(options.inception, dtype) if options.inception else None  # before hours of sampling
     side, settings = codec.weights.config.image_size, PUBLISHED[options.settings] if options.settings else {}
     part = options.out.with_name(options.out.name + PART)
     with shared_array(part, (options.count, side, side, 3)) as pictures:

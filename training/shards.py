@@ -33,7 +33,7 @@ from titokcodec.io.walk import walk
 from .argtypes import whole
 from .labels import classes_of, read_table
 from .progress import Progress
-from .reading import CLASS
+from .reading import CLASS, key_of
 
 ABOUT = "shards.json"  # in OUT: what the shards are of
 
@@ -57,7 +57,7 @@ def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
             raise TitokError(
                 f"there are no pictures in {examples(empty)}: remove what is no class, or add the pictures"
             )
-    keys = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    keys = [key_of(str(path.parent), path.name, [folder]) for path in paths]
     labels = [key.rpartition("/")[0].partition("/")[0] if table is None else table.get(key, "") for key in keys]
     if without := [shown(path) for path, label in zip(paths, labels, strict=True) if not label]:
         hint = "put each in the folder of its class, or give --labels" if table is None else "add them to the table"

@@ -103,7 +103,7 @@ class Stage(ABC, Generic[O]):
 
     def chosen(self, published: bool) -> Any:
         """The hyper-parameters: the column of --recipe or, by default, the one that suits the architecture."""
-        self.recipe = self.options.recipe or ("published" if published else "short")
+        self.recipe = self.options.column(published)
         return choose(self.defaults, self.recipe, self.options.hyper)
 
     # ---- the model ----------------------------------------------------------------------------------------------

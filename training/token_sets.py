@@ -18,8 +18,9 @@ HELD_OUT = 20  # one picture in so many, chosen by its key, is kept for scores i
 def is_held_out(key: str, one_in: int = HELD_OUT) -> bool:
     """Whether a picture is for scores alone: decided by its key, so that it is the same for every order and subset;
     none is if it is one in 0."""
-    number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big")
-    return one_in > 0 and number % one_in == 0
+    if not one_in:
+        return False
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % one_in == 0
 
 
 @dataclass
@@ -62,7 +63,7 @@ class LiveTokens(Batches):
         encode: The tokenizer.
         kept: (m,) index of the pictures to draw from.
         labels: (n,) class of every picture, -1 for none.
-        shift: How far crops lie from the middle of their picture at most, 0 to 1, as for ``Cut``.
+        shift: How far crops lie from the middle of their picture at most, as for ``Pictures.windows``.
         order: As for ``Batches``, from the size on.
     """
 
@@ -78,8 +79,6 @@ class LiveTokens(Batches):
         """As ``TokenBatches.batch``."""
         rng = self.rng(step)
         which = self.kept[torch.randint(len(self.kept), (self.size,), generator=rng, device=self.kept.device)]
-        corner, flips = self.store.windows(which, rng)
-        middle = ((self.store.sizes[which] - self.store.side) / 2).round()
-        corner = (middle + self.shift * (corner - middle)).round().long()
+        corner, flips = self.store.windows(which, rng, self.shift)
         which = which[self.mine]
         return self.encode(self.store.crops(which, corner[self.mine], flips[self.mine])), self.labels[which]

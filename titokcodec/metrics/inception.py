@@ -95,6 +95,12 @@ _BLOCKS = (  # name, branches, pooling
 )
 
 
+def reference_dtype(device: torch.device) -> torch.dtype:
+    """What ``Inception`` computes in for figures that compare with published ones: float32 does on a CPU, but on GPUs
+    its convolutions round to TF32, so there it is the published evaluator's float64."""
+    return torch.float64 if device.type == "cuda" else torch.float32
+
+
 class Inception(nn.Module):
     """The network, frozen, BatchNorm folded; differentiable in its input.
 
@@ -105,8 +111,8 @@ class Inception(nn.Module):
         path: ``.pth`` state dict or ``.safetensors`` with torchvision's names: ``NAME.conv.weight``,
             ``NAME.bn.{weight,bias,running_mean,running_var}``, ``fc.{weight,bias}``. An auxiliary classifier and
             counters of batches are passed over.
-        dtype: What the network computes in. TiTok's evaluator has float64; float32 gives features within 1e-6 of that
-            on a CPU, but not on GPUs, where convolutions round to TF32 unless told otherwise.
+        dtype: What the network computes in, see ``reference_dtype``. On a CPU float32 gives features within 1e-6 of
+            float64's.
 
     Raises:
         WeightsError: the file is not of this network.
