@@ -35,7 +35,7 @@ from torch import Tensor
 from titokcodec import Codec, Generator, TitokError
 from titokcodec.cli.script import Parser, start
 from titokcodec.metrics.distributions import NEIGHBOURS, frechet_distance, precision_recall
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 from titokcodec.sampling import SCHEDULES, Settings
 
 from . import plots

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from titokcodec import TitokError
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 
 # The classes of ImageNet-1k that each of ours may be taken for, chosen by name. No two lists share one.
 IMAGENET = {

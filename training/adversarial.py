@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 
 from . import parallel
 from .checkpoint import take

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 
 SLOPE = 0.2  # of every LeakyReLU
 TAPS = ((2, 40), (4, 112), (6, 320))  # stage of the classifier and its channels: strides 8, 16 and 32

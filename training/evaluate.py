@@ -24,8 +24,8 @@ from torch import Tensor
 from titokcodec import Codec, TitokError
 from titokcodec.cli.script import Parser, UsageError, start
 from titokcodec.metrics import LPIPS, codebook_usage, frechet_distance, inception_score, psnr, ssim
+from titokcodec.metrics.efficientnet import Lite0
 from titokcodec.metrics.inception import Inception, reference_dtype
-from titokcodec.metrics.lite0 import Lite0
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.search import default_steps
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from titokcodec.metrics import LPIPS
 from titokcodec.metrics.artifacts import PERIODS, detail_energy, fine_detail, unevenness
 from titokcodec.metrics.convnext import ConvNeXt
-from titokcodec.metrics.lite0 import SIDE, Lite0
+from titokcodec.metrics.efficientnet import SIDE, Lite0
 from titokcodec.metrics.similarity import gaussian_blur
 
 from .hyper import PixelTerms

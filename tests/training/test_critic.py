@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.metrics.test_lite0 import lite0_state
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 from training.adversarial import Adversary, Discriminator
 from training.critic import GAIN, HOLE, OFFSET, FeatureCritic, augmented
 from training.defaults import STAGE2

@@ -16,8 +16,8 @@ from tests.metrics.test_lite0 import inception_state, lite0_state
 from titokcodec.errors import TitokError
 from titokcodec.format import frequencies, rangecoder
 from titokcodec.metrics import frechet_distance, inception_score, psnr, ssim
+from titokcodec.metrics.efficientnet import Lite0
 from titokcodec.metrics.inception import Inception
-from titokcodec.metrics.lite0 import Lite0
 from titokcodec.search import STEPS
 from titokcodec.weights import tokenizers
 from training import evaluate

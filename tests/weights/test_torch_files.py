@@ -17,9 +17,10 @@ from safetensors import numpy as safe_numpy
 from safetensors.torch import save_file
 
 from tests.conftest import ROOT, TINY
+from tests.metrics.test_lite0 import lite0_state
 from titokcodec import cli
 from titokcodec.errors import WeightsError
-from titokcodec.metrics import lite0
+from titokcodec.metrics import Lite0
 from titokcodec.models.config import TiTokConfig
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.weights import state_dicts, tokenizers, torch_files
@@ -131,7 +132,7 @@ def test_other_numbers_in_safetensors_are_refused(tmp_path, kind, lite0_like):
     values = {name: torch.ones(value.shape).to(getattr(torch, kind)) for name, value in lite0_like.items()}
     save_file(values, tmp_path / "bad.safetensors")
     with pytest.raises(WeightsError, match="does not hold finite floating-point numbers"):
-        lite0.Lite0(tmp_path / "bad.safetensors")
+        Lite0(tmp_path / "bad.safetensors")
     good = safe_numpy.load_file(TINY)
     name = next(name for name, value in good.items() if value.dtype == np.float16)
     tensors = {key: torch.from_numpy(value.copy()) for key, value in good.items()}
@@ -143,12 +144,7 @@ def test_other_numbers_in_safetensors_are_refused(tmp_path, kind, lite0_like):
 
 @pytest.fixture(scope="module")
 def lite0_like():
-    with torch.device("meta"):
-        network = lite0.Lite0.__new__(lite0.Lite0)
-        try:
-            network.__init__(Path("nowhere.safetensors"))
-        except WeightsError:
-            return network.state_dict()
+    return lite0_state()
 
 
 def titok():

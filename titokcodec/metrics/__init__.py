@@ -9,10 +9,10 @@
     inception_score(logits)                 # mean and standard deviation
     codebook_usage(tokens, codes)           # share of codes in use, and entropy, over all positions and at each
 
-Pictures are (B, 3, H, W) float tensors in [0, 1], features (N, d), tokens (N, K) integers. ``Inception``, ``Lite0``
-(EfficientNet-Lite0) and ``ConvNeXt`` (ConvNeXt-S) are networks that give features or logits. Weights are not included:
-networks take the path of a safetensors or PyTorch file. Importing this package is instant; torch is loaded with the
-first metric.
+Pictures are (B, 3, H, W) float tensors in [0, 1], features (N, d), tokens (N, K) integers. ``Inception``,
+``EfficientNetLite`` (and ``Lite0``, its smallest variant alone) and ``ConvNeXt`` (ConvNeXt-S) are networks that give
+features or logits. Weights are not included: networks take the path of a safetensors or PyTorch file. Importing this
+package is instant; torch is loaded with the first metric.
 """
 
 from titokcodec.lazy import importer
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from titokcodec.metrics.convnext import ConvNeXt
     from titokcodec.metrics.distortion import psnr
     from titokcodec.metrics.distributions import Gaussian, frechet_distance, inception_score, precision_recall
+    from titokcodec.metrics.efficientnet import EfficientNetLite, Lite0
     from titokcodec.metrics.inception import Inception
-    from titokcodec.metrics.lite0 import Lite0
     from titokcodec.metrics.lpips import LPIPS
     from titokcodec.metrics.similarity import ms_ssim, ssim
 
@@ -34,7 +34,8 @@ _HOMES = {
     "Gaussian": "distributions",
     "Inception": "inception",
     "LPIPS": "lpips",
-    "Lite0": "lite0",
+    "EfficientNetLite": "efficientnet",
+    "Lite0": "efficientnet",
     "codebook_usage": "codebook",
     "frechet_distance": "distributions",
     "grain": "artifacts",
@@ -48,6 +49,7 @@ _HOMES = {
 __all__ = [
     "LPIPS",
     "ConvNeXt",
+    "EfficientNetLite",
     "Gaussian",
     "Inception",
     "Lite0",

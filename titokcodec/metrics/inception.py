@@ -19,13 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.metrics.folding import PARTS, fold
 from titokcodec.weights.state_dicts import open_state_dict
 
 SIDE = 299  # pixels that the network was trained at
 FEATURES, CLASSES = 2048, 1008
 
 _EPSILON = 1e-3  # of every BatchNorm
-_BN = ("weight", "bias", "running_mean", "running_var")
 
 Conv = tuple[str, int, int | tuple[int, int]]  # name, channels, kernel
 Branch = tuple[Conv | tuple[Conv, ...], ...]  # a tuple among the convolutions: all read the same, and are stacked
@@ -216,12 +216,9 @@ def _folded(path: Path, network: Inception) -> dict[str, Tensor]:
     shapes: dict[str, tuple[int, ...]] = {"fc.weight": (CLASSES, FEATURES), "fc.bias": (CLASSES,)}
     for name, conv in convs.items():
         shapes[f"{name}.conv.weight"] = tuple(conv.weight.shape)
-        shapes |= {f"{name}.bn.{part}": (conv.out_channels,) for part in _BN}
+        shapes |= {f"{name}.bn.{part}": (conv.out_channels,) for part in PARTS}
     file.check(shapes, unused)
     state = {name: file.tensor(name) for name in ("fc.weight", "fc.bias")}
     for name in convs:
-        scale, shift, mean, variance = (file.tensor(f"{name}.bn.{part}").double() for part in _BN)
-        gain = scale / (variance + _EPSILON).sqrt()
-        state[f"{name}.weight"] = file.tensor(f"{name}.conv.weight").double() * gain.view(-1, 1, 1, 1)
-        state[f"{name}.bias"] = shift - mean * gain
+        state[f"{name}.weight"], state[f"{name}.bias"] = fold(file, f"{name}.conv", f"{name}.bn", _EPSILON)
     return state

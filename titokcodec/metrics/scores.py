@@ -22,7 +22,7 @@ from torch import Tensor
 from titokcodec.metrics import LPIPS, psnr
 from titokcodec.metrics.artifacts import PERIODS, detail_energy, unevenness
 from titokcodec.metrics.distributions import frechet_distance
-from titokcodec.metrics.lite0 import Lite0
+from titokcodec.metrics.efficientnet import Lite0
 from titokcodec.metrics.lpips import LPIPS_SIDE
 from titokcodec.metrics.similarity import MS_SSIM_SIDE, WINDOW, ms_ssim_after, ssim_terms
 
