@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError, WeightsError
-from titokcodec.models.maskgit import Bert, UViT
+from titokcodec.models.maskgit import Network
 from titokcodec.runtime.acceleration import Accelerated
 from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.runtime.isolation import isolated
@@ -44,7 +44,7 @@ class Generator:
             copied, a generator has the former again.
     """
 
-    def __init__(self, model: Bert | UViT, card: Card, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, model: Network, card: Card, device: torch.device, dtype: torch.dtype) -> None:
         self.model = model.to(device=device, dtype=dtype).eval()
         self.network: Logits = self.model
         self.card, self.device, self.dtype = card, device, dtype

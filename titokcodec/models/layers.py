@@ -12,12 +12,16 @@ from torch import Tensor, nn
 from titokcodec.models.config import Tower
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, drop: nn.Module | None = None) -> Tensor:
+def attention(q: Tensor, k: Tensor, v: Tensor, drop: nn.Module | None = None, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(d)) v over (B, heads, L, d); ``drop`` is applied to the (B, heads, L, L) probabilities.
+
+    With ``causal``, which goes without ``drop``, each position sees itself and those before it.
 
     PyTorch's fused kernel, except where they are to be dropped, and in bfloat16 on a CPU: at our lengths two batched
     products are up to twice as fast there, and three times in the backward pass.
     """
+    if causal:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     if drop is None and (q.device.type != "cpu" or q.dtype != torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v)
     shape = q.shape

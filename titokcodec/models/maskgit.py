@@ -10,12 +10,13 @@ One vocabulary serves both: ids below N are codes, N is the mask, N+1 .. N+C the
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.layers import attention
 
@@ -172,13 +173,21 @@ class UViT(_MaskGIT):
         return x + self.drop(block.feed_forward(x))
 
 
-def make(config: GeneratorConfig, drop: nn.Module | None = None) -> Bert | UViT:
+Network: TypeAlias = Bert | UViT | CodeTransformer
+_KINDS: dict[str, type[Bert] | type[UViT] | type[CodeTransformer]] = {
+    "bert": Bert,
+    "uvit": UViT,
+    "codes": CodeTransformer,
+}
+
+
+def make(config: GeneratorConfig, drop: nn.Module | None = None) -> Network:
     """A generator of the config's architecture, with random weights.
 
     Args:
         drop: A module without parameters that drops activations of any shape in training, ``nn.Dropout`` for example.
     """
-    return (Bert if config.architecture == "bert" else UViT)(config, drop)
+    return _KINDS[config.architecture](config, drop)
 
 
 def _dense(inputs: int, width: int) -> nn.ModuleDict:

@@ -21,7 +21,7 @@ from titokcodec.errors import WeightsError
 from titokcodec.format.limits import FINGERPRINT_BYTES
 from titokcodec.io.names import printable
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig, config_of
-from titokcodec.models.maskgit import Bert, UViT, make
+from titokcodec.models.maskgit import Network, make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.shapes import Shapes, shapes_of
 from titokcodec.weights import checkpoints, releases, tokenizers
@@ -66,7 +66,7 @@ class Card:
             raise WeightsError(f"a tokenizer's fingerprint is {FINGERPRINT_BYTES} bytes: save the generator again")
 
 
-def read(source: str | os.PathLike | None = None) -> tuple[Card, Bert | UViT]:
+def read(source: str | os.PathLike | None = None) -> tuple[Card, Network]:
     """Open a generator file: what it says, and the model, float32, on the CPU, in evaluation mode.
 
     Args:
@@ -86,7 +86,7 @@ def read(source: str | os.PathLike | None = None) -> tuple[Card, Bert | UViT]:
 
 def save(
     path: str | os.PathLike,
-    model: Bert | UViT,
+    model: Network,
     name: str,
     *,
     tokenizer: bytes | None = None,
@@ -128,7 +128,7 @@ def _bundled() -> Path:
     return Path(str(resources.files("titokcodec") / "assets" / releases.GENERATORS[-1]))
 
 
-def _ours(path: Path) -> tuple[Card, Bert | UViT] | None:
+def _ours(path: Path) -> tuple[Card, Network] | None:
     """A file with our metadata, None if it has none. Names and shapes are judged before any tensor is read."""
     with open_file(path) as file:
         about = (file.metadata() or {}).get("titok")
@@ -142,7 +142,7 @@ def _ours(path: Path) -> tuple[Card, Bert | UViT] | None:
     return replace(card, fingerprint=fingerprint), model
 
 
-def _published(path: Path, name: str) -> tuple[Card, Bert | UViT]:
+def _published(path: Path, name: str) -> tuple[Card, Network]:
     """A published checkpoint of any kind; ``name`` is for one that is of no published size."""
     checkpoint = open_state_dict(path)
     shapes = {key: shape for key, shape in checkpoint.shapes.items() if key != POSITION_IDS}
@@ -154,7 +154,7 @@ def _published(path: Path, name: str) -> tuple[Card, Bert | UViT]:
     return Card(_known(config) or name, config, fingerprint=fingerprint), model
 
 
-def _fitted(config: GeneratorConfig, shapes: Shapes, path: Path) -> Bert | UViT:
+def _fitted(config: GeneratorConfig, shapes: Shapes, path: Path) -> Network:
     """A model on the meta device, for tensors whose names and shapes fit it. Raises ``WeightsError`` otherwise."""
     model = on_meta(lambda: make(config))
     check_shapes(shapes_of(model), shapes, path)
