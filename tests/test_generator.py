@@ -3,7 +3,7 @@
 import json
 import math
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import titokcodec
+from tests.models import test_code_transformer as on_codes
 from tests.models.test_maskgit import BERT, UVIT, build, guesses, plain_logits
 from tests.test_sampling import plain, uniform
 from titokcodec import Generator, TitokError, WeightsError
 from titokcodec.generator import PUBLISHED, Card, save
 from titokcodec.models.config import preset
-from titokcodec.models.generator_config import GENERATOR_PRESETS
+from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.sampling import Settings
 from titokcodec.weights import releases
 
@@ -140,6 +142,52 @@ def test_the_package_offers_it():
     assert "Generator" in titokcodec.__all__ and titokcodec.Generator is Generator
 
 
+@pytest.mark.parametrize("config", [on_codes.MASKED, on_codes.CAUSAL], ids=["masked", "causal"])
+def test_a_generator_on_codes_comes_back(config, tmp_path):
+    """Matrices in 8 bits, but the codes' vectors in 16, from which all embeddings are made."""
+    model, path = on_codes.build(config), tmp_path / "g.safetensors"
+    save(path, model, "some name", tokenizer=PRINT)
+    opened = load(path)
+    assert opened.config == config and opened.fingerprint == load(path).fingerprint
+    torch.testing.assert_close(opened.model.vectors, model.vectors, rtol=2**-11, atol=2**-24)
+    assert opened.model.active.equal(model.active)
+    tokens = on_codes.tokens_of(config)
+    assert (opened.logits(tokens) - model(tokens)).abs().mean() < 0.2 * model(tokens).std()
+    save(path, model, "some name", int8=False)
+    assert (load(path).logits(tokens) - model(tokens)).abs().mean() < 0.01 * model(tokens).std()
+
+
+def test_a_shipped_size_fits_into_12_megabytes(tmp_path):
+    config = GeneratorConfig(
+        "codes",
+        128,
+        classes=40,
+        width=256,
+        layers=8,
+        heads=4,
+        mlp=1024,
+        prefixes=(32, 64, 128),
+        codebooks=4,
+        code_width=24,
+    )
+    save(tmp_path / "g.safetensors", make(config), "x")
+    assert (tmp_path / "g.safetensors").stat().st_size < 12e6
+
+
+def test_settings_of_a_file_are_those_of_its_generator(model, saved, tmp_path):
+    assert load(saved).settings == Settings() and load(saved).card.settings is None
+    own = Settings(3, 1.5, "cosine", "root", 0.5, guidance_interval=(0, 0.5), top_p=0.9)
+    save(tmp_path / "h.safetensors", model, "tiny", tokenizer=PRINT, class_names=NAMES, settings=own)
+    opened = load(tmp_path / "h.safetensors")
+    assert opened.settings == own
+    assert opened.fingerprint == load(saved).fingerprint  # they change no tensor
+    plain = load(saved)
+    for changes in ({}, {"steps": 5}):
+        expected = plain.sample([0, 1, 2], seed=3, **{**asdict(own), **changes})
+        assert opened.sample([0, 1, 2], seed=3, **changes).equal(expected)
+    assert not opened.sample([0, 1, 2], seed=3).equal(plain.sample([0, 1, 2], seed=3))
+
+
 # ---- logits and samples ---------------------------------------------------------------------------------------
 
 
@@ -171,6 +219,38 @@ def test_samples_are_those_of_the_plain_sampler_over_the_plain_network(config, g
 
     *_, expected = plain(network, [[20] * 4] * 2, [1, None], Settings(**options))
     assert generator.sample([1, None], noise=noise, **options).tolist() == expected
+
+
+@pytest.fixture(scope="module")
+def nested():
+    """Pictures of 2, 4 or 8 tokens."""
+    config = on_codes.MASKED
+    return Generator(on_codes.build(config), Card("coarse", config, None, NAMES), torch.device("cpu"), torch.float32)
+
+
+def test_fewer_tokens_are_the_first_of_more(nested):
+    whole = nested.sample(["ant", "bee", None], seed=4, steps=3)
+    assert whole.shape == (3, 8) and whole.max() < 11
+    for count in (2, 4, 8):
+        assert nested.sample(["ant", "bee", None], tokens=count, seed=4, steps=3).equal(whole[:, :count])
+        assert nested.logits(whole[:, :count]).shape == (3, count, 11)
+
+
+def test_finer_tokens_can_be_chosen_anew(nested):
+    tokens = on_codes.tokens_of(nested.config)
+    keep = (torch.arange(8) < 4).expand(3, 8)
+    found = nested.inpaint(tokens, keep, [0, 1, 2], seed=1)
+    assert found[:, :4].equal(tokens[:, :4]) and not found.equal(tokens)
+    assert nested.inpaint(tokens[:, :4], keep[:, :4], seed=1).equal(tokens[:, :4])
+    assert nested.inpaint(tokens, torch.zeros_like(keep), [0, 1, 2], seed=1).equal(nested.sample([0, 1, 2], seed=1))
+
+
+@pytest.mark.parametrize("tokens", [0, 3, 16, 2.0, True, "2"])
+def test_other_numbers_of_tokens_are_refused(nested, tokens):
+    with pytest.raises(TitokError, match=r"coarse makes pictures of 2, 4 or 8 tokens$"):
+        nested.sample([0], tokens=tokens)
+    with pytest.raises(TitokError, match=r"\(B, 8\), not torch.int64 \(1, 3\)"):
+        nested.logits(torch.zeros(1, 3, dtype=torch.int64))
 
 
 def test_the_same_seed_gives_the_same_tokens(generator):
@@ -297,6 +377,13 @@ def test_an_unknown_tokenizer_must_agree_in_numbers(model):
             free.check_fits(other)
 
 
+def test_all_its_numbers_of_tokens_must_be_decodable(nested):
+    nested.check_fits(tokenizer(tokens=8, nested=True, min_tokens=2))
+    for other in (tokenizer(tokens=8), tokenizer(tokens=4, nested=True, min_tokens=2)):
+        with pytest.raises(WeightsError, match="coarse makes 2, 4 or 8 tokens of 11 codes"):
+            nested.check_fits(other)
+
+
 # ---- files that are bad -----------------------------------------------------------------------------------------
 
 
@@ -415,6 +502,10 @@ def test_a_tokenizer_is_no_generator(tiny_path):
         (lambda a: a.update(class_names="abc"), "description is damaged"),
         (lambda a: a.update(class_names=["a"]), "class_names must be 3 texts"),
         (lambda a: a.update(class_names=[1, 2, 3]), "class_names must be 3 texts"),
+        (lambda a: a.update(settings=3), "description is damaged"),
+        (lambda a: a.update(settings=None), "description is damaged"),
+        (lambda a: a.update(settings={"speed": 1}), "description is damaged"),
+        (lambda a: a.update(settings={"steps": 0}), "its settings make no sense: steps is 0"),
         (lambda a: a["config"].update(heads=7), "does not make sense"),
         (lambda a: a["config"].update(layers=200), "lacks model.encoder.layer"),
         (lambda a: a["config"].update(codes=12), "wrong shape"),

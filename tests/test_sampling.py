@@ -104,6 +104,8 @@ def test_masked_counts(schedule, steps, hidden, counts):
         ("linear", 3, 1, [0]),
         ("power-cosine", 3, 2, [1, 1.0761205]),  # 1 + 2 (1 - cos 22.5 degrees) / 2
         ("power-cosine", 1, 4, [1, 1, 1, 1]),
+        ("cosine", 3, 4, [0, 0.4393398, 1.5, 2.5606602]),  # 3 (1 - cos 0, 45, 90, 135 degrees) / 2
+        ("linear-decay", 3, 4, [3, 2.25, 1.5, 0.75]),
     ],
 )
 def test_guidance_scales(guidance, scale, steps, scales):
@@ -114,6 +116,22 @@ def test_guidance_scales_of_the_published_64_steps():
     found = [guidance_scale_at("power-cosine", 6.9, t, 64) for t in (0, 32, 48, 63)]
     # (t/64)^3 = 0, .125, .421875, .953854; times 180 degrees: 0, 22.5, 75.9375, 171.694
     assert found == pytest.approx([1, 1.224556, 3.233221, 6.869066], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "interval", "scales"),
+    [
+        ("constant", (0, 1), [2, 2, 2, 2]),
+        ("constant", (0.25, 1), [None, 2, 2, 2]),
+        ("constant", (0, 0.5), [2, 2, None, None]),
+        ("linear-decay", [0.25, 0.75], [None, 1.5, 1, None]),
+        ("power-cosine", (0.7, 0.9), [None, None, None, 1.37851]),
+        ("linear", (0, 1), [None, 0.5, 1, 1.5]),
+    ],
+)
+def test_guidance_acts_within_its_interval(guidance, interval, scales):
+    settings = Settings(guidance_scale=2, guidance=guidance, guidance_interval=interval)
+    assert [settings.scale_at(t, 4) for t in range(4)] == pytest.approx(scales, abs=1e-6)
 
 
 def test_guidance_counts_from_its_own_end():
@@ -240,6 +258,106 @@ def test_rows_with_different_gaps_agree_with_the_plain_sampler():
     assert not any(MASK in row for row in found[-1])
 
 
+# ---- coarse to fine -------------------------------------------------------------------------------------------
+
+
+class Parts:
+    """Networks for the first 4, 7 and all 12 tokens, each of which knows as many, and notes how it was asked."""
+
+    ends = (4, 7, K)
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, tokens, labels):
+        self.asked.append(tokens)
+        filled = torch.cat([tokens, tokens.new_zeros(len(tokens), K - tokens.shape[1])], 1)
+        return Network()(filled, labels)[:, : tokens.shape[1]]
+
+
+def parts(start, settings, network=None, noise=uniform, ends=Parts.ends):
+    labels = torch.arange(len(start)) % CLASSES
+    masked = (start == MASK).numpy()
+    return sampling.walk_parts(network or Parts(), start, labels, masked, ends, MASK, settings, noise)
+
+
+def test_parts_are_sampled_one_after_the_other():
+    network = Parts()
+    found = parts(masks(2), Settings(3, guidance_scale=0, schedule="linear"), network)
+    assert [tokens.shape[1] for tokens in network.asked] == [4, 4, 4, 7, 7, 7, 12, 12, 12]
+    hidden = [(tokens == MASK).sum(1).tolist() for tokens in network.asked]
+    assert [a for a, _ in hidden] == [b for _, b in hidden] == [4, 2, 1, 3, 2, 1, 5, 3, 1]
+    for tokens in network.asked[3:]:
+        assert tokens[:, :4].equal(found[:, :4])
+    for tokens in network.asked[6:]:
+        assert tokens[:, :7].equal(found[:, :7])
+
+
+def test_a_part_is_sampled_as_a_picture_whose_beginning_is_known():
+    settings = Settings(3, 2.0, "constant", temperature=2.0)
+    found = parts(masks(2), settings)
+    network, labels = Parts(), torch.arange(2)
+    *_, expected = walk(network, masks(2)[:, :4], labels, [4] * 2, MASK, settings, uniform)
+    assert found[:, :4].equal(expected)
+    start = torch.cat([expected, masks(2)[:, :3]], 1)
+
+    def later(step, shape):
+        return uniform(step + 3, shape)
+
+    *_, expected = walk(network, start, labels, [3] * 2, MASK, settings, later, first=4)
+    assert found[:, :7].equal(expected)
+    assert parts(masks(2)[:, :7], settings, ends=(4, 7)).equal(found[:, :7])  # fewer tokens are the first of more
+
+
+def streams(count):
+    """Noise of each row from a stream of its own, as the command has it."""
+    own = [torch.Generator().manual_seed(row) for row in range(count)]
+    return lambda step, shape: torch.stack([torch.rand(shape[1:], generator=one) for one in own])
+
+
+@pytest.mark.parametrize("temperature", [0, 2.0])
+def test_parts_without_gaps_are_skipped_and_rows_depend_on_none_but_themselves(temperature):
+    settings = Settings(3, temperature=temperature)
+    start = torch.randint(N, (2, K), generator=torch.Generator().manual_seed(3))
+    start[0, 8:11] = MASK  # the first row lacks tokens of the last part alone
+    start[1, 2:9] = MASK
+    network = Parts()
+    alone = parts(start[:1], settings, network, streams(1))
+    assert [tokens.shape[1] for tokens in network.asked] == [12] * 3
+    assert parts(start, settings, noise=streams(2))[:1].equal(alone)
+    known = start[0] != MASK
+    assert alone[0, known].equal(start[0, known]) and MASK not in alone
+
+
+# ---- nucleus --------------------------------------------------------------------------------------------------
+
+
+def test_the_nucleus_by_hand():
+    logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
+    for top_p, kept in ((1, [0, 1, 2, 3]), (0.95, [0, 1, 2, 3]), (0.89, [1, 2, 3]), (0.7, [1, 3]), (1e-9, [1])):
+        found = sampling.nucleus(logits, top_p)
+        assert found.isfinite()[0].nonzero().flatten().tolist() == kept
+        assert found[0, kept].equal(logits[0, kept])
+
+
+@pytest.mark.parametrize(("top_p", "codes"), [(0.8, {1, 3}), (1.0, {0, 1, 2, 3})])
+def test_codes_outside_the_nucleus_are_never_sampled(top_p, codes):
+    logits = torch.tensor([0.05, 0.6, 0.05, 0.3]).log().expand(400, 2, 4)
+    tokens, labels, random = torch.full((400, 2), 4), torch.full((400,), -1), torch.Generator().manual_seed(1)
+    settings = Settings(2, temperature=2.0, top_p=top_p)  # 1 at the first step
+    first, _ = walk(
+        lambda *_: logits,
+        tokens,
+        labels,
+        [2] * 400,
+        4,
+        settings,
+        lambda step, shape: torch.rand(shape, generator=random),
+        guided=False,
+    )
+    assert set(first.flatten().tolist()) - {4} == codes
+
+
 # ---- the quirks, one by one -----------------------------------------------------------------------------------
 
 
@@ -273,11 +391,14 @@ def test_noise_is_added_a_second_time():
         ("constant", 0, [2, 2, 2, 2]),
         ("power-cosine", 1, [2, 2, 2, 2]),
         ("power-cosine", 0, [2, 4, 4, 4]),
+        ("cosine", 2, [2, 4, 4, 4]),
+        (("constant", (0.5, 0.75)), 2, [2, 2, 4, 2]),
     ],
 )
 def test_both_branches_are_one_batch_and_one_where_one_will_do(guidance, scale, sizes):
+    guidance, interval = (guidance, (0, 1)) if isinstance(guidance, str) else guidance
     network = Network()
-    run(network, masks(2), torch.tensor([1, 2]), Settings(4, scale, guidance))
+    run(network, masks(2), torch.tensor([1, 2]), Settings(4, scale, guidance, guidance_interval=interval))
     assert [len(tokens) for tokens, _ in network.asked] == sizes
     for tokens, labels in network.asked:
         if len(tokens) == 4:
@@ -367,7 +488,16 @@ def test_the_loop_never_waits_for_a_gpu():
         {"steps": 10_001},
         {"steps": 8.0},
         {"steps": True},
-        {"guidance": "cosine"},
+        {"guidance": "sine"},
+        {"guidance_interval": (0.5, 0.5)},
+        {"guidance_interval": (0, 1.1)},
+        {"guidance_interval": (0, math.nan)},
+        {"guidance_interval": (0, 0.5, 1)},
+        {"guidance_interval": "01"},
+        {"guidance_interval": 1},
+        {"top_p": 0},
+        {"top_p": 1.5},
+        {"top_p": None},
         {"guidance": None},
         {"schedule": "power-cosine"},
         {"temperature": -1},

@@ -1,4 +1,7 @@
-"""The generator: a class to tokens, which a codec with its tokenizer decodes (MaskGIT, Chang et al. 2022)."""
+"""The generator: a class to tokens, which a codec with its tokenizer decodes.
+
+Most are masked (MaskGIT, Chang et al. 2022), some autoregressive; they are asked for pictures alike.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,23 @@ import difflib
 import operator
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from titokcodec import autoregressive
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.maskgit import Network
 from titokcodec.runtime.acceleration import Accelerated
 from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.runtime.isolation import isolated
 from titokcodec.runtime.tokens import described, in_range, shaped
 from titokcodec.runtime.transfer import to_device
-from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk
+from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk_parts
 from titokcodec.weights import releases, tokenizers
 from titokcodec.weights.generators import Card, read, save
 
@@ -29,15 +35,20 @@ Labels = Sequence[int | str | None] | Tensor
 
 
 class Generator:
-    """A MaskGIT generator. Make one with ``from_pretrained``, or from a model at hand.
+    """A generator, masked or autoregressive. Make one with ``from_pretrained``, or from a model at hand.
 
-    The keyword arguments called settings are those of ``titokcodec.sampling.Settings``: ``steps=8``,
-    ``guidance_scale=4.5``, ``guidance="linear"``, ``schedule="arccos"``, ``temperature=1.0``,
-    ``softmax_temperature=False``. ``PUBLISHED`` holds the published ones: ``sample(labels, **PUBLISHED[name])``.
+    The keyword arguments called settings are those of ``titokcodec.sampling.Settings``. What is not given is as the
+    generator's file has it (``settings``) or else ``steps=8``, ``guidance_scale=4.5``, ``guidance="linear"``,
+    ``guidance_interval=(0, 1)``, ``schedule="arccos"``, ``temperature=1.0``, ``softmax_temperature=False``,
+    ``top_p=1.0``.
+    ``PUBLISHED`` holds the published ones: ``sample(labels, **PUBLISHED[name])``.
+
+    Where ``config.counts`` has several numbers of tokens, pictures are sampled coarse to fine, and the first tokens are
+    pictures already: at the same seed those with fewer tokens are the first tokens of those with more.
 
     Attributes:
         card: All of the following and ``fingerprint``.
-        config, name, tokenizer, class_names, fingerprint: See ``Card``.
+        config, name, tokenizer, class_names, fingerprint, settings: See ``Card``.
         device, dtype: Where and in which precision the network runs, whatever the caller's default type, autocast and
             inference mode. Logits and noise are float32 always, and all tensors handed out plain ones.
         network: What is called for logits: the model, until ``compile`` puts something faster in its place. Pickled or
@@ -49,7 +60,7 @@ class Generator:
         self.network: Logits = self.model
         self.card, self.device, self.dtype = card, device, dtype
         self.name, self.config, self.fingerprint = card.name, card.config, card.fingerprint
-        self.tokenizer, self.class_names = card.tokenizer, card.class_names
+        self.tokenizer, self.class_names, self.settings = card.tokenizer, card.class_names, card.settings or Settings()
 
     @classmethod
     def from_pretrained(
@@ -81,7 +92,7 @@ class Generator:
         """Make ``sample``, ``inpaint`` and ``logits`` faster for many calls of few batch sizes.
 
         On CUDA every pass through the network, both branches of guidance in one, is a graph; the first calls at a
-        batch size pay for it.
+        batch size pay for it. Autoregressive sampling, whose passes differ in length, stays as it is.
 
         Args:
             kernels: Fuse kernels by ``torch.compile`` too: tens of seconds for each new shape, and on a CPU a C++
@@ -101,18 +112,19 @@ class Generator:
             raise WeightsError(
                 f"generator {self.name} was trained for tokenizer {mine}, not for {other}: give the weights of that one"
             )
-        tokens, codes = self.config.tokens, self.config.codes
-        if codes != config.codes or not config.min_tokens <= tokens <= config.tokens:
+        counts, codes = self.config.counts, self.config.codes
+        if codes != config.codes or not config.min_tokens <= counts[0] <= counts[-1] <= config.tokens:
             raise WeightsError(
-                f"generator {self.name} makes {tokens} tokens of {codes} codes, but tokenizer "
+                f"generator {self.name} makes {_either(counts)} tokens of {codes} codes, but tokenizer "
                 f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another"
             )
 
     def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
-        """Logits over codes for every position.
+        """Logits over codes for every position; from an autoregressive generator those given the tokens before it.
 
         Args:
-            tokens: (B, K) integers in [0, N]; N stands for a masked one.
+            tokens: (B, K) integers in [0, N], K one of ``config.counts``; N stands for a masked one, which an
+                autoregressive generator does not know: give it any code where nothing is known yet.
             labels: A class number, class name or None (no class) for each row; None for no class anywhere.
 
         Returns:
@@ -121,16 +133,25 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        tokens = in_range(shaped(tokens, self.config.tokens), self.config.codes + 1)
+        tokens = in_range(self._counted(tokens), self.config.codes + (not self.config.causal))
         numbers, _ = self._numbers(labels, len(tokens))
         with isolated(self.device):
             return self.network(tokens.to(self.device), numbers)
 
-    def sample(self, labels: Labels, *, seed: int | None = None, noise: Noise | None = None, **settings: Any) -> Tensor:
+    def sample(
+        self,
+        labels: Labels,
+        *,
+        tokens: int | None = None,
+        seed: int | None = None,
+        noise: Noise | None = None,
+        **settings: Any,
+    ) -> Tensor:
         """Tokens of new pictures, all of them in one batch.
 
         Args:
             labels: A class number, class name or None (any class) for each picture.
+            tokens: K, one of ``config.counts``; None for the most.
             seed: The same one gives the same tokens for the same labels on the same device in the same precision.
                 Pictures share the stream of random numbers, so one alone comes out differently than in a batch.
             noise: The source of random numbers instead, see ``titokcodec.sampling.Noise``.
@@ -140,11 +161,13 @@ class Generator:
             (B, K) int64 on the generator's device.
 
         Raises:
-            TitokError: an unknown label, or settings that make no sense.
+            TitokError: an unknown label, another number of tokens, or settings that make no sense.
         """
         numbers, guided = self._numbers(labels)
-        tokens = numbers.new_full((len(numbers), self.config.tokens), self.config.mask_id)
-        return self._walk(tokens, [self.config.tokens] * len(tokens), numbers, guided, seed, noise, settings)
+        count = self.count_of(tokens)
+        start = numbers.new_full((len(numbers), count), self.config.mask_id)
+        masked = np.ones((len(numbers), count), bool)
+        return self._sampled(start, masked, numbers, guided, seed, noise, settings)
 
     def inpaint(
         self,
@@ -158,11 +181,15 @@ class Generator:
     ) -> Tensor:
         """Choose some tokens of pictures anew, to go with the others.
 
+        Of several parts, the first one's tokens are chosen first, and later ones go with them. An autoregressive
+        generator chooses tokens in order, and only those before it have a say in each: kept ones that come later have
+        none.
+
         Args:
-            tokens: (B, K) integers in [0, N) where they are kept, any elsewhere.
+            tokens: (B, K) integers in [0, N) where they are kept, any elsewhere; K is one of ``config.counts``.
             keep: (B, K) bool; what is not kept is chosen anew.
             labels: As in ``sample``; None for no class anywhere.
-            seed, noise, settings: As in ``sample``. Schedules count the tokens of a row that are chosen anew.
+            seed, noise, settings: As in ``sample``. Schedules count the tokens of a row's part that are chosen anew.
 
         Returns:
             (B, K) int64 on the generator's device.
@@ -170,29 +197,45 @@ class Generator:
         Raises:
             TitokError: wrong shape, type or values.
         """
-        tokens = shaped(tokens, self.config.tokens)
+        tokens = self._counted(tokens)
         if not isinstance(keep, Tensor) or keep.dtype != torch.bool or keep.shape != tokens.shape:
             raise TitokError(f"keep must be a bool tensor of the shape of the tokens, not {described(keep)}")
         tokens = in_range(tokens.masked_fill(~keep.to(tokens.device), 0), self.config.codes)
         start = tokens.to(self.device).masked_fill(~keep.to(self.device), self.config.mask_id)
-        hidden = (~keep).sum(1).tolist()
-        return self._walk(start, hidden, *self._numbers(labels, len(start)), seed, noise, settings)
+        masked = (~keep).cpu().numpy()
+        return self._sampled(start, masked, *self._numbers(labels, len(start)), seed, noise, settings)
 
-    def _walk(
+    def count_of(self, tokens: int | None = None) -> int:
+        """A number of tokens that pictures can have, by default the most. Raises ``TitokError`` for any other."""
+        counts = self.config.counts
+        if tokens is not None and (not is_whole(tokens) or tokens not in counts):
+            raise TitokError(f"tokens is {tokens!r}: {self.name} makes pictures of {_either(counts)} tokens")
+        return counts[-1] if tokens is None else int(tokens)
+
+    def _counted(self, tokens: object) -> Tensor:
+        """(B, K) tokens as int64, K being one of the numbers of tokens that there can be."""
+        counts = self.config.counts
+        columns = tokens.shape[1] if isinstance(tokens, Tensor) and tokens.ndim == 2 else None
+        return shaped(tokens, columns if columns in counts else counts[-1])
+
+    def _sampled(
         self,
         tokens: Tensor,
-        hidden: list[int],
+        masked: np.ndarray,
         labels: Tensor,
         guided: bool,
         seed: int | None,
         noise: Noise | None,
         settings: dict[str, Any],
     ) -> Tensor:
-        chosen, noise = Settings(**settings), noise or _uniform(self.device, seed)
+        chosen, noise = replace(self.settings, **settings), noise or _uniform(self.device, seed)
+        ends = [count for count in self.config.counts if count <= tokens.shape[1]]
         with isolated(self.device):
-            for step in walk(self.network, tokens, labels, hidden, self.config.mask_id, chosen, noise, guided):
-                tokens = step
-        return tokens
+            if self.config.causal:
+                assert isinstance(self.model, CodeTransformer)
+                return autoregressive.sample(self.model, tokens, labels, masked, ends, chosen, noise, guided)
+            mask_id = self.config.mask_id
+            return walk_parts(self.network, tokens, labels, masked, ends, mask_id, chosen, noise, guided)
 
     def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
         """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
@@ -237,6 +280,12 @@ def _uniform(device: torch.device, seed: int | None) -> Noise:
             raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
         generator = torch.Generator(device).manual_seed(int(seed))
     return lambda step, shape: torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
+
+
+def _either(counts: Sequence[int]) -> str:
+    """32, 64 or 128."""
+    *some, last = map(str, counts)
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def _called(fingerprint: bytes, name: str = "") -> str:

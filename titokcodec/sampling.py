@@ -6,6 +6,8 @@ of T goes by two clocks: guidance reads t/T, with t counted from 0; masks and te
     logits (B,K,N), guided -> + noise, argmax -> tokens (B,K)
     their logits (B,K) -> + noise again -> the least confident are masked again
 
+Tokens of a nested tokenizer are sampled coarse to fine: part by part, by as many steps each, given the parts before.
+
 Nothing in the loop waits for the device: all that steers it is known before it starts.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -22,12 +25,14 @@ import torch
 from torch import Tensor
 
 from titokcodec.errors import TitokError
+from titokcodec.guidance import NEUTRAL, guidance_scale_at, guide
 from titokcodec.runtime.transfer import to_device
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """(B, K) tokens with masks and (B,) labels, -1 for no class -> (B, K, N) float32."""
 Noise = Callable[[int, tuple[int, ...]], Tensor]
-"""Step and shape -> float32 of that shape, uniform in [0, 1). Asked twice a step: for (B, K, N), then for (B, K)."""
+"""Step and shape -> float32 of that shape, uniform in [0, 1). Asked twice a step, for (B, K, N) and (B, K), where K are
+the positions of a part and steps are counted through all parts; by autoregressive generators once, for (B, 1, N)."""
 
 SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "arccos": lambda ratio: torch.arccos(ratio) * (2 / math.pi),
@@ -35,9 +40,6 @@ SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "cosine": lambda ratio: torch.cos(ratio * (math.pi / 2)),
     "root": lambda ratio: 1 - torch.sqrt(ratio),
 }
-# The guidance scale at which the guided logits are the conditional ones, so that the other branch can be spared.
-NEUTRAL = {"constant": 0.0, "linear": 0.0, "power-cosine": 1.0}
-POWER = 3  # of the power-cosine decay
 MOST_STEPS = 10_000
 LARGEST = torch.finfo(torch.float32).max  # logits are of that type
 
@@ -47,12 +49,19 @@ class Settings:
     """How to sample. Raises ``TitokError`` for values that make no sense.
 
     Attributes:
-        steps: T, passes through the network. More than tokens are of no use.
+        steps: T, passes through the network for each part of the tokens. More than tokens are of no use.
         guidance_scale: How far to go from what fits any class to what fits the one asked for.
-        guidance: How that scale changes over the steps: ``constant``, ``linear`` or ``power-cosine``.
+        guidance: How that scale changes over the steps: ``constant``, ``linear``, ``cosine``, ``linear-decay`` or
+            ``power-cosine``, see ``titokcodec.guidance``.
+        guidance_interval: From which share of the steps on there is guidance, and from which on no more.
         schedule: How many tokens stay masked: ``arccos``, ``linear``, ``cosine`` or ``root``.
         temperature: Of the noise at the start; it falls to 0 at the last step. 0 always takes the likeliest.
         softmax_temperature: Divide logits by a temperature that falls from 1.3 to 0.5.
+        top_p: Sample from the likeliest codes that have this much of the probability together (nucleus sampling,
+            Holtzman et al. 2020); 1 for all codes.
+
+    An autoregressive generator takes a step a token: ``steps``, ``schedule`` and ``softmax_temperature`` have no say
+    there, and its temperature does not fall, but is the usual one, which logits are divided by.
     """
 
     steps: int = 8
@@ -61,6 +70,8 @@ class Settings:
     schedule: str = "arccos"
     temperature: float = 1.0
     softmax_temperature: bool = False
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    top_p: float = 1.0
 
     def __post_init__(self) -> None:
         if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
@@ -74,6 +85,18 @@ class Settings:
                 raise TitokError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         if type(self.softmax_temperature) is not bool:
             raise TitokError(f"softmax_temperature is {self.softmax_temperature!r}: give True or False")
+        if not is_number(self.top_p) or not 0 < self.top_p <= 1:
+            raise TitokError(f"top_p is {self.top_p!r}: give a number above 0, up to 1 for all codes")
+        given: Any = self.guidance_interval
+        pair = isinstance(given, tuple | list) and len(given) == 2 and all(map(is_number, given))
+        if not pair or not 0 <= given[0] < given[1] <= 1:
+            raise TitokError(f"guidance_interval is {given!r}: give two rising numbers from 0 to 1")
+        object.__setattr__(self, "guidance_interval", (float(given[0]), float(given[1])))
+
+    def scale_at(self, step: int, steps: int) -> float | None:
+        """The guidance scale of one step of so many, counted from 0; None if it changes nothing."""
+        scale = guidance_scale_at(self.guidance, self.guidance_scale, step, steps, self.guidance_interval)
+        return None if scale == NEUTRAL[self.guidance] else scale
 
 
 def is_number(value: Any) -> bool:
@@ -144,29 +167,6 @@ def masked_counts(schedule: str, steps: int, hidden: int) -> list[int]:
     return [*counts, 0]
 
 
-def guidance_scale_at(guidance: str, scale: float, step: int, steps: int) -> float:
-    """The guidance scale of one step, counted from 0.
-
-    ``linear`` grows from 0, no guidance at all, at the first step to (T-1)/T of the scale at the last, as published.
-    ``power-cosine`` grows from 1, the neutral value of its own rule, to nearly all of it (MDT, Gao et al. 2023).
-    """
-    if guidance == "linear":
-        return scale * step / steps
-    if guidance == "power-cosine":
-        return (scale - 1) * (1 - math.cos(math.pi * (step / steps) ** POWER)) / 2 + 1
-    return scale
-
-
-def guide(guidance: str, scale: float, conditional: Tensor, unconditional: Tensor) -> Tensor:
-    """Logits beyond the conditional ones, as seen from the unconditional ones.
-
-    The published kinds count the scale from different ends: ``power-cosine`` from the unconditional logits, the others
-    from the conditional ones, so that a scale of 4.5 there is one of 5.5 here.
-    """
-    start = unconditional if guidance == "power-cosine" else conditional
-    return start + scale * (conditional - unconditional)
-
-
 def softmax_temperature(ratio: float) -> float:
     """What logits are divided by, if at all: near 1.3 at the start, 0.5 at ratio 1."""
     return 0.5 + 0.8 * (1 - ratio)
@@ -190,6 +190,7 @@ def walk(
     settings: Settings,
     noise: Noise,
     guided: bool = True,
+    first: int = 0,
 ) -> Iterator[Tensor]:
     """The tokens after every step, (B, K) int64 with ``mask_id`` where they are not decided; the last are all decided.
 
@@ -202,6 +203,7 @@ def walk(
         settings: Steps, schedules and temperatures.
         noise: The source of random numbers.
         guided: False if no row has a label, since both branches are the same then.
+        first: Where the positions begin that are sampled; all before it are known.
     """
     steps = settings.steps
     by_count = {count: masked_counts(settings.schedule, steps, count) for count in set(hidden)}
@@ -210,22 +212,80 @@ def walk(
     for step in range(steps):
         ratio = (step + 1) / steps
         temperature = settings.temperature * (1 - ratio)
-        scale = guidance_scale_at(settings.guidance, settings.guidance_scale, step, steps)
-        if guided and scale != NEUTRAL[settings.guidance]:
-            both = logits_of(torch.cat([tokens, tokens]), torch.cat([labels, none]))
-            logits = guide(settings.guidance, scale, *both.chunk(2))
+        scale = settings.scale_at(step, steps) if guided else None
+        if scale is None:
+            logits = logits_of(tokens, labels)[:, first:]
         else:
-            logits = logits_of(tokens, labels)
+            both = logits_of(torch.cat([tokens, tokens]), torch.cat([labels, none]))[:, first:]
+            logits = guide(settings.guidance, scale, *both.chunk(2))
         if settings.softmax_temperature:
             logits = logits / softmax_temperature(ratio)
+        logits = nucleus(logits, settings.top_p)
         predicted = _noisy(logits, temperature, noise, step).argmax(-1)
         confidence = logits.gather(-1, predicted[..., None]).squeeze(-1)
-        masked = tokens == mask_id
+        known, part = tokens[:, :first], tokens[:, first:]
+        masked = part == mask_id
         # The published sampler adds noise a second time, to the predictions' own logits. What is decided stays.
         confidence = _noisy(confidence.masked_fill(~masked, math.inf), temperature, noise, step)
         ranks = confidence.argsort(dim=-1, stable=True).argsort(dim=-1)
-        tokens = torch.where(masked, predicted, tokens).masked_fill(ranks < counts[:, step, None], mask_id)
+        part = torch.where(masked, predicted, part).masked_fill(ranks < counts[:, step, None], mask_id)
+        tokens = torch.cat([known, part], 1) if first else part
         yield tokens
+
+
+def walk_parts(
+    logits_of: Logits,
+    tokens: Tensor,
+    labels: Tensor,
+    masked: np.ndarray,
+    ends: Sequence[int],
+    mask_id: int,
+    settings: Settings,
+    noise: Noise,
+    guided: bool = True,
+) -> Tensor:
+    """(B, K) tokens, all decided, coarse to fine: the parts one after the other, each given those before it.
+
+    Args:
+        masked: (B, K) bool on the host, where ``tokens`` are ``mask_id``.
+        ends: Where parts end, rising; the last one is K.
+        logits_of, tokens, labels, mask_id, settings, noise, guided: As of ``walk``; the network takes as many tokens
+            as there are up to any of the ends.
+    """
+    first = begun = 0
+    for end in ends:
+        hidden = masked[:, first:end].sum(1).tolist()
+        later = partial(_later, noise, begun)
+        if any(hidden):
+            for step in walk(logits_of, tokens[:, :end], labels, hidden, mask_id, settings, later, guided, first):
+                found = step
+            tokens = torch.cat([found, tokens[:, end:]], 1)
+        else:
+            # What a row's later parts are must not depend on what other rows have masked: the same noise is drawn.
+            _spend(later, settings, (len(tokens), end - first, mask_id))
+        first, begun = end, begun + settings.steps
+    return tokens
+
+
+def _later(noise: Noise, begun: int, step: int, shape: tuple[int, ...]) -> Tensor:
+    """Noise of a part, which counts its steps from 0, when as many steps are over."""
+    return noise(begun + step, shape)
+
+
+def _spend(noise: Noise, settings: Settings, shape: tuple[int, int, int]) -> None:
+    """Draw what ``walk`` would have drawn for logits of that shape."""
+    for step in range(settings.steps - 1 if settings.temperature else 0):  # at the last step the temperature is 0
+        noise(step, shape)
+        noise(step, shape[:2])
+
+
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """(..., N) logits, -inf for all but the likeliest codes that have ``top_p`` of the probability together."""
+    if top_p == 1:
+        return logits
+    ordered, order = logits.softmax(-1).sort(dim=-1, descending=True)
+    without = ordered.cumsum(-1) - ordered >= top_p  # those before are enough; the likeliest always stays
+    return logits.masked_fill(torch.zeros_like(without).scatter(-1, order, without), -math.inf)
 
 
 def _noisy(logits: Tensor, temperature: float, noise: Noise, step: int) -> Tensor:

@@ -157,11 +157,14 @@ class CodeTransformer(nn.Module):
 
     def embedded(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
         """(B, k) tokens -> (B, 1 + k, W): the class in front, and added to all. If causal, without the last token."""
-        labels = torch.full_like(tokens[:, 0], -1) if labels is None else labels
-        label = self.classes[torch.where(labels < 0, self.config.classes, labels)][:, None]
+        label = self.labelled(torch.full_like(tokens[:, 0], -1) if labels is None else labels)
         tokens = tokens[:, :-1] if self.config.causal else tokens
         x = torch.cat([label, self.entered(tokens).to(label.dtype)], 1)
         return x + self.positions[: x.shape[1]] + label
+
+    def labelled(self, labels: Tensor) -> Tensor:
+        """(B,) labels, -1 for no class -> (B, 1, W)."""
+        return self.classes[torch.where(labels < 0, self.config.classes, labels)][:, None]
 
     def entered(self, tokens: Tensor, first: int = 0) -> Tensor:
         """(B, k) tokens of the positions from ``first`` on -> (B, k, W), without class and positions."""

@@ -25,7 +25,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, drop: nn.Module | None = None, ca
     if drop is None and (q.device.type != "cpu" or q.dtype != torch.bfloat16):
         return F.scaled_dot_product_attention(q, k, v)
     shape = q.shape
-    q, k, v = (x.reshape(-1, *shape[2:]) for x in (q, k, v))
+    q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
     scores = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=shape[-1] ** -0.5)
     found = scores.softmax(-1)
     if drop is not None:

@@ -1,8 +1,9 @@
 """Files of generators: reading ours and the published ones, saving.
 
 Ours are safetensors like a tokenizer's (see ``titokcodec.weights.tokenizers``), with ``kind`` = ``generator`` in the
-metadata, and there too the fingerprint of the tokenizer whose tokens the generator learned, if that is known. Published
-checkpoints (Yu et al. 2024), PyTorch files or safetensors without such metadata, are read as they are.
+metadata, and there too the fingerprint of the tokenizer whose tokens the generator learned, if that is known, and the
+settings that suit its sampling best. Published checkpoints (Yu et al. 2024), PyTorch files or safetensors without such
+metadata, are read as they are.
 """
 
 from __future__ import annotations
@@ -10,20 +11,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
 from titokcodec.format.limits import FINGERPRINT_BYTES
 from titokcodec.io.names import printable
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig, config_of
 from titokcodec.models.maskgit import Network, make
 from titokcodec.models.meta import on_meta
 from titokcodec.models.shapes import Shapes, shapes_of
+from titokcodec.sampling import Settings
 from titokcodec.weights import checkpoints, releases, tokenizers
 from titokcodec.weights.state_dicts import errors_in, open_state_dict
 from titokcodec.weights.storage import (
@@ -50,6 +52,7 @@ class Card:
         tokenizer: Fingerprint of the tokenizer it was trained for, 8 bytes; None if unknown.
         class_names: One name a class, or None.
         fingerprint: 8 bytes over config and tensors, as a tokenizer's; None for a model that is in no file.
+        settings: How to sample it unless asked otherwise, or None.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Card:
     tokenizer: bytes | None = None
     class_names: tuple[str, ...] | None = None
     fingerprint: bytes | None = None
+    settings: Settings | None = None
 
     def __post_init__(self) -> None:
         names, tokenizer = self.class_names, self.tokenizer
@@ -91,6 +95,7 @@ def save(
     *,
     tokenizer: bytes | None = None,
     class_names: Sequence[str] | None = None,
+    settings: Settings | None = None,
     int8: bool = True,
 ) -> None:
     """Write a generator file that ``Generator.from_pretrained`` takes, whole or not at all.
@@ -101,6 +106,7 @@ def save(
         name: What the generator is to be called.
         tokenizer: Fingerprint of the tokenizer it was trained for (``codec.weights.fingerprint``).
         class_names: One a class.
+        settings: How to sample it unless asked otherwise; as any other generator unless given.
         int8: Store matrices as int8 with a scale a row; everything is float16 otherwise, vectors always are.
 
     Raises:
@@ -119,6 +125,8 @@ def save(
         "tokenizer": tokenizer and tokenizer.hex(),
         "class_names": names,
     }
+    if settings is not None:
+        about["settings"] = asdict(settings)
     write_safetensors(path, arrays, {"titok": json.dumps(about, sort_keys=True)})
 
 
@@ -174,9 +182,12 @@ def _described(about: str) -> Card:
             GeneratorConfig.from_json(json.dumps(values["config"])),
             None if tokenizer is None else bytes.fromhex(tokenizer),
             None if names is None else tuple(printable(n) if isinstance(n, str) else n for n in names),
+            settings=Settings(**values["settings"]) if "settings" in values else None,
         )
     except WeightsError:
         raise
+    except TitokError as error:
+        raise WeightsError(f"its settings make no sense: {printable(str(error))}") from None
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
         raise WeightsError("its description is damaged: get the file again") from None
 
