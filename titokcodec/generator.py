@@ -5,8 +5,6 @@ Most are masked (MaskGIT, Chang et al. 2022), some autoregressive; they are aske
 
 from __future__ import annotations
 
-import difflib
-import operator
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +15,7 @@ import torch
 from torch import Tensor
 
 from titokcodec import autoregressive
+from titokcodec.class_labels import Labels, class_number, numbers_of
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.maskgit import Network
@@ -30,8 +29,6 @@ from titokcodec.weights import releases, tokenizers
 from titokcodec.weights.generators import Card, read, save
 
 __all__ = ["PUBLISHED", "Card", "Generator", "save"]
-
-Labels = Sequence[int | str | None] | Tensor
 
 
 class Generator:
@@ -114,9 +111,10 @@ class Generator:
             )
         counts, codes = self.config.counts, self.config.codes
         if codes != config.codes or not config.min_tokens <= counts[0] <= counts[-1] <= config.tokens:
+            span = f"{config.min_tokens} to {config.tokens}" if config.nested else config.tokens
             raise WeightsError(
                 f"generator {self.name} makes {_either(counts)} tokens of {codes} codes, but tokenizer "
-                f"{tokenizer.name} has {config.tokens} tokens of {config.codes} codes: give another"
+                f"{tokenizer.name} has {span} tokens of {config.codes} codes: give another"
             )
 
     def logits(self, tokens: Tensor, labels: Labels | None = None) -> Tensor:
@@ -237,39 +235,14 @@ class Generator:
             mask_id = self.config.mask_id
             return walk_parts(self.network, tokens, labels, masked, ends, mask_id, chosen, noise, guided)
 
-    def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
-        """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
-        if labels is None and count is not None:
-            labels = [None] * count
-        if labels is None or isinstance(labels, str) or not hasattr(labels, "__len__"):
-            raise TitokError(f"labels is {labels!r}: give a list of them, one a picture")
-        dimensions = getattr(labels, "ndim", 1)
-        if dimensions != 1:
-            raise TitokError(f"labels have {dimensions} dimensions: give one label a picture, in one")
-        given = labels.tolist() if isinstance(labels, Tensor) else list(labels)
-        if count is not None and len(given) != count:
-            raise TitokError(f"{len(given)} labels for {count} rows of tokens: give one each")
-        numbers = [self.class_number(label) for label in given]
-        return to_device(np.array(numbers, np.int64), self.device), any(number >= 0 for number in numbers)
-
     def class_number(self, label: int | str | None) -> int:
         """The number of a class, given by number or name; -1 for None. Raises ``TitokError`` if there is none."""
-        if label is None:
-            return -1
-        if isinstance(label, str):
-            names = self.class_names or ()
-            if label not in names:
-                near = difflib.get_close_matches(label, names, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"give a number, 0 to {self.config.classes - 1}"
-                raise TitokError(f"{self.name} has no class {label!r}: {hint}")
-            return names.index(label)
-        try:
-            number = operator.index(label)  # numpy's integers are welcome
-        except TypeError:
-            raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class") from None
-        if not -1 <= number < self.config.classes:
-            raise TitokError(f"no class has the number {number}: give 0 to {self.config.classes - 1}, or None")
-        return number
+        return class_number(label, self.card)
+
+    def _numbers(self, labels: Labels | None, count: int | None = None) -> tuple[Tensor, bool]:
+        """(B,) int64 labels on the device, -1 for no class, and whether there is any class among them."""
+        numbers = numbers_of(labels, self.card, count)
+        return to_device(np.array(numbers, np.int64), self.device), any(number >= 0 for number in numbers)
 
 
 def _uniform(device: torch.device, seed: int | None) -> Noise:

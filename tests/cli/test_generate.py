@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -16,7 +17,9 @@ from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY
 from tests.models.test_maskgit import build
 from titokcodec import Codec, Generator, WeightsError, cli, info
 from titokcodec.generator import Card, save
+from titokcodec.models.code_transformer import sizes_of
 from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
 from titokcodec.sampling import NEUTRAL, SCHEDULES, Settings
 from titokcodec.weights import generators, releases
 
@@ -176,28 +179,97 @@ def test_settings_reach_the_sampler(call, one_generator, monkeypatch):
         lambda labels, noise, **settings: asked.append(settings) or real(labels, noise=noise, **settings),
     )
     call("-o", "a.titok")
-    call(
-        "-o",
-        "b.titok",
-        "--steps",
-        3,
-        "--guidance-scale",
-        2,
-        "--guidance",
-        "power-cosine",
-        "--schedule",
-        "root",
-        "--temperature",
-        0,
-        "--softmax-temperature",
-    )
-    assert Settings(**asked[0]) == Settings()
-    assert Settings(**asked[1]) == Settings(3, 2.0, "power-cosine", "root", 0.0, True)
+    line = "--steps 3 --guidance-scale 2 --guidance power-cosine --guidance-interval 0.25,1 --schedule root"
+    line += " --temperature 0 --top-p .5 --softmax-temperature --tokens 12"
+    call("-o", "b.titok", *line.split())
+    assert asked[0] == {"tokens": None}  # the rest is as the generator has it
+    assert asked[1].pop("tokens") == 12
+    assert Settings(**asked[1]) == Settings(3, 2.0, "power-cosine", "root", 0.0, True, (0.25, 1.0), 0.5)
+
+
+def test_defaults_in_the_help_are_those_of_the_library():
+    shown = {param.name: getattr(param, "show_default", "") for param in cli.generate.params}
+    for field in fields(Settings):
+        default = {"guidance_interval": "0,1", "softmax_temperature": "no"}.get(
+            field.name, f"{field.default:g}" if isinstance(field.default, float) else field.default
+        )
+        assert shown[field.name] == f"as the generator's file says, else {default}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--guidance-interval", "1"], "rising numbers from 0 to 1"),
+        (["--guidance-interval", "0.5,0.5"], "rising numbers from 0 to 1"),
+        (["--guidance-interval", "nan,1"], "rising numbers from 0 to 1"),
+        (["--guidance-interval", "0,1,2"], "rising numbers from 0 to 1"),
+        (["--top-p", "0"], "above 0, up to 1"),
+        (["--temperature", "-1"], "0 or more"),
+        (["--guidance-scale", "inf"], "finite"),
+        (["--tokens", "0"], "0 is not in the range"),
+    ],
+)
+def test_senseless_settings_are_refused(call, arguments, said):
+    failed(call("-o", "a.png", *arguments), said, code=2)
+    assert files() == {}
 
 
 def test_the_command_knows_all_kinds_of_the_sampler():
     choices = {param.name: getattr(param.type, "choices", None) for param in cli.generate.params}
     assert list(choices["schedule"]) == list(SCHEDULES) and list(choices["guidance"]) == list(NEUTRAL)
+
+
+# ---- coarse to fine, and token by token ------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["masked", "causal"])
+def nested(request, codec, tmp_path):
+    """The file of a generator of 8, 12 or 16 tokens of the tiny tokenizer's codes, and whether it is causal."""
+    torch.manual_seed(1)
+    quantizer = codec.model.quantize
+    config = GeneratorConfig(
+        "codes",
+        classes=2,
+        width=32,
+        layers=1,
+        heads=2,
+        mlp=32,
+        hidden=16,
+        prefixes=(8, 12, 16),
+        causal=request.param,
+        **sizes_of(quantizer, 16),
+    )
+    model = make(config)
+    model.set_codes(quantizer)
+    save(tmp_path / "nested.safetensors", model, "coarse", class_names=("ant", "bee"), settings=Settings(2))
+    return tmp_path / "nested.safetensors", request.param
+
+
+def test_fewer_tokens_are_asked_for(call, nested):
+    path, causal = nested
+    for count in (8, 12, 16):
+        result = call("-g", path, "-c", "bee", "--tokens", count, "--seed", 1, "-o", f"{count}.titok")
+        assert result.exit_code == 0 and f"{count} tokens" in result.stderr, result.stderr
+    call("-g", path, "-c", "bee", "--seed", 1, "-o", "all.titok")
+    assert Path("all.titok").read_bytes() == Path("16.titok").read_bytes()
+    assert [info(f"{count}.titok").tokens for count in (8, 12, 16)] == [8, 12, 16]
+    failed(call("-g", path, "--tokens", 5, "-o", "a.png"), "tokens is 5: coarse makes pictures of 8, 12 or 16 tokens")
+    result = call("-g", path, "--steps", 3, "-o", "a.titok")
+    if causal:
+        failed(result, "generator coarse samples one token after the other: leave --steps out")
+    else:
+        assert result.exit_code == 0
+
+
+def test_pictures_of_any_number_of_tokens_can_be_varied(call, codec, nested, photo):
+    path, _ = nested
+    for count, asked, found in ((16, [], 16), (13, [], 12), (16, ["--tokens", 8], 8)):
+        Path("photo.titok").write_bytes(codec.compress(photo, tokens=count))
+        line = ["-g", path, "--from", "photo.titok", "--seed", 1, "-o", "new.titok", "-f"]
+        assert call(*line, *asked).exit_code == 0
+        assert info("new.titok").tokens == found
+    Path("photo.titok").write_bytes(codec.compress(photo, tokens=8))
+    failed(call("-g", path, "--from", "photo.titok", "--tokens", 12, "-o", "a.png"), "has 8 tokens", "needs 12")
 
 
 # ---- where they go ---------------------------------------------------------------------------------------------
@@ -360,7 +432,9 @@ def test_files_that_cannot_be_varied_are_refused(call, codec, photo, photo_file,
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ("bees", "did you mean 'bee'?"),
+        ("bees", "has no class 'bees': did you mean 'bee'? It has ant, bee, golden retriever, tench, Tinca/tinca"),
+        ("Retriever", "did you mean 'golden retriever'?"),
+        ("zebra", "has no class 'zebra': it has ant, bee, golden retriever"),
         ("zebra", "has no class 'zebra'"),
         ("4", "no class has the number 4: give 0 to"),
         ("-1", "has no class '-1'"),

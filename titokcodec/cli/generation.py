@@ -91,7 +91,7 @@ def _generated(
     generator: Generator, codec: Codec, request: Request, original: SourceFile | None
 ) -> Iterator[list[bytes]]:
     """.titok files of all pictures in order; those in a list went through the network together."""
-    start = None if original is None else _tokens(generator, codec, original, request.source or "")
+    start = None if original is None else _tokens(generator, codec, original, request)
     size: dict[str, Any] = (
         {"width": original.about.width, "height": original.about.height, "grey": original.about.grey}
         if original
@@ -102,7 +102,7 @@ def _generated(
         seeds = [_seed(request.seed, first + row) for row in range(len(labels))]
         noise = _noise(seeds, generator.device)
         if start is None:
-            tokens = generator.sample(labels, noise=noise, **request.settings)
+            tokens = generator.sample(labels, tokens=request.tokens, noise=noise, **request.settings)
         else:
             rows = start.expand(len(labels), -1)
             kept = _kept(seeds, rows, request.share)
@@ -110,10 +110,15 @@ def _generated(
         yield [codec.write(row[None], **size) for row in tokens.cpu()]
 
 
-def _tokens(generator: Generator, codec: Codec, original: SourceFile, source: str) -> Tensor:
-    """(1, K) tokens of the file to vary, as many as the generator makes. Raises ``TitokError`` if there are fewer."""
-    with _naming(source):
-        tokens, wanted = codec.read(original.data, max_pixels=None), generator.config.tokens
+def _tokens(generator: Generator, codec: Codec, original: SourceFile, request: Request) -> Tensor:
+    """(1, K) tokens of the file to vary: as many as are asked for, or else as the file has and the generator makes.
+
+    Raises ``TitokError`` if the file has fewer.
+    """
+    with _naming(request.source or ""):
+        tokens, counts = codec.read(original.data, max_pixels=None), generator.config.counts
+        fitting = [count for count in counts if count <= tokens.shape[1]]
+        wanted = request.tokens or (fitting or counts)[-1 if fitting else 0]
         if tokens.shape[1] < wanted:
             raise TitokError(
                 f"has {tokens.shape[1]} tokens, but generator {generator.name} needs {wanted}: compress "

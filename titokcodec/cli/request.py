@@ -14,7 +14,9 @@ import click
 from titokcodec.cli import picture_files
 from titokcodec.cli.paths import is_folder_name
 from titokcodec.cli.picture_files import PNG, PictureFormat
+from titokcodec.cli.sampling_options import OF_MASKED
 from titokcodec.cli.streams import exists, in_the_way
+from titokcodec.errors import TitokError
 from titokcodec.io.names import shown
 
 if TYPE_CHECKING:
@@ -32,19 +34,25 @@ class Request:
         seed: Of the random generators.
         source: The .titok file to vary, ``-`` for standard input; None for new pictures.
         share: Which part of its tokens to sample again.
-        settings: Of ``titokcodec.sampling.Settings``.
+        tokens: How many a picture has; None for the most, or for those of the file to vary.
+        settings: Of ``titokcodec.sampling.Settings``, those that were given.
     """
 
     labels: list[str | None]
     seed: int
     source: str | None
     share: float
+    tokens: int | None
     settings: dict[str, Any]
 
-    def check_labels(self, generator: Generator) -> None:
-        """Raise ``TitokError`` if the generator lacks a class."""
+    def check(self, generator: Generator) -> None:
+        """Raise ``TitokError`` if the generator lacks a class, a number of tokens or a setting."""
         for label in dict.fromkeys(self.labels):
             class_number(generator, label)
+        generator.count_of(self.tokens)
+        idle = [f"--{name.replace('_', '-')}" for name in OF_MASKED if name in self.settings]
+        if idle and generator.config.causal:
+            raise TitokError(f"generator {generator.name} samples one token after the other: leave {idle[0]} out")
 
     def __str__(self) -> str:
         count, kinds = len(self.labels), list(dict.fromkeys(self.labels))

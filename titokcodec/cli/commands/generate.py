@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from titokcodec.cli.errors import reason
 from titokcodec.cli.generation import run
 from titokcodec.cli.reporter import Reporter, describe
 from titokcodec.cli.request import TITOK, Request, destination, in_turns
+from titokcodec.cli.sampling_options import sampling
 from titokcodec.cli.streams import write_line
 from titokcodec.errors import ImageError, TitokError
 from titokcodec.io.names import shown
@@ -38,14 +38,6 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
 def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not 0 < value <= 1:
         raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
-    return value
-
-
-def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{param.name} is {value}: give a finite number", ctx, param)
-    if param.name == "temperature" and value < 0:
-        raise click.BadParameter(f"temperature is {value}: give 0 or more", ctx, param)
     return value
 
 
@@ -101,41 +93,14 @@ def _finite(ctx: click.Context, param: click.Parameter, value: float) -> float:
     show_default="the bundled one",
     help="Weight file of the generator, its folder, or hub:org/name.",
 )
-@click.option("--steps", type=click.IntRange(1, 10_000), default=8, metavar="N", help="Passes through the generator.")
 @click.option(
-    "--guidance-scale",
-    type=float,
-    default=4.5,
-    metavar="X",
-    callback=_finite,
-    help="How strongly the class guides.",
+    "--tokens",
+    type=options.TOKENS,
+    metavar="K",
+    show_default="all that the generator makes",
+    help="Tokens a picture, of the numbers that the generator samples coarse to fine: fewer are faster and coarser.",
 )
-@click.option(
-    "--guidance",
-    type=click.Choice(["constant", "linear", "power-cosine"]),
-    default="linear",
-    help="How that scale grows from pass to pass.",
-)
-@click.option(
-    "--schedule",
-    type=click.Choice(["arccos", "linear", "cosine", "root"]),
-    default="arccos",
-    help="How many tokens are left to later passes.",
-)
-@click.option(
-    "--temperature",
-    type=float,
-    default=1.0,
-    metavar="X",
-    callback=_finite,
-    help="Higher is more varied; 0 always takes the likeliest token.",
-)
-@click.option(
-    "--softmax-temperature",
-    is_flag=True,
-    show_default=False,
-    help="Sharpen the distributions from pass to pass, as published generators need.",
-)
+@sampling
 @options.network
 @options.FORCE
 @options.MAX_PIXELS
@@ -151,6 +116,7 @@ def generate(
     source: str | None,
     share: float | None,
     generator: str | None,
+    tokens: int | None,
     list_classes: bool,
     force: bool,
     max_pixels: int | None,
@@ -170,6 +136,7 @@ def generate(
     \b
     Examples:
       titok-generate --class church -n 16 -o grid.png           a grid of 4 x 4
+      titok-generate --class church --tokens 32 -n 16 -o small.png
       titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
       titok-generate --class dog -o dog.titok
       titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
@@ -183,7 +150,8 @@ def generate(
     if share is not None and source is None:
         raise click.UsageError("--vary changes a compressed picture: name it with --from.")
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
-    request = Request(in_turns(classes, count), chosen, source, SHARE if share is None else share, settings)
+    given = {name: value for name, value in settings.items() if value is not None}
+    request = Request(in_turns(classes, count), chosen, source, SHARE if share is None else share, tokens, given)
     reporter = GenerateReporter(request, stream=output == "-", quiet=quiet, as_json=as_json)
     try:
         where = destination(output, picture_format, request)
@@ -195,7 +163,7 @@ def generate(
         from titokcodec.generator import Generator
 
         opened = Generator.from_pretrained(generator, device=device, dtype=dtype)
-        request.check_labels(opened)  # before the next file is read
+        request.check(opened)  # before the next file is read
         codec = Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
         opened.check_fits(codec.weights)
         return opened, codec
