@@ -27,7 +27,8 @@ import torch
 from PIL import Image
 from titokcodec.training.batches import mix
 from titokcodec.training.data import Pictures
-from titokcodec.training.labels import labels_of, read_table
+from titokcodec.training.label_tables import read_table
+from titokcodec.training.labels import labels_of
 from titokcodec.training.sheet import images
 from titokcodec.training.token_sets import is_held_out
 from torch import Tensor

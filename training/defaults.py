@@ -53,7 +53,7 @@ _PIXELS = PixelTerms(
 )
 _ADVERSARY = Adversarial(weight=0.1, start=0.0, rate=1e-4, width=128, share=1.0, lecam=0.001)
 _PLAIN_CROPS = Augmentation(zoom=1.0, stretch=0.0, colour=0.0, augment_until=0.0)
-_MASKING = Masking(smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1)
+_MASKING = Masking(smoothing=0.1, unmasked=0.1, label_drop=0.1, dropout=0.1, part_balance=1.0, given_drop=0.0)
 
 # ---- ours, for short runs ---------------------------------------------------------------------------------------
 
@@ -153,12 +153,12 @@ GENERATOR = Defaults(
         optimizer=replace(_OPTIMIZER, batch=2048, rate=2e-4, beta2=0.96, decay=0.03),
         schedule=replace(_SCHEDULE, steps=500_000, warmup=0.02, floor=0.05),
         masking=_MASKING,
-        data=TokenData(variants=2, shift=0.0, hold_out=0, patience=0),  # the middle and its mirror image: all there is
+        data=TokenData(variants=2, shift=0.0, zoom=0.0, hold_out=0, patience=0),  # the middle and its mirror image: all there is
     ),
     short=GeneratorHyper(
         optimizer=replace(_SHORT_OPTIMIZER, batch=256, muon_rate=0.02, decay=0.03),
         schedule=_SHORT_SCHEDULE,
-        masking=_MASKING,
-        data=TokenData(variants=8, shift=1.0, hold_out=20, patience=5),
+        masking=replace(_MASKING, smoothing=0.0, unmasked=0.0, given_drop=0.1),
+        data=TokenData(variants=8, shift=1.0, zoom=0.2, hold_out=20, patience=5),
     ),
 )

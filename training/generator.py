@@ -1,12 +1,13 @@
-"""Stage 3: a masked generator learns which tokens go together, and with which class (MaskGIT, Chang et al. 2022).
+"""Stage 3: a generator learns which tokens go together, and with which class (MaskGIT, Chang et al. 2022).
 
     python -m training.generator --data train/ --labels labels.tsv --minutes 20 --out runs/generator
     python -m training.generator --data classes/ ...           # a folder for each class
     python -m training.generator --data shards/ --tokenizer l32.safetensors --preset generator_titok_l32 ...
 
 Pictures are tokenized as they are read, by a frozen tokenizer in float32; then a random share of tokens is masked,
-drawn from the mask schedule, and the model predicts them. Classes are those of a table, of folders or of files beside
-the pictures (``00000000.cls`` with the number of what ``00000000.jpg`` shows).
+drawn from the mask schedule, and the model predicts them. Tokens of a nested tokenizer are learned coarse to fine; with
+--preset autoregressive each is predicted from those before it. Classes are those of tables, of folders or of files
+beside the pictures (``00000000.cls`` with the number of what ``00000000.jpg`` shows).
 
 As published (Yu et al. 2024), it is the middle of every picture and its mirror image that are tokenized, nothing is
 held out, and OUT/generator.safetensors has the averaged weights of the last checkpoint. A short run of ours tokenizes
@@ -23,11 +24,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from titokcodec.cli.script import UsageError, start
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.maskgit import make
 from titokcodec.models.tokenizer import TiTok
@@ -35,19 +36,19 @@ from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
 from . import defaults, loop, parallel, progress, token_files, token_sets
+from .argtypes import whole
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
+from .generator_starts import OURS, begin, fitted
 from .hyper import GeneratorHyper
-from .labels import Labels, Listed, labels_of, read_table
-from .masking import draw_masks, masked_loss
+from .label_tables import read_tables
+from .labels import Labels, Listed, labels_of
+from .objectives import Predictor, objective_of
 from .options import Options
 from .stage import Moment, Result, Stage
 from .tokenizing import Cut, TokenizedPictures, merged, tokenize
-
-DEFAULT = GeneratorConfig("bert", 32, classes=16, width=256, layers=8, heads=4, mlp=1024)
-MASKS = 4  # masks that each held-out picture is scored under
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +57,18 @@ class GeneratorOptions(Options):
 
     preset: str
     tokenizer: str | None
-    labels: Path | None
+    labels: list[Path] | None
     no_labels: bool
+    rename: list[Path] | None
+    least_pictures: int
     tokens: int | None
     schedule: str
+    token_file: Path | None
     name: str
 
 
 class GeneratorTraining(Stage[GeneratorOptions]):
-    """BERT or U-ViT over the tokens of a frozen tokenizer.
+    """A transformer over the tokens of a frozen tokenizer.
 
     Attributes:
         tokenizer: The frozen tokenizer, on the device, and ``weights``, the file that it came from.
@@ -77,7 +81,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     name = "generator"
     options_type = GeneratorOptions
     defaults = defaults.GENERATOR
-    presets: ClassVar = {**GENERATOR_PRESETS, "default": DEFAULT}
+    presets: ClassVar = {**GENERATOR_PRESETS, **OURS}
     results = ("generator.safetensors",)
     val_limit = 1024
     hyper: GeneratorHyper
@@ -91,15 +95,41 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         either.add_argument(
             "--labels",
             type=Path,
-            help="table of key and label (tsv, csv, json); a key is the path of a picture below --data or in its "
-            "shard, without suffix (default: a picture's folder is its class, if there are two or more, or else a "
-            "file .cls beside it says it)",
+            nargs="+",
+            help="tables of key and label (tsv, csv, json), later ones winning; a key is the path of a picture below "
+            "--data or in its shard, without suffix, or a pattern such as cub_*, which keys that are written out win "
+            "over; an empty label or - takes one away (default: a picture's folder is its class, if there are two or "
+            "more, or else a file .cls beside it says it)",
         )
         either.add_argument(
             "--no-labels", action="store_true", help="no picture has a class, whatever folders and files there are"
         )
-        add("--tokens", type=int, help="tokens a picture (default: as the preset, or the fewest of a nested tokenizer)")
+        add(
+            "--rename",
+            type=Path,
+            nargs="+",
+            help="tables of label and class, as those of --labels: rose and flower, for example; - drops a label",
+        )
+        add(
+            "--least-pictures",
+            type=whole(1),
+            default=1,
+            metavar="N",
+            help="drop labels that fewer pictures have (default: %(default)s)",
+        )
+        add(
+            "--tokens",
+            type=int,
+            help="tokens a picture (default: as the preset or, of a nested tokenizer, as many as it has)",
+        )
         add("--schedule", choices=SCHEDULES, default="arccos", help="how many tokens are masked (default: %(default)s)")
+        add(
+            "--token-file",
+            type=Path,
+            metavar="FILE",
+            help="where the pictures' tokens are kept, for several runs with the same pictures and options to share "
+            "(default: OUT/tokens.pt)",
+        )
         add("--name", default="generator", help="name of the generator (default: %(default)s)")
 
     def __init__(self, options: GeneratorOptions, runtime: Runtime) -> None:
@@ -108,33 +138,28 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         if options.stream and not self.hyper.data.variants:
             raise UsageError("--variants 0 holds all pictures in memory: give another number, or leave --stream out")
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
-        table = read_table(options.labels) if options.labels else {} if options.no_labels else None
+        tables = read_tables(options.labels) if options.labels else {} if options.no_labels else None
+        self.renames = read_tables(options.rename or ())
         self.weights = tokenizers.read(options.tokenizer)
         self.tokenizer: TiTok = tokenizers.build(self.weights).to(runtime.device)
         base = self.presets[options.preset]
-        count = self.count_of(base)
-        self.config = replace(base, tokens=count, codes=self.weights.config.codes)
-        self.read_pictures(table)
+        self.config = fitted(base, self.weights, options.tokens)
+        self.read_pictures(tables)
         self.config = replace(self.config, classes=len(self.classes) or base.classes)
         share = self.dropout
         self.model = make(self.config, Dropout(share) if share else None)
+        if isinstance(self.model, CodeTransformer):
+            kept = isinstance(self.pictures, TokenizedPictures)
+            seen = self.pictures.tokens[:, self.trained.cpu()] if kept else None
+            begin(self.model, self.tokenizer, seen)
+        self.objective = objective_of(self.config, self.hyper.masking, runtime.autocast, options.schedule)
+        self.rehearsal = max(self.rehearsal, self.objective.turns)
         self.best, self.waited = float("inf"), 0
-
-    def count_of(self, base: GeneratorConfig) -> int:
-        """Tokens a picture: those of --tokens or, by default, the preset's or the fewest of the tokenizer."""
-        has = self.weights.config
-        count = self.options.tokens or (has.min_tokens if self.options.preset == "default" else base.tokens)
-        if not has.min_tokens <= count <= has.tokens:
-            span = f"{has.min_tokens} to {has.tokens}" if has.nested else has.tokens
-            raise UsageError(
-                f"tokenizer {self.weights.name} has {span} tokens, not {count}: give another --tokenizer or --tokens"
-            )
-        return count
 
     @property
     def dropout(self) -> float:
         """Share of activations that are dropped: in a U-ViT, which was published without, only if it is asked for."""
-        given = "dropout" in self.options.hyper or self.config.architecture == "bert"
+        given = "dropout" in self.options.hyper or self.config.architecture != "uvit"
         return self.hyper.masking.dropout if given else 0.0
 
     # ---- the set ------------------------------------------------------------------------------------------------
@@ -146,11 +171,11 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         side = self.weights.config.image_size
         live = not data.variants
         self.pictures = Pictures(options.data, side, options.limit, device) if live else self.tokenized()
-        labels = self.labels_of(self.pictures)
+        labels = self.labels_of(self.pictures, options.least_pictures)
         self.numbered, self.classes = labels.numbered, self.classes_of(labels)
         if options.labels and not self.classes:
             raise TitokError(
-                f"{options.labels} has a label for none of the {len(self.pictures)} pictures: their keys "
+                f"{self.label_source} has a label for none of the {len(self.pictures)} pictures: their keys "
                 f"are like {self.pictures.keys[0]}, the table's like {next(iter(table or {}), 'nothing')}"
             )
         self.numbers = labels.numbers(self.classes).to(device)
@@ -160,9 +185,15 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             held = torch.zeros_like(held)
         self.trained, self.kept_out = ((~held).nonzero().flatten(), held.nonzero().flatten())
 
-    def labels_of(self, pictures: Listed) -> Labels:
-        """The labels of the table, the folders or the files, as the options say; prints how many there are."""
-        found = labels_of(pictures, self.table, str(self.options.labels))
+    @property
+    def label_source(self) -> str:
+        """The tables of labels, for messages."""
+        return ", ".join(map(str, self.options.labels or ()))
+
+    def labels_of(self, pictures: Listed, least: int = 1) -> Labels:
+        """The labels of the tables, the folders or the files, as the options say, but for those that fewer than
+        ``least`` pictures have; prints how many there are."""
+        found = labels_of(pictures, self.table, self.label_source).renamed(self.renames).without_rare(least)
         if found.tried:
             progress.message(str(found))
         elif not self.options.no_labels:
@@ -197,11 +228,12 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def tokenized(self) -> TokenizedPictures:
         """All pictures as tokens, from OUT if they are there already."""
         options, data, order = self.options, self.hyper.data, self.order
-        cut = Cut(self.weights.config.image_size, data.variants, data.shift, options.seed)
+        cut = Cut(self.weights.config.image_size, data.variants, data.shift, options.seed, data.zoom)
         of = {"tokenizer": self.weights.fingerprint.hex(), "--tokens": self.config.tokens, "precision": "float32"}
         device, limit = self.runtime.device, options.limit
         work = partial(tokenize, self.tokenize, options.data, cut, device, limit, order.rank, order.ranks)
-        return token_files.once(options.out / "tokens.pt", options.data, limit, cut, of, work, options.resumes)
+        file, keep = options.token_file or options.out / "tokens.pt", options.resumes or bool(options.token_file)
+        return token_files.once(file, options.data, limit, cut, of, work, keep)
 
     def held_out(self) -> token_sets.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""
@@ -222,43 +254,17 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     # ---- a step -------------------------------------------------------------------------------------------------
 
     def forward_pass(self) -> nn.Module:
-        return self.runtime.compiled(self.model)
+        return self.runtime.compiled(Predictor(self.model))
 
     def losses(self, batch: tuple[Tensor, Tensor], moment: Moment) -> Result:
-        (target, labels), hyper, device = batch, self.hyper.masking, self.runtime.device
-        rank, share = parallel.rank(), len(target)
-        rng = torch.Generator(device).manual_seed(mix(self.options.seed, moment.step, 2))
-        whole = share * parallel.count()  # drawn alike by all ranks, each of which takes its part
-        mine = slice(rank * share, (rank + 1) * share)
-        masks = draw_masks((whole, self.config.tokens), self.options.schedule, rng)
-        masked = masks[mine]
-        dropped = (torch.rand(whole, generator=rng, device=device) < hyper.label_drop)[mine]
-        with self.runtime.autocast():
-            logits = self.forward(target.masked_fill(masked, self.config.mask_id), labels.masked_fill(dropped, -1))
-        loss = masked_loss(logits.float(), target, masks, hyper.smoothing, hyper.unmasked, mine)
-        with torch.no_grad():
-            right = ((logits.argmax(-1) == target) & masked).sum() / masked.sum()
-        return Result(loss, {"top1": right})
+        rng = torch.Generator(self.runtime.device).manual_seed(mix(self.options.seed, moment.step, 2))
+        return Result(*self.objective.loss(self.forward, *batch, moment.step, rng))
 
-    @torch.no_grad()
     def score(self, model: Any, val: token_sets.TokenSet) -> dict[str, float]:
-        """Cross entropy in nats and top-1 of masked tokens, under the same masks at every score."""
-        target, labels = val.tokens[0].long(), val.labels
-        rng = torch.Generator(self.runtime.device).manual_seed(0)
-        total, right, count = 0.0, 0, 0
-        for number in range(MASKS):
-            masks = draw_masks((len(target), target.shape[1]), self.options.schedule, rng)
-            for rows in progress.batches(f"scoring, mask {number + 1} of {MASKS}", len(target), 64):
-                rows = rows.to(self.runtime.device)
-                with self.runtime.autocast():
-                    shown = target[rows].masked_fill(masks[rows], self.config.mask_id)
-                    logits = model(shown, labels[rows]).float()[masks[rows]]
-                wanted = target[rows][masks[rows]]
-                total += F.cross_entropy(logits, wanted, reduction="sum").item()
-                right += (logits.argmax(-1) == wanted).sum().item()
-                count += len(wanted)
-        self.keep_best(total / count, model)
-        return {"entropy": total / count, "top1": right / count, "best": self.best}
+        """Cross entropy in nats and top-1 of held-out tokens, see ``Objective.score``."""
+        scores = self.objective.score(model, val)
+        self.keep_best(scores["entropy"], model)
+        return {**scores, "best": self.best}
 
     def keep_best(self, entropy: float, model: Any) -> None:
         """Write the averaged weights if they are the best so far and the best are wanted; decide whether to stop."""

@@ -107,7 +107,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Masking:
-    """The loss of a masked generator."""
+    """The loss of a generator."""
 
     smoothing: float = _share("label smoothing of the cross entropy of tokens")
     unmasked: float = _share("weight of tokens that are not masked; masked ones have 1")
@@ -115,6 +115,11 @@ class Masking:
     dropout: float = _share(
         "share of activations and, in a BERT, of attention that is dropped; none in a U-ViT unless given"
     )
+    part_balance: float = _option(
+        "coarse to fine: how often parts are trained, as their cost to the power of minus this; 0: all as often, 1: for "
+        "equal time"
+    )
+    given_drop: float = _share("coarse to fine: share of the tokens of earlier parts that later ones are not shown")
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,9 @@ class TokenData:
     )
     shift: float = _share(
         "how far crops, but for the first, lie from the middle of their picture at most, as a share of the room for it"
+    )
+    zoom: float = _share(
+        "those crops have sides from 1 - X to 1 of their picture's shorter side; not with --variants 0"
     )
     hold_out: int = _option("one picture in so many is held out, unless --val is given; 0: none")
     patience: int = _option(
@@ -172,7 +180,7 @@ class AutoencoderHyper(DecoderHyper):
 
 @dataclass(frozen=True)
 class GeneratorHyper(Hyper):
-    """The masked generator."""
+    """A generator, masked or autoregressive."""
 
     masking: Masking
     data: TokenData

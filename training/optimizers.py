@@ -15,7 +15,8 @@ from .hyper import Optimizer
 from .muon import Muon
 
 # Of tokenizers, of generators, and of the 2D tokenizer.
-_BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.")
+_BLOCKS = re.compile(r"(^|\.)(transformer|layer|in_blocks|mid_block|out_blocks|block|mid|upsample_conv)\.|^blocks\.")
+_TABLES = re.compile(r"embed|token|(^|\.)(positions|classes|bias)$")  # a vector for each entry of something
 
 
 class Optimizers:
@@ -67,7 +68,7 @@ def decay_groups(named: Iterable[tuple[str, nn.Parameter]], decay: float) -> lis
     """Parameter groups for AdamW: ``decay`` on matrices and kernels, none on vectors, embeddings and tokens."""
     groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay}, {"params": [], "weight_decay": 0.0}]
     for name, parameter in named:
-        plain = parameter.ndim < 2 or "embed" in name or "token" in name
+        plain = parameter.ndim < 2 or bool(_TABLES.search(name))
         groups[plain]["params"].append(parameter)
     return groups
 

@@ -21,8 +21,8 @@ from torch import Tensor
 from . import parallel
 
 TERMINAL = 1.0  # seconds between lines on a terminal
-LOG = 30.0  # and in a log, where
-FIRST = 10.0  # the first one comes after so many: shorter phases print nothing
+LOG = 10.0  # and in a log, where
+FIRST = 4.0  # the first one comes after so many: shorter phases print nothing
 FEW = 64  # updates; in fewer a run learns next to nothing
 MEASURED = 4  # updates, the first one included, that a forecast is made from, unless they take long
 SMALL = 4  # pictures; smaller batches are never advised

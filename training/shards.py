@@ -31,7 +31,8 @@ from titokcodec.io.names import examples, shown
 from titokcodec.io.walk import walk
 
 from .argtypes import whole
-from .labels import classes_of, read_table
+from .label_tables import read_table
+from .labels import classes_of
 from .progress import Progress
 from .reading import CLASS, key_of
 

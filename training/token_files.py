@@ -35,7 +35,7 @@ def once(
         sources, limit, cut: What is tokenized.
         more: What else the tokens depend on, as for ``save``.
         work: Gives this rank's share of them.
-        keep: Whether the tokens of something else in the file are to stay, as those of a run that goes on.
+        keep: Whether the tokens of something else in the file are to stay, as those of a run that goes on or of others.
 
     Raises:
         TitokError: there is not one picture, or the tokens are of something else and are to stay.
@@ -43,9 +43,12 @@ def once(
     exchange, found, of = parallel.Exchange(), None, dict(more)
     if parallel.rank() == 0:
         of |= {"pictures": digest(sources, limit), "--variants": cut.variants, "--shift": cut.shift, "--seed": cut.seed}
+        of |= {"--zoom": cut.zoom} if cut.zoom else {}  # which older files do not mention
         found, reason = load(file, of)
         if keep and reason.startswith(OTHER):
-            raise TitokError(f"the tokens in {file} are {reason}: give those that the run began with, or another --out")
+            raise TitokError(
+                f"the tokens in {file} are {reason}: give those that they were made with, or another --out or --token-file"
+            )
         if reason:
             progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")
     if (found := exchange.of_first(found)) is None:
@@ -90,7 +93,7 @@ def load(file: Path, of: dict[str, object]) -> tuple[TokenizedPictures | None, s
         listing = json.loads(state["listing"].numpy().tobytes())
     except (WeightsError, KeyError):  # pictures can be tokenized again
         return None, "damaged"
-    other = [name for name, value in of.items() if before.get(name) != value]
+    other = [name for name in dict.fromkeys([*of, *before]) if before.get(name) != of.get(name)]
     if other:
         return None, f"{OTHER} {' and '.join(other)}"
     return TokenizedPictures(tokens, **listing), ""

@@ -23,6 +23,27 @@ def is_held_out(key: str, one_in: int = HELD_OUT) -> bool:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=4).digest(), "big") % one_in == 0
 
 
+def log_frequencies(tokens: Tensor, codes: int, share: int) -> Tensor:
+    """(K, N) float32 logarithms of how often each code stands at each position of a set, none of them never.
+
+    What a position has not seen often is made up for by the frequencies of its codebook, which weigh as much as N
+    pictures, and what the codebook has not, by one occurrence of every code.
+
+    Args:
+        tokens: (V, n, K) integers below ``codes``.
+        codes: N.
+        share: Positions in a row that have a codebook in common.
+    """
+    columns = tokens.flatten(0, 1).T.long().cpu()
+    counts = torch.stack([torch.bincount(column, minlength=codes) for column in columns]).double()
+    found = []
+    for book in counts.split(share):
+        common = book.sum(0) + 1
+        smooth = book + codes * common / common.sum()
+        found.append((smooth / smooth.sum(1, keepdim=True)).log())
+    return torch.cat(found).float()
+
+
 @dataclass
 class TokenSet:
     """Tokens of a set of pictures.

@@ -22,11 +22,12 @@ from torch import Tensor
 from .batches import mix
 from .data import decoded
 from .progress import Progress
-from .reading import ClassFiles, Rejects, find, is_shard, key_of, read_files
+from .reading import ClassFiles, Rejects, find, is_shard, key_of, read_files, resized
 
 Encode = Callable[[Tensor], Tensor]
 """(B, 3, side, side) pixels in [0, 1] -> (B, K) int64 tokens."""
 T = TypeVar("T")
+LARGEST = 4  # times the side of crops: what pictures that are zoomed into are reduced to if they have more
 BATCH = 32  # crops that are encoded at once, or the variants of one picture
 
 
@@ -34,29 +35,49 @@ class Cut(NamedTuple):
     """Which crops of a picture are tokenized.
 
     Attributes:
-        side: Pixels of their sides, and of the shorter side of pictures.
+        side: Pixels of their sides.
         variants: How many. The first is the middle of the picture, and every other one is mirrored.
         shift: How far the others lie from the middle at most, 0 to 1, as a share of the way to the picture's edges.
         seed: What these places depend on, besides the number of the picture.
+        zoom: The others are of squares with sides from 1 - zoom to 1 of the picture's shorter side, taken from the
+            picture at the resolution that it came with.
     """
 
     side: int
     variants: int = 1
     shift: float = 0.0
     seed: int = 0
+    zoom: float = 0.0
+
+    @property
+    def largest(self) -> int | None:
+        """Pixels on the shorter side that pictures are to have at most; None if all are to have ``side``."""
+        return LARGEST * self.side if self.zoom else None
 
     def crops(self, pixels: np.ndarray, number: int) -> np.ndarray:
-        """(variants, side, side, 3) of an (h, w, 3) picture, the one of this number in its set."""
-        room = [length - self.side for length in pixels.shape[:2]]
-        middle = [round(spare / 2) for spare in room]  # ties to even, as torchvision's CenterCrop
+        """(variants, side, side, 3) of an (h, w, 3) picture, the one of this number in its set.
+
+        Its shorter side has ``side`` pixels or, with a zoom, any number from there up.
+        """
         rng = random.Random(mix(self.seed, number))
+        whole = resized(pixels, self.side) if self.zoom else pixels
         found = []
         for variant in range(self.variants):
-            places = [rng.randint(0, spare) for spare in room] if variant else middle
-            top, left = (round(m + self.shift * (place - m)) for m, place in zip(middle, places, strict=True))
-            crop = pixels[top : top + self.side, left : left + self.side]
+            zoomed = variant > 0 and self.zoom > 0
+            crop = self.square(pixels if zoomed else whole, rng, variant > 0)
             found.append(crop[:, ::-1] if variant % 2 else crop)
         return np.stack(found)
+
+    def square(self, pixels: np.ndarray, rng: random.Random, anywhere: bool) -> np.ndarray:
+        """(side, side, 3): a square from the middle of a picture or from ``anywhere``, zoomed then."""
+        short = min(pixels.shape[:2])
+        size = round(short * (1 - rng.random() * self.zoom)) if anywhere and self.zoom else short
+        room = [length - size for length in pixels.shape[:2]]
+        middle = [round(spare / 2) for spare in room]  # ties to even, as torchvision's CenterCrop
+        places = [rng.randint(0, spare) for spare in room] if anywhere else middle
+        top, left = (round(m + self.shift * (place - m)) for m, place in zip(middle, places, strict=True))
+        part = pixels[top : top + size, left : left + size]
+        return part if size == self.side else resized(part, self.side)
 
 
 @dataclass
@@ -111,7 +132,7 @@ def tokenize(
     tokens = bytearray()  # a million small tensors would lie between the large ones of batches, and keep them apart
     waiting: list[np.ndarray] = []
     with Progress("tokenizing", total) as shown:
-        for turn, (where, name, pixels) in enumerate(decoded(files, cut.side)):
+        for turn, (where, name, pixels) in enumerate(decoded(files, cut.side, cut.largest)):
             number = rank + turn * ranks
             shown.add(ranks if total is None else min(ranks, total - turn * ranks))
             if pixels is None:

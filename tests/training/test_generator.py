@@ -20,7 +20,7 @@ from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
-from training import defaults, generator, loop, token_sets
+from training import defaults, generator, generator_starts, loop, token_sets
 from training.data import Pictures
 from training.generator import GeneratorTraining
 from training.masking import draw_masks, masked_loss
@@ -244,7 +244,7 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
         f"the tokens in {file} are of other pictures: pictures are tokenized again"
     ]
     before = file.read_bytes()
-    with pytest.raises(TitokError, match=r"are of other --variants: give those that the run began with"):
+    with pytest.raises(TitokError, match=r"are of other --variants: give those that they were made with"):
         train("--data", first, "--seed", 3, "--tokenizer", tokenizer, "--variants", 2, "--resume", steps=2, labels=None)
     assert file.read_bytes() == before, "a run that goes on finds them again"
     for damage in (b"", b"PK", b"x" * 1000):
@@ -547,4 +547,4 @@ def test_published_settings_are_those_of_the_paper():
 
 
 def test_the_default_fits_in_its_box():
-    assert 4e6 < generator.DEFAULT.parameters < 12e6  # a byte each, and a little
+    assert 4e6 < generator_starts.DEFAULT.parameters < 12e6  # a byte each, and a little

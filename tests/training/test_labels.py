@@ -10,7 +10,8 @@ from PIL import Image
 
 from titokcodec.errors import TitokError
 from training.data import Pictures
-from training.labels import labels_of, read_table
+from training.label_tables import read_table
+from training.labels import labels_of
 
 
 def picture(number=0):

@@ -1,0 +1,128 @@
+"""Tables of labels: read from files, put together, and asked for the label of a picture or the new name of a label.
+
+A table says a label for each key. A key with ``*``, which stands for any text, is a pattern: ``cub_*`` is all keys that
+begin so. Keys that are written out win over patterns, whatever the order. An empty label, or ``-``, is none: such a row
+takes a label away. Tables that rename labels are read and asked in just the same way, by labels in place of keys.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from titokcodec.errors import TitokError
+
+KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
+LABELS = {"label", "class", "category"}  # and the other
+ANY, NONE = "*", "-"  # what stands for any text in a key, and, besides nothing at all, for no label
+
+
+class Lookup:
+    """A table to be asked.
+
+    Args:
+        table: Label by key or pattern, empty for none; of several patterns that fit, the last one counts.
+    """
+
+    def __init__(self, table: Mapping[str, str]) -> None:
+        self.exact = {key: label for key, label in table.items() if ANY not in key}
+        self.patterns = {key: _pattern(key) for key in reversed(table) if ANY in key}
+        self.table = table
+
+    def find(self, names: Sequence[str]) -> str | None:
+        """The key or pattern that one of the names fits, earlier names first; None if none does."""
+        for name in names:
+            if name in self.exact:
+                return name
+        for name in names:
+            for key, pattern in self.patterns.items():
+                if pattern.fullmatch(name):
+                    return key
+        return None
+
+
+def _pattern(key: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, key.split(ANY))), re.DOTALL)
+
+
+def read_tables(paths: Iterable[Path]) -> dict[str, str]:
+    """The rows of several tables in one. Where two have the same key, the later table counts.
+
+    Raises:
+        TitokError: see ``read_table``.
+    """
+    rows: dict[str, str] = {}
+    for path in paths:
+        for key, label in read_table(path).items():
+            rows.pop(key, None)  # so that it also comes after all earlier patterns
+            rows[key] = label
+    return rows
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """Label by key, from a table of two columns with tabs, commas or semicolons between them, or from JSON.
+
+    A header names the columns ``key`` and ``label`` (or the like: ``file_name``, ``class``), among others perhaps;
+    there may be none if there are two columns. JSON is an object of keys and labels, a list of pairs or of objects, or
+    an object with such a list called ``labels``. An empty label, null or ``-`` is none, and empty in what is returned.
+
+    Raises:
+        TitokError: it cannot be read as such a table, or has two labels for one key.
+    """
+    table: dict[str, str] = {}
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a byte order mark
+        for key, label in _json_rows(text) if path.suffix.lower() == ".json" else _rows(text):
+            key, label = key.removeprefix("./"), "" if label == NONE else label
+            if table.setdefault(key, label) != label:
+                raise ValueError(f"{key!r} has two labels, {table[key]!r} and {label!r}")
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise TitokError(f"{path} is no table of key and label: {reason}") from None
+    return table
+
+
+def _rows(text: str) -> Iterator[tuple[str, str]]:
+    text = text.lstrip("\r\n")
+    delimiter = next((mark for mark in "\t,;" if mark in text.partition("\n")[0]), None)
+    if delimiter is None:
+        raise ValueError("its first line has neither tab nor comma")
+    rows = ([cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    first = next(rows)
+    key, label = (_column(first, names) for names in (KEYS, LABELS))
+    if (key is None) != (label is None):
+        raise ValueError(f"its header, {', '.join(first)}, does not name both columns")
+    if key is None:
+        if len(first) != 2:
+            raise ValueError(f"it has {len(first)} columns and no header that names key and label")
+        key, label = 0, 1
+        yield first[0], first[1]
+    for number, row in enumerate(rows, 2):
+        if any(row):
+            if len(row) <= max(key, label):
+                raise ValueError(f"row {number} has {len(row)} columns")
+            yield row[key], row[label]
+
+
+def _column(header: Sequence[str], names: set[str]) -> int | None:
+    return next((number for number, cell in enumerate(header) if cell.lower() in names), None)
+
+
+def _json_rows(text: str) -> Iterator[tuple[str, str]]:
+    found = json.loads(text)
+    if isinstance(found, dict):
+        found = found["labels"] if isinstance(found.get("labels"), list) else list(found.items())
+    if not isinstance(found, list):
+        raise ValueError("its JSON is neither an object nor a list")
+    for entry in found:
+        if isinstance(entry, dict):
+            entry = [next((entry[name] for name in entry if name.lower() in names), None) for names in (KEYS, LABELS)]
+        if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str)):
+            raise ValueError(f"{json.dumps(entry)[:60]} is no pair of key and label")
+        if not isinstance(entry[1], (str, int, type(None))):
+            raise ValueError(f"the label of {entry[0]!r} is neither text nor a whole number")
+        yield entry[0], "" if entry[1] is None else str(entry[1])
