@@ -50,7 +50,9 @@ def fitted(base: GeneratorConfig, tokenizer: Weights, tokens: int | None) -> Gen
         return replace(base, tokens=count, codes=has.codes)
     share = has.tokens // has.codebooks
     if count > share and count % share:
-        raise UsageError(f"each {share} tokens have a codebook of their own, so {count} do not fit: give other --tokens")
+        raise UsageError(
+            f"each {share} tokens have a codebook of their own, so {count} do not fit: give other --tokens"
+        )
     return replace(
         base,
         tokens=count,

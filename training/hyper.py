@@ -116,8 +116,8 @@ class Masking:
         "share of activations and, in a BERT, of attention that is dropped; none in a U-ViT unless given"
     )
     part_balance: float = _option(
-        "coarse to fine: how often parts are trained, as their cost to the power of minus this; 0: all as often, 1: for "
-        "equal time"
+        "coarse to fine: how often parts are trained, as their cost to the power of minus this; 0: all as often, 1: "
+        "for equal time"
     )
     given_drop: float = _share("coarse to fine: share of the tokens of earlier parts that later ones are not shown")
 

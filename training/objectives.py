@@ -1,9 +1,9 @@
-"""What a generator learns to predict, and how well it does: masked tokens, coarse to fine, or one token after the other.
+"""What a generator learns to predict, and how well it does: masked tokens, coarse to fine, or each in its turn.
 
-MaskGIT (Chang et al. 2022, section 3.1) masks a share of the tokens, drawn from its schedule, and predicts them from the
-others. Where tokens are nested they come in parts, as they are sampled: the first prefix by itself, then what the next
-prefix adds to it, given those before. Every update trains one part, so that the first and most important tokens are
-learned at a fraction of the cost of a pass over all.
+MaskGIT (Chang et al. 2022, section 3.1) masks a share of the tokens, drawn from its schedule, and predicts them from
+the others. Where tokens are nested they come in parts, as they are sampled: the first prefix by itself, then what the
+next prefix adds to it, given those before. Every update trains one part, so that the first and most important tokens
+are learned at a fraction of the cost of a pass over all.
 
 An autoregressive model predicts each token from those before it, all of them in one pass; prefixes take care of
 themselves.
@@ -109,9 +109,7 @@ class Objective(ABC):
         shares = [(end - first) / self.config.tokens for first, end in self.parts]
         entropy = sum(share * total / count for share, (total, _, count) in zip(shares, found, strict=True))
         top1 = sum(share * right / count for share, (_, right, count) in zip(shares, found, strict=True))
-        each = {
-            f"entropy/{part.end}": total / count for part, (total, _, count) in zip(self.parts, found, strict=True)
-        }
+        each = {f"entropy/{part.end}": total / count for part, (total, _, count) in zip(self.parts, found, strict=True)}
         return {**each, "entropy": entropy, "top1": top1}
 
     def share_of(self, rows: int) -> tuple[int, slice]:
@@ -231,7 +229,9 @@ class NextToken(Objective):
         ]
 
 
-def objective_of(config: GeneratorConfig, hyper: Masking, autocast: Autocast, schedule: str) -> MaskedTokens | NextToken:
+def objective_of(
+    config: GeneratorConfig, hyper: Masking, autocast: Autocast, schedule: str
+) -> MaskedTokens | NextToken:
     """What a generator of this architecture learns."""
     if config.causal:
         return NextToken(config, hyper, autocast)

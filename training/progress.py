@@ -23,6 +23,7 @@ from . import parallel
 TERMINAL = 1.0  # seconds between lines on a terminal
 LOG = 10.0  # and in a log, where
 FIRST = 4.0  # the first one comes after so many: shorter phases print nothing
+SOON = 5.0  # seconds after which the length of a run is forecast, if its updates take that long
 FEW = 64  # updates; in fewer a run learns next to nothing
 MEASURED = 4  # updates, the first one included, that a forecast is made from, unless they take long
 SMALL = 4  # pictures; smaller batches are never advised
@@ -136,7 +137,7 @@ class Updates(Line):
         if len(self.marks) < 2:
             self.marks.append(Mark(step, share, now))
         made = step - self.marks[0].step
-        if not self.forecasted and made and (made >= MEASURED or now > self.began + FIRST / 2):
+        if not self.forecasted and made and (made >= MEASURED or now > self.began + SOON):
             self.forecasted = True
             if line := self.forecast(Mark(step, share, now)):
                 message(f"{self.name}: {line}")

@@ -47,7 +47,8 @@ def once(
         found, reason = load(file, of)
         if keep and reason.startswith(OTHER):
             raise TitokError(
-                f"the tokens in {file} are {reason}: give those that they were made with, or another --out or --token-file"
+                f"the tokens in {file} are {reason}: give those that they were made with, or another --out or "
+                "--token-file"
             )
         if reason:
             progress.message(f"the tokens in {file} are {reason}: pictures are tokenized again")

@@ -5,6 +5,7 @@ import json
 import sys
 import tarfile
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from tests.training.test_stages import SMALL as TOKENIZER
 from tests.training.test_stages import same
 from titokcodec import Generator
 from titokcodec.errors import TitokError, WeightsError
+from titokcodec.models.config import PRESETS
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.sampling import SCHEDULES
@@ -29,6 +31,10 @@ from training.trainer import Trainer
 
 SMALL = GeneratorConfig("bert", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
 SMALL_UVIT = GeneratorConfig("uvit", 8, classes=1, width=64, layers=2, heads=2, mlp=128)
+SMALL_CODES = GeneratorConfig(
+    "codes", 8, classes=1, width=64, layers=2, heads=2, mlp=128, prefixes=(1, 4, 8), code_width=12, hidden=32
+)
+SMALL_CAUSAL = replace(SMALL_CODES, causal=True)
 COLOURS = ("blue", "green", "red", "yellow")
 
 
@@ -37,6 +43,8 @@ def settings(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # slow to load, and not needed
     monkeypatch.setitem(GeneratorTraining.presets, "small", SMALL)
     monkeypatch.setitem(GeneratorTraining.presets, "small_uvit", SMALL_UVIT)
+    monkeypatch.setitem(GeneratorTraining.presets, "small_codes", SMALL_CODES)
+    monkeypatch.setitem(GeneratorTraining.presets, "small_causal", SMALL_CAUSAL)
     monkeypatch.setattr(GeneratorTraining, "tokenize", tokenize_pixels)
 
 
@@ -279,6 +287,79 @@ def test_eight_pictures_are_learned_and_sampled_back(train, photos, preset):
     assert np.mean([len(by_class[label] & tokenized[label]) > 0 for label in COLOURS]) >= 0.75
 
 
+@pytest.mark.parametrize("preset", ["small_codes", "small_causal"])
+def test_a_nested_tokenizer_s_tokens_are_learned_coarse_to_fine(train, photos, tokenizer, preset):
+    """With the vectors of its codes, and from the frequencies of the tokens on."""
+    rows = train("--val", photos, "--muon-rate", 0.02, "--label-drop", 0.1, preset=preset, steps=60)
+    stage, scores = train.stage, rows[-1]
+    assert stage.config.prefixes == (4, 8), "it has 2 to 8 tokens"
+    assert stage.config.codes == TOKENIZER.codes and stage.config.codebooks == 1
+    parts = [scores[f"val/entropy/{count}"] for count in (4, 8)]
+    assert scores["val/entropy"] == pytest.approx(np.mean(parts), abs=1e-4)
+    assert scores["val/entropy"] < np.log(64) and scores["val/best"] <= scores["val/entropy"] + 1e-4
+    model = stage.model
+    vectors = stage.tokenizer.quantize.codebook()
+    assert model.vectors[0].allclose(vectors / vectors.std())
+    made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu", dtype="fp32")
+    made.check_fits(tokenizers.read(tokenizer))
+    assert made.config == stage.config and made.class_names == COLOURS
+
+
+def test_the_first_weights_have_the_frequencies_of_the_training_tokens(train, photos):
+    line = [str(word) for word in train.words("--variants", 2, preset="small_codes")]
+    stage = Trainer(GeneratorTraining, parse(GeneratorTraining, "", line)).stage
+    tokens = stage.pictures.tokens[:, stage.trained]
+    assert stage.model.bias.equal(token_sets.log_frequencies(tokens, TOKENIZER.codes, 8))
+    assert stage.model.bias[0].argmax() in tokens[:, :, 0]
+
+
+def test_presets_take_what_their_tokenizer_has():
+    """Prefixes of nested ones, one length of others; whole codebooks."""
+
+    nested = tokenizers.read(None)
+    assert generator_starts.fitted(generator.OURS["default"], nested, None) == generator_starts.DEFAULT
+    assert generator_starts.fitted(generator.OURS["autoregressive"], nested, None).causal
+    assert generator_starts.fitted(generator.OURS["default"], nested, 64).prefixes == (32, 64)
+    assert generator_starts.fitted(generator.OURS["default"], nested, 64).codebooks == 2
+    assert generator_starts.fitted(generator.OURS["default"], nested, 32).prefixes == (32,)
+    with pytest.raises(TitokError, match="each 32 tokens have a codebook of their own, so 48 do not fit"):
+        generator_starts.fitted(generator.OURS["default"], nested, 48)
+    plain = SimpleNamespace(name="plain", config=PRESETS["titok_b64"])
+    found = generator_starts.fitted(generator.OURS["default"], plain, None)
+    assert (found.tokens, found.prefixes, found.codebooks, found.code_width) == (64, (64,), 1, 12)
+    with pytest.raises(TitokError, match="plain has 64 tokens, not 32"):
+        generator_starts.fitted(generator.OURS["default"], plain, 32)
+
+
+def test_all_crops_of_a_picture_that_is_held_out_stay_out(train, tmp_path):
+    shard = imagenet(tmp_path / "a.tar", [str(number) for number in range(60)])
+    train("--data", shard, "--variants", 4, "--zoom", 0.3, steps=1, labels=None)
+    held = train.stage.pictures.tokens[:, train.stage.kept_out].flatten(0, 1)
+    source = train.stage.batches(None)
+    assert len(train.stage.kept_out) and source.set.tokens.shape[:2] == (4, 60 - len(train.stage.kept_out))
+    assert not {tuple(row) for row in held.tolist()} & {tuple(row) for row in source.set.tokens.flatten(0, 1).tolist()}
+
+
+def test_runs_may_share_a_file_of_tokens(train, photos, tmp_path, monkeypatch):
+    """Which none of them overwrites by others."""
+    train("--token-file", tmp_path / "shared.pt", steps=1, out="one")
+    monkeypatch.setattr(generator, "tokenize", lambda *given: pytest.fail("they are there"))
+    train("--token-file", tmp_path / "shared.pt", steps=1, out="two")
+    assert not (tmp_path / "two" / "tokens.pt").exists()
+    with pytest.raises(TitokError, match=r"shared.pt are of other --zoom: .* or another --out or --token-file"):
+        train("--token-file", tmp_path / "shared.pt", "--zoom", 0.5, steps=1, out="three")
+
+
+def test_tables_of_labels_are_put_together_and_renamed(train, photos, tmp_path, capsys):
+    (tmp_path / "more.tsv").write_text("p*\tpicture\np0\t-\n")
+    (tmp_path / "names.tsv").write_text("red\twarm\nyellow\twarm\npicture\t-\n")
+    more = ("--labels", photos / "labels.tsv", tmp_path / "more.tsv", "--rename", tmp_path / "names.tsv")
+    train(*more, "--least-pictures", 2, steps=1, labels=None)
+    assert train.stage.classes == ("green", "warm") and train.stage.numbers.tolist() == [-1, 0, 1, 1, -1, 0, 1, 1]
+    assert "5 of 8" not in (said := capsys.readouterr().err) and "6 of 8 pictures have one of 2 labels" in said
+    assert "too few pictures for blue (1)" in said
+
+
 def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
     train(steps=2)
     made = Generator.from_pretrained(tmp_path / "run" / "generator.safetensors", device="cpu")
@@ -450,15 +531,17 @@ import sys
 sys.modules["torch.utils.tensorboard"] = None
 import torch
 torch.set_num_threads(1)
-from tests.training.test_generator import SMALL, SMALL_UVIT, tokenize_pixels
+from tests.training.test_generator import SMALL, SMALL_CAUSAL, SMALL_CODES, SMALL_UVIT, tokenize_pixels
 from training import generator
 generator.GeneratorTraining.presets |= {"small": SMALL, "small_uvit": SMALL_UVIT}
+generator.GeneratorTraining.presets |= {"small_codes": SMALL_CODES, "small_causal": SMALL_CAUSAL}
 generator.GeneratorTraining.tokenize = tokenize_pixels
 generator.main()
 """
 
 
-def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
+@pytest.mark.parametrize("preset", ["small", "small_codes", "small_causal"])
+def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path, preset):
     """With unequal numbers of masked tokens, dropped labels, scores and the file that one rank writes."""
     (tmp_path / "script.py").write_text(SCRIPT)
     more = (
@@ -471,8 +554,8 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path):
         "--muon-rate",
         0,
     )  # which makes the most of a rounding
-    train(*more, steps=20, out="one")
-    said = two_ranks([tmp_path / "script.py", *train.words(*more, steps=20, out="two")])
+    train(*more, steps=20, out="one", preset=preset)
+    said = two_ranks([tmp_path / "script.py", *train.words(*more, steps=20, out="two", preset=preset)])
     assert said.count("generator: 20 steps in ") == 1, "one rank reports"
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert two["step"] == 20

@@ -10,7 +10,7 @@ from PIL import Image
 
 from titokcodec.errors import TitokError
 from training.data import Pictures
-from training.label_tables import read_table
+from training.label_tables import read_table, read_tables
 from training.labels import labels_of
 
 
@@ -115,6 +115,42 @@ def test_tables_of_many_kinds(classes, tmp_path, name, text, encoding):
     labels = found(tmp_path, opened(classes), text, name, encoding)
     assert labels.found == ["tom", None, None, "mug"]
     assert labels.classes == ("mug", "tom")
+
+
+def test_several_tables_are_one_in_which_later_rows_count(classes, tmp_path):
+    first = write(tmp_path, "cat/0000\ttom\ncat/0001\ttom\ncup/0000\tmug\n", "a.tsv")
+    second = write(tmp_path, "key,label\ncat/0001,kit\ncup/0000,-\n", "b.csv")
+    assert labels_of(opened(classes), read_tables([first, second])).found == ["tom", "kit", None, None]
+    assert labels_of(opened(classes), read_tables([second, first])).found == ["tom", "tom", "mug", None]
+
+
+def test_patterns_label_all_keys_that_fit_unless_these_are_written_out(classes, tmp_path):
+    labels = found(tmp_path, opened(classes), "cat/0001\ttom\ncat/*\tcat\n*1\tfirst\n")
+    assert labels.found == ["cat", "tom", None, "first"]
+    assert "no picture for" not in str(labels)
+    assert found(tmp_path, opened(classes), "*\tthing\ncat/*\t-\ncat/0000\tcat\n").found == [
+        "cat",
+        None,
+        "thing",
+        "thing",
+    ], "the last pattern counts"
+    assert "no picture for dog/*, a[1] of the table" in str(found(tmp_path, opened(classes), "dog/*\td\na[1]\ta\n"))
+    first, second = (write(tmp_path, text, name) for text, name in (("cat/0000\ttom\n", "a.tsv"), ("c*\tc\n", "b.tsv")))
+    assert labels_of(opened(classes), read_tables([first, second])).found == ["tom", "c", "c", "c"]
+
+
+def test_labels_are_renamed_merged_and_dropped_and_rare_ones_go(classes, tmp_path):
+    text = "cat/0000\trose\ncat/0001\ttulip\ncup/0000\tformula one\ncup/0001\tmug\n"
+    labels = found(tmp_path, opened(classes), text)
+    names = read_tables([write(tmp_path, "rose\tflower\ntulip\tflower\nform*\t-\nlily\tflower\n", "names.tsv")])
+    renamed = labels.renamed(names)
+    assert renamed.found == ["flower", "flower", None, "mug"] and renamed.classes == ("flower", "mug")
+    few = renamed.without_rare(2)
+    assert few.found == ["flower", "flower", None, None] and few.classes == ("flower",)
+    assert str(few).endswith(
+        "2 of 4 pictures have one of 1 label; none for cup/0000, cup/0001; too few pictures for mug (1)"
+    )
+    assert renamed.without_rare(1).found == renamed.found and "too few" not in str(renamed.without_rare(1))
 
 
 def test_whole_numbers_are_the_numbers_of_their_classes(classes, tmp_path):

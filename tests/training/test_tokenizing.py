@@ -13,6 +13,7 @@ from PIL import Image
 from titokcodec.errors import TitokError
 from training import parallel, token_files, tokenizing
 from training.data import Pictures
+from training.reading import resized
 from training.tokenizing import Cut, TokenizedPictures, merged, tokenize
 
 SIDE = 16
@@ -84,6 +85,29 @@ def test_other_crops_lie_anywhere_and_every_other_one_is_mirrored():
     assert places(4, 1.0, variants=3) == places(4, 1.0)[:3]
 
 
+def test_zoomed_crops_are_squares_of_the_picture_as_it_came():
+    """Of its own resolution, of sides from 1 - zoom to 1 of the shorter one, from anywhere within it."""
+    down, across = np.meshgrid(np.arange(160) * 255 / 239, np.arange(240) * 255 / 239, indexing="ij")
+    pixels = np.stack([down, across, down], axis=2).round().astype(np.uint8)  # two channels tell the place
+    cut = Cut(SIDE, 400, 1.0, 0, 0.4)
+    assert cut.largest == 4 * SIDE and Cut(SIDE, 400, 1.0).largest is None
+    crops = cut.crops(pixels, 3).astype(float)
+    assert crops.shape == (400, SIDE, SIDE, 3)
+    assert np.array_equal(crops[0].astype(np.uint8), Cut(SIDE).crops(resized(pixels, SIDE), 3)[0]), "the middle, whole"
+    crops[1::2] = crops[1::2, :, ::-1]
+    assert (crops[:, 0, 0, 1] < crops[:, 0, -1, 1]).all(), "every other one is mirrored"
+    step = 239 / 255 * (SIDE / (SIDE - 1))
+    heights = (crops[:, -1, 0, 0] - crops[:, 0, 0, 0]) * step
+    widths = (crops[:, 0, -1, 1] - crops[:, 0, 0, 1]) * step
+    assert np.abs(heights - widths).max() < 4, "squares"
+    assert heights[1:].min() == pytest.approx(96, abs=4) and heights[1:].max() == pytest.approx(160, abs=4)
+    tops, lefts = crops[1:, 0, 0, 0], crops[1:, 0, 0, 1]
+    assert tops.min() < 8 and tops.max() > 50 and lefts.min() < 8 and lefts.max() > 120
+    assert np.array_equal(cut.crops(pixels, 3), cut.crops(pixels, 3)) and not np.array_equal(
+        cut.crops(pixels, 3), cut.crops(pixels, 4)
+    )
+
+
 # ---- a set -------------------------------------------------------------------------------------------------------
 
 
@@ -135,7 +159,7 @@ def test_no_more_pictures_are_held_than_a_batch_has(monkeypatch):
     class Held(np.ndarray):
         """An array that can be watched."""
 
-    def decoded(files, side):
+    def decoded(files, side, largest):
         for number in range(300):
             pixels = np.full((SIDE, SIDE, 3), number % 256, np.uint8).view(Held)
             seen.append(weakref.ref(pixels))
