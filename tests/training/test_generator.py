@@ -559,8 +559,11 @@ def test_two_ranks_take_the_steps_of_one(train, photos, tokenizer, tmp_path, pre
     assert said.count("generator: 20 steps in ") == 1, "one rank reports"
     two = torch.load(tmp_path / "two" / "state.pt", weights_only=True)
     assert two["step"] == 20
-    same(train.trainer.model.state_dict(), two["model"], 2e-3)
-    same(train.trainer.ema.model.state_dict(), two["ema"], 2e-3)
+    for mine, theirs in ((train.trainer.model, two["model"]), (train.trainer.ema.model, two["ema"])):
+        one = mine.state_dict()
+        for state in (one, theirs):  # this one shifts all logits alike: AdamW makes the most of a rounding here too
+            state.pop("leave.leave.bias", None)
+        same(one, theirs, 2e-3)
     assert two["memory"]["best"] == pytest.approx(train.stage.best, abs=1e-3)
 
 
