@@ -3,6 +3,9 @@
 Other generators learn a row of a table for each code. Four codebooks of 4096 codes are 16,384 rows, and twenty thousand
 pictures show each of them a few times only. But a code has a vector, and near vectors mean near pictures: here a small
 network, the same for all codes, maps vectors to embeddings, and another one to the rows that outputs are compared with.
+What an entry of a vector means differs from position to position, so each has a linear map of its own besides, and, where
+outputs are compared, one to the entries and their squares: the logarithm of a normal distribution, which a class shifts
+and scales.
 
     tokens (B,k), labels (B,) -> [class, embeddings] -> pre-norm blocks -> (B,k,W) -> products with all codes' rows
 
@@ -78,6 +81,8 @@ class CodeTransformer(nn.Module):
         vectors: (G, N, d) buffer, the codebooks' vectors, scaled to a deviation of 1.
         active: (K, d) buffer, 1 for entries of vectors that exist at a position, 0 for others.
         bias: (K, N), what codes have beforehand; training begins it at the logarithms of their frequencies.
+        enter_weight: (K, d, W), each position's map from vectors to embeddings.
+        leave_weight: (K, W, 2 d), each position's map from hidden states to what entries and their squares weigh.
     """
 
     vectors: Tensor
@@ -94,6 +99,8 @@ class CodeTransformer(nn.Module):
         self.mask = None if config.causal else nn.Parameter(torch.empty(width))
         self.enter = CodeMap(config.code_width, config.hidden, width)
         self.leave = CodeMap(config.code_width, config.hidden, width)
+        self.enter_weight = nn.Parameter(torch.empty(tokens, config.code_width, width))
+        self.leave_weight = nn.Parameter(torch.zeros(tokens, width, 2 * config.code_width))
         self.bias = nn.Parameter(torch.zeros(tokens, config.codes))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(width)
@@ -105,6 +112,7 @@ class CodeTransformer(nn.Module):
         for table in (self.positions, self.classes, self.mask):
             if table is not None:
                 nn.init.normal_(table, std=0.02)
+        nn.init.normal_(self.enter_weight, std=0.5 * self.config.code_width**-0.5)
         for name, value in self.blocks.named_parameters():
             if value.ndim == 2:
                 adds = name.split(".")[-2] in ("proj", "fc2")
@@ -151,9 +159,17 @@ class CodeTransformer(nn.Module):
             book = first // share
             stop = min((book + 1) * share, end)
             here, hidden = hidden[:, : stop - first], hidden[:, stop - first :]
-            parts.append((here @ rows[book].T).float() + self.bias[first:stop].float())
+            normal = self._normal(here, first, stop, book)
+            parts.append((here @ rows[book].T + normal).float() + self.bias[first:stop].float())
             first = stop
         return torch.cat(parts, 1)
+
+    def _normal(self, hidden: Tensor, first: int, stop: int, book: int) -> Tensor:
+        """(B, k, N) of the positions from ``first`` to ``stop``: entries and their squares, weighed by hidden states."""
+        weights = torch.einsum("bkw,kwd->bkd", hidden, self.leave_weight[first:stop].to(hidden.dtype))
+        weights = weights * self.active[first:stop].repeat(1, 2)
+        entries = self.vectors[book]
+        return weights.to(hidden.dtype) @ torch.cat([entries, entries.square() - 1], 1).T.to(hidden.dtype)
 
     def embedded(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
         """(B, k) tokens -> (B, 1 + k, W): the class in front, and added to all. If causal, without the last token."""
@@ -170,7 +186,10 @@ class CodeTransformer(nn.Module):
         """(B, k) tokens of the positions from ``first`` on -> (B, k, W), without class and positions."""
         at = torch.arange(first, first + tokens.shape[1], device=tokens.device)
         found = self.vectors[at // self.config.share, tokens.clamp(max=self.config.codes - 1)]
-        x = self.enter(found * self.active[first : first + tokens.shape[1]])
+        here = slice(first, first + tokens.shape[1])
+        found = found * self.active[here]
+        x = self.enter(found)
+        x = x + torch.einsum("bkd,kdw->bkw", found, self.enter_weight[here]).to(x.dtype)
         if self.mask is None:
             return x
         return torch.where((tokens == self.config.mask_id)[..., None], self.mask.to(x.dtype), x)

@@ -108,6 +108,7 @@ class GeneratorConfig:
             maps = 2 * ((self.code_width + 1) * self.hidden + (self.hidden + 1 + self.code_width) * width)
             fixed = (self.codebooks * self.codes + self.tokens) * self.code_width
             tables = (self.tokens + self.classes + 2 + (not self.causal)) * width + self.tokens * self.codes
+            tables += 3 * self.tokens * self.code_width * width  # each position's maps
             block = 4 * width * width + 9 * width + (2 * width + 1) * mlp
             return fixed + tables + maps + self.layers * block + 2 * width
         common = (self.null_id + 1 + self.tokens + 1) * width + 2 * width + (width + 1) * self.codes
