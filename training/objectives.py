@@ -5,8 +5,8 @@ the others. Where tokens are nested they come in parts, as they are sampled: the
 next prefix adds to it, given those before. Every update trains one part, so that the first and most important tokens
 are learned at a fraction of the cost of a pass over all.
 
-An autoregressive model predicts each token from those before it, all of them in one pass; prefixes take care of
-themselves.
+An autoregressive model predicts each token from those before it, all of them in one pass. Prefixes need no training of
+their own, but the first tokens deserve most of it here too: an update sees one of the prefixes.
 """
 
 from __future__ import annotations
@@ -75,6 +75,22 @@ class Objective(ABC):
     def __init__(self, config: GeneratorConfig, hyper: Masking, autocast: Autocast) -> None:
         self.config, self.hyper, self.autocast = config, hyper, autocast
         self.parts = parts_of(config)
+        costs = torch.tensor([float(part.end) for part in self.parts], dtype=torch.float64)
+        self.shares = (costs**-hyper.part_balance / (costs**-hyper.part_balance).sum()).tolist()
+
+    @property
+    def turns(self) -> int:
+        """Updates in a row that have every part among them, wherever they begin."""
+        return math.ceil((1 + GOLDEN) ** 2 / min(self.shares)) if len(self.parts) > 1 else 1
+
+    def part_at(self, step: int) -> Part:
+        """The part that an update trains. Parts take turns as evenly as their shares allow."""
+        place = step * GOLDEN % 1
+        for part, share in zip(self.parts, self.shares, strict=True):
+            place -= share
+            if place < 0:
+                return part
+        return self.parts[-1]
 
     @abstractmethod
     def loss(
@@ -112,6 +128,10 @@ class Objective(ABC):
         each = {f"entropy/{part.end}": total / count for part, (total, _, count) in zip(self.parts, found, strict=True)}
         return {**each, "entropy": entropy, "top1": top1}
 
+    def shown(self, end: int, device: torch.device) -> dict[str, Tensor]:
+        """What the log says of an update's part, where there are several."""
+        return {"tokens": torch.tensor(float(end), device=device)} if len(self.parts) > 1 else {}
+
     def share_of(self, rows: int) -> tuple[int, slice]:
         """Rows of the whole batch, of which a rank has so many, and where its own are."""
         return rows * parallel.count(), slice(parallel.rank() * rows, (parallel.rank() + 1) * rows)
@@ -127,22 +147,6 @@ class MaskedTokens(Objective):
     def __init__(self, config: GeneratorConfig, hyper: Masking, autocast: Autocast, schedule: str) -> None:
         super().__init__(config, hyper, autocast)
         self.schedule = schedule
-        costs = torch.tensor([float(part.end) for part in self.parts], dtype=torch.float64)
-        self.shares = (costs**-hyper.part_balance / (costs**-hyper.part_balance).sum()).tolist()
-
-    @property
-    def turns(self) -> int:
-        """Updates in a row that have every part among them, wherever they begin."""
-        return math.ceil((1 + GOLDEN) ** 2 / min(self.shares)) if len(self.parts) > 1 else 1
-
-    def part_at(self, step: int) -> Part:
-        """The part that an update trains. Parts take turns as evenly as their shares allow."""
-        place = step * GOLDEN % 1
-        for part, share in zip(self.parts, self.shares, strict=True):
-            place -= share
-            if place < 0:
-                return part
-        return self.parts[-1]
 
     def loss(
         self, forward: nn.Module, target: Tensor, labels: Tensor, step: int, rng: torch.Generator
@@ -163,8 +167,7 @@ class MaskedTokens(Objective):
         loss = masked_loss(logits.float(), wanted, masks, hyper.smoothing, hyper.unmasked, mine)
         with torch.no_grad():
             right = ((logits.argmax(-1) == wanted) & masked).sum() / masked.sum()
-        more = {"tokens": torch.tensor(float(end), device=device)} if len(self.parts) > 1 else {}
-        return loss, {"top1": right, **more}
+        return loss, {"top1": right, **self.shown(end, device)}
 
     def counts(self, predict: Predictor, val: TokenSet) -> list[tuple[float, int, int]]:
         """Under the same masks at every score, fewer for longer prefixes: all parts cost about the same."""
@@ -196,14 +199,13 @@ class MaskedTokens(Objective):
 
 
 class NextToken(Objective):
-    """Every token, given those before it."""
-
-    turns = 1
+    """Every token of a prefix, given those before it."""
 
     def loss(
         self, forward: nn.Module, target: Tensor, labels: Tensor, step: int, rng: torch.Generator
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        whole, mine = self.share_of(len(target))
+        end, (whole, mine) = self.part_at(step).end, self.share_of(len(target))
+        target = target[:, :end]
         dropped = (torch.rand(whole, generator=rng, device=target.device) < self.hyper.label_drop)[mine]
         with self.autocast():
             logits = forward(target, labels.masked_fill(dropped, -1))
@@ -211,7 +213,7 @@ class NextToken(Objective):
         loss = F.cross_entropy(flat, target.flatten(), label_smoothing=self.hyper.smoothing)
         with torch.no_grad():
             right = (logits.argmax(-1) == target).float().mean()
-        return loss, {"top1": right}
+        return loss, {"top1": right, **self.shown(end, target.device)}
 
     def counts(self, predict: Predictor, val: TokenSet) -> list[tuple[float, int, int]]:
         target = val.tokens[0].long()

@@ -3,9 +3,9 @@
 Other generators learn a row of a table for each code. Four codebooks of 4096 codes are 16,384 rows, and twenty thousand
 pictures show each of them a few times only. But a code has a vector, and near vectors mean near pictures: here a small
 network, the same for all codes, maps vectors to embeddings, and another one to the rows that outputs are compared with.
-What an entry of a vector means differs from position to position, so each has a linear map of its own besides, and, where
-outputs are compared, one to the entries and their squares: the logarithm of a normal distribution, which a class shifts
-and scales.
+What an entry of a vector means differs from position to position, so each has a linear map of its own besides, and
+where outputs are compared one to the entries and their squares: the logarithm of a normal distribution, which a class
+shifts and scales.
 
     tokens (B,k), labels (B,) -> [class, embeddings] -> pre-norm blocks -> (B,k,W) -> products with all codes' rows
 
@@ -165,7 +165,7 @@ class CodeTransformer(nn.Module):
         return torch.cat(parts, 1)
 
     def _normal(self, hidden: Tensor, first: int, stop: int, book: int) -> Tensor:
-        """(B, k, N) of the positions from ``first`` to ``stop``: entries and their squares, weighed by hidden states."""
+        """(B, k, N) of the positions from ``first`` to ``stop``: entries and squares, weighed by hidden states."""
         weights = torch.einsum("bkw,kwd->bkd", hidden, self.leave_weight[first:stop].to(hidden.dtype))
         weights = weights * self.active[first:stop].repeat(1, 2)
         entries = self.vectors[book]
