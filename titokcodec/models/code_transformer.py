@@ -169,7 +169,9 @@ class CodeTransformer(nn.Module):
         weights = torch.einsum("bkw,kwd->bkd", hidden, self.leave_weight[first:stop].to(hidden.dtype))
         weights = weights * self.active[first:stop].repeat(1, 2)
         entries = self.vectors[book]
-        return weights.to(hidden.dtype) @ torch.cat([entries, entries.square() - 1], 1).T.to(hidden.dtype)
+        # Squares reach a hundred, so that a step of theirs must be smaller than one of the entries.
+        normal = torch.cat([entries * 4, entries.square() - 1], 1) * self.config.width**-0.5
+        return weights.to(hidden.dtype) @ normal.T.to(hidden.dtype)
 
     def embedded(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
         """(B, k) tokens -> (B, 1 + k, W): the class in front, and added to all. If causal, without the last token."""
