@@ -210,6 +210,18 @@ class Generator:
             raise TitokError(f"tokens is {tokens!r}: {self.name} makes pictures of {_either(counts)} tokens")
         return counts[-1] if tokens is None else int(tokens)
 
+    def most(self, available: int) -> int:
+        """The largest number of tokens that it makes, of those that are no more than this.
+
+        Raises:
+            TitokError: even its smallest is more.
+        """
+        fitting = [count for count in self.config.counts if count <= available]
+        if not fitting:
+            wanted = self.config.counts[0]
+            raise TitokError(f"{available} tokens are too few: generator {self.name} needs {wanted}")
+        return fitting[-1]
+
     def _counted(self, tokens: object) -> Tensor:
         """(B, K) tokens as int64, K being one of the numbers of tokens that there can be."""
         counts = self.config.counts
@@ -226,7 +238,7 @@ class Generator:
         noise: Noise | None,
         settings: dict[str, Any],
     ) -> Tensor:
-        chosen, noise = replace(self.settings, **settings), noise or _uniform(self.device, seed)
+        chosen, noise = replace(self.settings, **settings), noise or uniform(self.device, seed)
         ends = [count for count in self.config.counts if count <= tokens.shape[1]]
         with isolated(self.device):
             if self.config.causal:
@@ -245,8 +257,8 @@ class Generator:
         return to_device(np.array(numbers, np.int64), self.device), any(number >= 0 for number in numbers)
 
 
-def _uniform(device: torch.device, seed: int | None) -> Noise:
-    """Noise from a stream of its own, or from torch's without a seed."""
+def uniform(device: torch.device, seed: int | None) -> Noise:
+    """Noise from a stream of its own, or from torch's without a seed. Raises ``TitokError`` for what is no seed."""
     generator = None
     if seed is not None:
         if not is_whole(seed) or not 0 <= seed < 1 << 63:

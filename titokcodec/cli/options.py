@@ -59,6 +59,17 @@ def usage(error: TitokError) -> click.UsageError:
     return click.UsageError(f"{error}.")
 
 
+def together(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several decorators as one, the first of them outermost."""
+
+    def decorate(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
 MODEL = click.option(
     "-m",
     "--model",
@@ -115,14 +126,5 @@ _BULK = (
 )
 
 
-def _all(decorators: tuple[Callable, ...]) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
-
-
-network = _all(_NETWORK)
-bulk = _all(_BULK)
+network = together(*_NETWORK)
+bulk = together(*_BULK)

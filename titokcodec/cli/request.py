@@ -18,11 +18,42 @@ from titokcodec.cli.sampling_options import OF_MASKED
 from titokcodec.cli.streams import exists, in_the_way
 from titokcodec.errors import TitokError
 from titokcodec.io.names import shown
+from titokcodec.region import Region
 
 if TYPE_CHECKING:
     from titokcodec.generator import Generator
 
 TITOK = PictureFormat("TITOK", ".titok")  # the one format that is not Pillow's
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What to do with a compressed picture.
+
+    Attributes:
+        source: The .titok file, ``-`` for standard input.
+        last: Another one: the pictures are those between the two.
+        region: What to fill anew.
+        keep: How many of the first tokens stay as they are.
+        share: Which part of the others to sample again.
+    """
+
+    source: str
+    last: str | None = None
+    region: Region | None = None
+    keep: int = 0
+    share: float = 1.0
+
+    def described(self, count: int) -> str:
+        """So many results, in words."""
+        source = named(self.source)
+        if self.last is not None:
+            return f"{count} pictures from {source} to {named(self.last)}"
+        if self.region is not None:
+            what = f"{count} fillings" if count > 1 else "a filling"
+            return f"{what} of {self.region} in {source}"
+        what = f"{count} variations" if count > 1 else "a variation"
+        return f"{what} of {source}"
 
 
 @dataclass(frozen=True)
@@ -32,16 +63,14 @@ class Request:
     Attributes:
         labels: A class for each picture as it was given, by name or number; None for any.
         seed: Of the random generators.
-        source: The .titok file to vary, ``-`` for standard input; None for new pictures.
-        share: Which part of its tokens to sample again.
-        tokens: How many a picture has; None for the most, or for those of the file to vary.
+        edit: What to make of a compressed picture; None for new pictures.
+        tokens: How many a picture has; None for the most, or for those of the file to edit.
         settings: Of ``titokcodec.sampling.Settings``, those that were given.
     """
 
     labels: list[str | None]
     seed: int
-    source: str | None
-    share: float
+    edit: Edit | None
     tokens: int | None
     settings: dict[str, Any]
 
@@ -57,13 +86,17 @@ class Request:
     def __str__(self) -> str:
         count, kinds = len(self.labels), list(dict.fromkeys(self.labels))
         what = f"{count} pictures" if count > 1 else "a picture"
-        if self.source is not None:
-            what = f"{count} variations" if count > 1 else "a variation"
-            what += f" of {shown(None if self.source == '-' else self.source, 'stdin')}"
+        if self.edit is not None:
+            what = self.edit.described(count)
         if kinds == [None]:
             return what
-        named = ", ".join(shown(kind) for kind in kinds) if len(kinds) < 4 else f"{len(kinds)} classes"
-        return f"{what} {'of' if self.source is None else 'as'} {named}"
+        classes = ", ".join(shown(kind) for kind in kinds) if len(kinds) < 4 else f"{len(kinds)} classes"
+        return f"{what} {'of' if self.edit is None else 'as'} {classes}"
+
+
+def named(source: str) -> str:
+    """A file that is read, as messages call it."""
+    return shown(None if source == "-" else source, "stdin")
 
 
 def in_turns(classes: tuple[str, ...], count: int | None) -> list[str | None]:
@@ -141,8 +174,8 @@ def _stems(request: Request) -> Iterator[str]:
     digits = max(3, len(str(len(request.labels) - 1)))
     for number, label in enumerate(request.labels):
         name = label or "any"
-        if request.source is not None:
-            name = "variation" if request.source == "-" else Path(request.source).stem
+        if request.edit is not None:
+            name = "variation" if request.edit.source == "-" else Path(request.edit.source).stem
         # A class may have any name: nothing of it may look like a folder, or be longer than a file's name can be.
         plain = re.sub(r"\W+", "-", name).strip("-")[:40] or "class"
         yield f"{plain}-{number:0{digits}}"

@@ -1,4 +1,4 @@
-"""``titok-generate``: pictures of a class, and variations of compressed pictures."""
+"""``titok-generate``: pictures of a class, and edits of compressed pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from titokcodec.cli import options
 from titokcodec.cli.command import Command
+from titokcodec.cli.edit_options import WAY, edit_of, editing
 from titokcodec.cli.errors import reason
 from titokcodec.cli.generation import run
 from titokcodec.cli.reporter import Reporter, describe
@@ -26,19 +27,12 @@ if TYPE_CHECKING:
     from titokcodec.codec import Codec
     from titokcodec.files import FileInfo
     from titokcodec.generator import Generator
-
-SHARE = 0.3
+    from titokcodec.region import Region
 
 
 def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) -> PictureFormat | None:
     """Ours, or a picture format that Pillow writes."""
     return TITOK if value and value.upper() == TITOK.name else options.format_of(ctx, param, value)
-
-
-def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not 0 < value <= 1:
-        raise click.BadParameter("give a share above 0, up to 1 for all tokens", ctx, param)
-    return value
 
 
 @click.command("titok-generate", cls=Command)
@@ -76,16 +70,7 @@ def _share_of(ctx: click.Context, param: click.Parameter, value: float | None) -
     show_default="another each time",
     help="The same seed gives the same pictures, and a larger -n more of them.",
 )
-@click.option("--from", "source", metavar="FILE", help="Vary this .titok file of a single tile; - is standard input.")
-@click.option(
-    "--vary",
-    "share",
-    type=float,
-    metavar="SHARE",
-    callback=_share_of,
-    show_default=str(SHARE),
-    help="Which part of its tokens to sample again: up to 1, all of them.",
-)
+@editing
 @click.option(
     "-g",
     "--generator",
@@ -115,6 +100,9 @@ def generate(
     seed: int | None,
     source: str | None,
     share: float | None,
+    keep: int | None,
+    region: Region | None,
+    last: str | None,
     generator: str | None,
     tokens: int | None,
     list_classes: bool,
@@ -128,7 +116,7 @@ def generate(
     batch_size: int,
     **settings: Any,
 ) -> None:
-    """Generate pictures of a class, or variations of a compressed picture.
+    """Generate pictures of a class, or make new ones of compressed pictures.
 
     A generator samples the tokens and the model decodes them, so each picture is a .titok file of its own, whether it
     is written as one or not.
@@ -140,6 +128,9 @@ def generate(
       titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
       titok-generate --class dog -o dog.titok
       titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
+      titok-generate --from photo.titok --keep 32 -n 9 -o details.png
+      titok-generate --from photo.titok --region 96,64,120,80 -n 4 -o filled.png
+      titok-generate --from photo.titok --to other.titok -n 7 -o strip.png
       titok-generate --list-classes
     """
     if list_classes:
@@ -147,21 +138,24 @@ def generate(
         return
     if output is None:
         raise click.UsageError("Missing option '-o': name a picture, a .titok file, a folder, or - (standard output).")
-    if share is not None and source is None:
-        raise click.UsageError("--vary changes a compressed picture: name it with --from.")
+    edit = edit_of(classes, source, last=last, region=region, keep=keep, share=share)
+    if last is not None and count is None:
+        count = WAY
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     given = {name: value for name, value in settings.items() if value is not None}
-    request = Request(in_turns(classes, count), chosen, source, SHARE if share is None else share, tokens, given)
+    request = Request(in_turns(classes, count), chosen, edit, tokens, given)
     reporter = GenerateReporter(request, stream=output == "-", quiet=quiet, as_json=as_json)
     try:
         where = destination(output, picture_format, request)
     except ImageError as error:  # no format has this suffix
         raise click.UsageError(f"-o {shown(output)}: {error}.") from None
 
-    def load() -> tuple[Generator, Codec]:
+    def load() -> tuple[Generator | None, Codec]:
         from titokcodec.codec import Codec
         from titokcodec.generator import Generator
 
+        if last is not None:
+            return None, Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
         opened = Generator.from_pretrained(generator, device=device, dtype=dtype)
         request.check(opened)  # before the next file is read
         codec = Codec.from_pretrained(model, device=device, dtype=dtype, batch_size=batch_size)
