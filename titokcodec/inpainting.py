@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from titokcodec.class_labels import Labels
 from titokcodec.codec import Codec
 from titokcodec.errors import TitokError
 from titokcodec.format.limits import TILE
-from titokcodec.generator import Generator, Labels, uniform
+from titokcodec.generator import Generator, uniform
 from titokcodec.runtime.isolation import isolated
 from titokcodec.runtime.tokens import described
 from titokcodec.sampling import Noise
-from titokcodec.search import NEWTON_STEPS
+from titokcodec.search import default_steps
 
 ROUNDS = (0.8, 0.5, 0.3)  # shares of the tokens that are sampled, round by round
 
@@ -37,7 +38,7 @@ def inpaint(
     *,
     seed: int | None = None,
     noise: Noise | None = None,
-    effort: int = NEWTON_STEPS,
+    effort: int | None = None,
     **settings: Any,
 ) -> Tensor:
     """Fill a region of pictures anew.
@@ -50,7 +51,7 @@ def inpaint(
             ``titokcodec.region.Region.mask`` makes one of a rectangle.
         labels: As in ``Generator.sample``; None for no class anywhere.
         seed, noise, settings: As in ``Generator.sample``.
-        effort: Steps of the search for tokens that show the surroundings as they were, see ``Codec.encode``.
+        effort: Steps of the last encoding's search, see ``Codec.encode``; None for as many as compressing takes.
 
     Returns:
         (B, K) int64 on the codec's device. Outside the region they show about what the old ones did; ``paste`` brings
@@ -70,7 +71,8 @@ def inpaint(
         keep = torch.ones_like(order, dtype=torch.bool).scatter(1, hidden, False)
         found = generator.inpaint(codec.encode(shown, count), keep, labels, noise=noise, **settings)
         shown = paste(original, codec.decode(found), mask)
-    return codec.encode(shown, tokens.shape[1], effort=effort)
+    steps = default_steps(codec.weights.config, 1) if effort is None else effort
+    return codec.encode(shown, tokens.shape[1], effort=steps)
 
 
 def paste(original: Tensor, changed: Tensor, mask: Tensor) -> Tensor:

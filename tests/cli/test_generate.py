@@ -426,6 +426,96 @@ def test_files_that_cannot_be_varied_are_refused(call, codec, photo, photo_file,
     assert not Path("a.png").exists()
 
 
+def test_coarse_tokens_can_be_kept(call, codec, photo_file):
+    """All others change unless a share is given; of 64 codes, one is drawn again by chance now and then."""
+    before = codec.read(photo_file)[0, :12]
+    line = ["--from", "photo.titok", "--keep", 8, "-n", 6, "--temperature", 50, "--format", "titok", "--seed", 1]
+    for folder, added, expected in (("all", [], 4), ("half", ["--vary", 0.5], 2)):
+        assert call(*line, *added, "-o", folder).exit_code == 0
+        changed = [(codec.read(data)[0] != before) for data in files(folder).values()]
+        assert not any(row[:8].any() for row in changed)
+        assert max(row.sum() for row in changed) <= expected and sum(row.sum() for row in changed) > 6 * expected * 0.7
+    failed(call("--from", "photo.titok", "--keep", 12, "-o", "a.png"), "photo.titok: ", "12", "keep fewer")
+
+
+# ---- a region filled anew --------------------------------------------------------------------------------------
+
+
+def test_around_a_region_a_picture_stays_as_it_was(call, codec, photo_file):
+    """To the pixel, whatever the size; inside the samples differ, and a class has its say."""
+    line = ["--from", "photo.titok", "--region", "60,50,120,90", "-n", 2, "--seed", 1]
+    message = call(*line, "-o", "out").stderr
+    assert message.startswith("2 fillings of 60,50,120,90 in photo.titok -> out  "), message
+    before = np.asarray(codec.decompress(photo_file)).astype(int)
+    outside = np.ones((200, 300), bool)
+    outside[50:140, 60:180] = False
+    first, second = (np.asarray(Image.open(f"out/photo-00{n}.png")).astype(int) for n in range(2))
+    for picture in (first, second):
+        assert picture.shape == before.shape and (picture[outside] == before[outside]).all()
+        assert np.abs(picture - before)[80:110, 100:140].mean() > 3
+    assert (first != second).any()
+    assert call(*line, "-c", "bee", "-o", "bee").exit_code == 0
+    assert files("bee") != files("out")
+
+
+def test_a_filled_region_as_a_file(call, codec, photo_file):
+    """It has as many tokens as the original, though the generator makes fewer, and the same seed gives it again."""
+    line = ["--from", "photo.titok", "--region", "0,0,150,200", "--seed", 3]
+    for name in ("a.titok", "b.titok"):
+        assert call(*line, "-o", name).exit_code == 0
+    assert Path("a.titok").read_bytes() == Path("b.titok").read_bytes() != photo_file
+    about = info("a.titok")
+    assert (about.width, about.height, about.tokens) == (300, 200, 16)
+
+
+@pytest.mark.parametrize(
+    ("region", "code", "parts"),
+    [
+        ("60,50,241,90", 1, ["photo.titok: ", "60,50,241,90 is not inside the picture, which has 300x200 pixels"]),
+        ("300,0,1,1", 1, ["not inside"]),
+        ("0,0,0,10", 2, ["width is 0", "1 or more"]),
+        ("-1,0,5,10", 2, ["left is -1"]),
+        ("1,2,3", 2, ["LEFT,TOP,WIDTH,HEIGHT"]),
+        ("a,b,c,d", 2, ["LEFT,TOP,WIDTH,HEIGHT"]),
+    ],
+)
+def test_regions_that_cannot_be_filled(call, photo_file, region, code, parts):
+    failed(call("--from", "photo.titok", "--region", region, "-o", "a.png"), *parts, code=code)
+    assert not Path("a.png").exists()
+
+
+# ---- pictures between two --------------------------------------------------------------------------------------
+
+
+def test_the_way_from_one_picture_to_another(call, codec, photo, photo_file, monkeypatch):
+    """Without a generator; both ends are those of the files, and all have the size of the first."""
+    monkeypatch.setattr(Generator, "from_pretrained", None)
+    Path("other.titok").write_bytes(codec.compress(photo.rotate(180).convert("L"), layout="fit"))
+    message = call("--from", "photo.titok", "--to", "other.titok", "-n", 4, "-o", "strip.png").stderr
+    assert message.startswith("4 pictures from photo.titok to other.titok -> strip.png  ")
+    strip = Image.open("strip.png")
+    assert (strip.size, strip.mode) == ((4 * 304 - 4, 200), "RGB")
+    assert call("--from", "photo.titok", "--to", "other.titok", "-o", "way", "--format", "titok").exit_code == 0
+    made = [*files("way").values()]
+    assert len(made) == 7 and len({*made}) == 7 and made[0] == photo_file
+    assert (codec.read(made[-1]) == codec.read("other.titok")).all()
+    shown = [np.asarray(codec.decompress(data)).astype(float) for data in made]
+    apart = [np.abs(picture - shown[0]).mean() for picture in shown]
+    assert apart[1] < apart[3] < apart[6]
+
+
+def test_two_files_that_do_not_go_together(call, codec, photo, photo_file):
+    Path("few.titok").write_bytes(codec.compress(photo, layout="fit", tokens=8))
+    Path("tiles.titok").write_bytes(codec.compress(photo, layout="tile"))
+    other = replace(codec.weights, fingerprint=b"retired!", name="other")
+    Path("other.titok").write_bytes(Codec(other, codec.model, codec.device, codec.dtype).compress(photo, layout="fit"))
+    failed(call("--from", "photo.titok", "--to", "other.titok", "-o", "a.png"), "other.titok: ", b"retired!".hex())
+    failed(call("--from", "photo.titok", "--to", "tiles.titok", "-o", "a.png"), "tiles.titok: ", "--layout fit")
+    failed(call("--from", "photo.titok", "--to", "few.titok", "--tokens", 16, "-o", "a.png"), "few.titok: ", "8 tokens")
+    assert call("--from", "photo.titok", "--to", "few.titok", "-n", 3, "-o", "way", "--format", "titok").exit_code == 0
+    assert {codec.read(data).shape for data in files("way").values()} == {(1, 8)}  # as many as both have
+
+
 # ---- what cannot be done ---------------------------------------------------------------------------------------
 
 
@@ -463,6 +553,14 @@ def test_unknown_classes(call, label, message):
         ["-o", "a.png", "--from", "b.titok", "--vary", "0"],
         ["-o", "a.png", "--from", "b.titok", "--vary", "1.1"],
         ["-o", "a.png", "--from", "b.titok", "--vary", "nan"],
+        ["-o", "a.png", "--keep", "8"],
+        ["-o", "a.png", "--from", "b.titok", "--keep", "0"],
+        ["-o", "a.png", "--region", "0,0,9,9"],
+        ["-o", "a.png", "--to", "b.titok"],
+        ["-o", "a.png", "--from", "-", "--to", "-"],
+        ["-o", "a.png", "--from", "b.titok", "--to", "c.titok", "-c", "ant"],
+        ["-o", "a.png", "--from", "b.titok", "--to", "c.titok", "--region", "0,0,9,9"],
+        ["-o", "a.png", "--from", "b.titok", "--region", "0,0,9,9", "--vary", "0.5"],
         ["-o", "a.png", "--steps", "0"],
         ["-o", "a.png", "--guidance", "square"],
         ["-o", "a.png", "stray"],
