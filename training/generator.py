@@ -141,6 +141,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         tables = read_tables(options.labels) if options.labels else {} if options.no_labels else None
         self.renames = read_tables(options.rename or ())
         self.weights = tokenizers.read(options.tokenizer)
+        progress.message(f"generator: reading {', '.join(map(str, options.data))}, for tokens of {self.weights.name}")
         self.tokenizer: TiTok = tokenizers.build(self.weights).to(runtime.device)
         base = self.presets[options.preset]
         self.config = fitted(base, self.weights, options.tokens)

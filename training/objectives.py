@@ -172,21 +172,29 @@ class MaskedTokens(Objective):
     def counts(self, predict: Predictor, val: TokenSet) -> list[tuple[float, int, int]]:
         """Under the same masks at every score, fewer for longer prefixes: all parts cost about the same."""
         rng = torch.Generator(val.tokens.device).manual_seed(0)
-        return [
-            self.count(predict, val, part, max(MASKS * self.parts[0].end // part.end, 1), rng) for part in self.parts
-        ]
+        masks = [max(MASKS * self.parts[0].end // part.end, 1) for part in self.parts]
+        with progress.Progress("scoring", sum(masks) * len(val.labels), "masked pictures") as shown:
+            return [
+                self.count(predict, val, part, count, rng, shown.add)
+                for part, count in zip(self.parts, masks, strict=True)
+            ]
 
     def count(
-        self, predict: Predictor, val: TokenSet, part: Part, masks: int, rng: torch.Generator
+        self,
+        predict: Predictor,
+        val: TokenSet,
+        part: Part,
+        masks: int,
+        rng: torch.Generator,
+        done: Callable[[int], None],
     ) -> tuple[float, int, int]:
+        """What ``counts`` gives, of one part, under so many masks of each picture."""
         first, end = part
         target, labels = val.tokens[0, :, :end].long(), val.labels
         total, right, count = 0.0, 0, 0
-        what = f"scoring {end} tokens" if len(self.parts) > 1 else "scoring"
-        for number in range(masks):
+        for _ in range(masks):
             drawn = draw_masks((len(target), end - first), self.schedule, rng)
-            for rows in progress.batches(f"{what}, mask {number + 1} of {masks}", len(target), ROWS):
-                rows = rows.to(target.device)
+            for rows in torch.arange(len(target), device=target.device).split(ROWS):
                 masked = drawn[rows]
                 hidden = F.pad(masked, (first, 0))
                 with self.autocast():
@@ -195,6 +203,7 @@ class MaskedTokens(Objective):
                 total += F.cross_entropy(logits, wanted, reduction="sum").item()
                 right += (logits.argmax(-1) == wanted).sum().item()
                 count += len(wanted)
+                done(len(rows))
         return total, right, count
 
 

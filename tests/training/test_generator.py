@@ -200,7 +200,7 @@ def test_folders_are_classes_and_reported(train, classes, chatty, capsys):
     assert train.stage.numbers.tolist() == [0, 0, 1, 1]
     said = capsys.readouterr().err
     assert "folders as classes: 4 of 4 pictures have one of 2 labels\n" in said
-    assert "tokenizing: 4 of 4 pictures, " in said and "scoring, mask 4 of 4: 4 of 4 pictures, " in said
+    assert "tokenizing: 4 of 4 pictures, " in said and "scoring: 16 of 16 masked pictures, " in said
     made = Generator.from_pretrained(train.out / "run" / "generator.safetensors", device="cpu")
     assert made.class_names == ("cat", "cup")
     train("--data", folder, "--no-labels", steps=1, labels=None, out="none")

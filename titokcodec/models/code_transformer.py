@@ -153,14 +153,16 @@ class CodeTransformer(nn.Module):
 
     def logits_of(self, hidden: Tensor, first: int = 0) -> Tensor:
         """(B, k, W) hidden states of the positions from ``first`` on -> (B, k, N) float32 logits."""
-        rows, share, end = self.rows(), self.config.share, first + hidden.shape[1]
+        tables = None if torch.is_grad_enabled() else self.rows()  # with gradients no more than is needed here
+        share, end = self.config.share, first + hidden.shape[1]
         parts = []
         while first < end:
             book = first // share
             stop = min((book + 1) * share, end)
             here, hidden = hidden[:, : stop - first], hidden[:, stop - first :]
+            rows = self._rows(self.vectors[book]) if tables is None else tables[book]
             normal = self._normal(here, first, stop, book)
-            parts.append((here @ rows[book].T + normal).float() + self.bias[first:stop].float())
+            parts.append((here @ rows.T + normal).float() + self.bias[first:stop].float())
             first = stop
         return torch.cat(parts, 1)
 
@@ -203,14 +205,14 @@ class CodeTransformer(nn.Module):
         """
         made_of = [self.vectors, *self.leave.parameters()]
         if torch.is_grad_enabled() or any(value.is_inference() for value in made_of):
-            return self._rows()
+            return self._rows(self.vectors)
         state = [(id(value), value._version, value.dtype, value.device) for value in made_of]
         if self._table is None or self._table[0] != state:
-            self._table = state, self._rows()
+            self._table = state, self._rows(self.vectors)
         return self._table[1]
 
-    def _rows(self) -> Tensor:
-        return self.leave(self.vectors) * self.config.width**-0.5
+    def _rows(self, vectors: Tensor) -> Tensor:
+        return self.leave(vectors) * self.config.width**-0.5
 
 
 def sizes_of(quantizer: VectorQuantizer, tokens: int) -> dict[str, int]:
