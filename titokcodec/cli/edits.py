@@ -157,7 +157,9 @@ def _read(file: SourceFile, codec: Codec, wanted: int | None) -> Tensor:
     with naming(file.name):
         tokens = codec.read(file.data, max_pixels=None)
         if wanted is not None and tokens.shape[1] < wanted:
-            raise TitokError(f"has {tokens.shape[1]} tokens, not {wanted}: compress the picture with --tokens {wanted}")
+            raise TitokError(
+                f"has {tokens.shape[1]} tokens, but this needs {wanted}: compress the picture with --tokens {wanted}"
+            )
         return tokens[:, :wanted]
 
 
