@@ -190,7 +190,7 @@ class Trainer(Generic[S]):
         # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for each at every step.
         file, stage = self.options.state, self.stage
         state = load_state(file, torch.device("cpu"), "give another --out, or start anew with --force")
-        if (state.get("stage"), state.get("config")) != (stage.name, json.dumps(asdict(stage.config))):
+        if state.get("stage") != stage.name or not _describes(state.get("config"), stage.config):
             raise WeightsError(f"{file} is of another architecture or stage than {stage.name} {stage.architecture}")
         try:
             self.restore(state)
@@ -214,3 +214,12 @@ class Trainer(Generic[S]):
         ]
         if changed:
             message(f"resumed with {', '.join(changed)}")
+
+
+def _describes(text: Any, config: Any) -> bool:
+    """Whether a checkpoint's text is of this architecture; what an older version had no word for is as it is here."""
+    mine = json.loads(json.dumps(asdict(config)))
+    try:
+        return {**mine, **json.loads(text)} == mine
+    except (TypeError, ValueError):
+        return False
