@@ -405,6 +405,22 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(train, photos, monkeypatch
     assert train.stage.best <= best < float("inf")
 
 
+def test_a_run_of_an_older_version_goes_on_and_one_of_another_architecture_does_not(train, tmp_path):
+    """Older ones knew nothing of prefixes and codebooks."""
+    train(steps=1)
+    file = tmp_path / "run" / "state.pt"
+    state = torch.load(file, weights_only=True)
+    config = json.loads(state["config"])
+    older = {name: value for name, value in config.items() if name not in ("prefixes", "causal", "codebooks", "hidden")}
+    torch.save(state | {"config": json.dumps(older)}, file)
+    train("--resume", steps=2)
+    assert train.trainer.step == 2
+    for other in (json.dumps(older | {"layers": 3}), "[]", 3):
+        torch.save(state | {"config": other}, file)
+        with pytest.raises(WeightsError, match="of another architecture or stage"):
+            train("--resume", steps=3)
+
+
 # ---- as published ------------------------------------------------------------------------------------------------
 
 
