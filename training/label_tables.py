@@ -33,6 +33,11 @@ class Lookup:
         self.patterns = {key: _pattern(key) for key in reversed(table) if ANY in key}
         self.table = table
 
+    def label(self, name: str) -> str | None:
+        """The label that the table has for a name, empty if that is none; None if it says nothing of it."""
+        match = self.find([name])
+        return None if match is None else self.table[match]
+
     def find(self, names: Sequence[str]) -> str | None:
         """The key or pattern that one of the names fits, earlier names first; None if none does."""
         for name in names:

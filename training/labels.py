@@ -138,8 +138,8 @@ def _is_number(label: str) -> bool:
 
 
 def _renamed(label: str, names: Lookup) -> str | None:
-    match = names.find([label])
-    return label if match is None else names.table[match] or None
+    renamed = names.label(label)
+    return label if renamed is None else renamed or None
 
 
 def _some(names: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ from titokcodec.io.names import examples, shown
 from titokcodec.io.walk import walk
 
 from .argtypes import whole
-from .label_tables import read_table
+from .label_tables import Lookup, read_table
 from .labels import classes_of
 from .progress import Progress
 from .reading import CLASS, key_of
@@ -59,7 +59,8 @@ def pictures_of(folder: Path, table: dict[str, str] | None) -> list[Picture]:
                 f"there are no pictures in {examples(empty)}: remove what is no class, or add the pictures"
             )
     keys = [key_of(str(path.parent), path.name, [folder]) for path in paths]
-    labels = [key.rpartition("/")[0].partition("/")[0] if table is None else table.get(key, "") for key in keys]
+    lookup = None if table is None else Lookup(table)
+    labels = [key.rpartition("/")[0].partition("/")[0] if lookup is None else lookup.label(key) or "" for key in keys]
     if without := [shown(path) for path, label in zip(paths, labels, strict=True) if not label]:
         hint = "put each in the folder of its class, or give --labels" if table is None else "add them to the table"
         raise TitokError(f"there is no class for {examples(without)}: {hint}")

@@ -71,7 +71,7 @@ class Cut(NamedTuple):
     def square(self, pixels: np.ndarray, rng: random.Random, anywhere: bool) -> np.ndarray:
         """(side, side, 3): a square from the middle of a picture or from ``anywhere``, zoomed then."""
         short = min(pixels.shape[:2])
-        size = round(short * (1 - rng.random() * self.zoom)) if anywhere and self.zoom else short
+        size = max(round(short * (1 - rng.random() * self.zoom)), 1) if anywhere and self.zoom else short
         room = [length - size for length in pixels.shape[:2]]
         middle = [round(spare / 2) for spare in room]  # ties to even, as torchvision's CenterCrop
         places = [rng.randint(0, spare) for spare in room] if anywhere else middle
