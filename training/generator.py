@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from titokcodec.cli.script import UsageError, start
-from titokcodec.errors import TitokError, WeightsError
+from titokcodec.errors import WeightsError
 from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.maskgit import make
@@ -36,15 +36,14 @@ from titokcodec.sampling import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
 from . import defaults, loop, parallel, progress, token_files, token_sets
-from .argtypes import whole
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
 from .generator_starts import OURS, begin, fitted
 from .hyper import GeneratorHyper
-from .label_tables import read_tables
-from .labels import Labels, Listed, labels_of
+from .label_options import LabelSource, add_label_options
+from .labels import Labels
 from .objectives import Predictor, objective_of
 from .options import Options
 from .stage import Moment, Result, Stage
@@ -91,32 +90,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--tokenizer", help="weight file whose tokens are learned (default: the bundled one)")
-        either = parser.add_mutually_exclusive_group()
-        either.add_argument(
-            "--labels",
-            type=Path,
-            nargs="+",
-            help="tables of key and label (tsv, csv, json), later ones winning; a key is the path of a picture below "
-            "--data or in its shard, without suffix, or a pattern such as cub_*, which keys that are written out win "
-            "over; an empty label or - takes one away (default: a picture's folder is its class, if there are two or "
-            "more, or else a file .cls beside it says it)",
-        )
-        either.add_argument(
-            "--no-labels", action="store_true", help="no picture has a class, whatever folders and files there are"
-        )
-        add(
-            "--rename",
-            type=Path,
-            nargs="+",
-            help="tables of label and class, as those of --labels: rose and flower, for example; - drops a label",
-        )
-        add(
-            "--least-pictures",
-            type=whole(1),
-            default=1,
-            metavar="N",
-            help="drop labels that fewer pictures have (default: %(default)s)",
-        )
+        add_label_options(parser)
         add(
             "--tokens",
             type=int,
@@ -138,14 +112,13 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         if options.stream and not self.hyper.data.variants:
             raise UsageError("--variants 0 holds all pictures in memory: give another number, or leave --stream out")
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
-        tables = read_tables(options.labels) if options.labels else {} if options.no_labels else None
-        self.renames = read_tables(options.rename or ())
+        self.labels = LabelSource.read(options.labels, options.no_labels, options.rename, options.least_pictures)
         self.weights = tokenizers.read(options.tokenizer)
         progress.message(f"generator: reading {', '.join(map(str, options.data))}, for tokens of {self.weights.name}")
         self.tokenizer: TiTok = tokenizers.build(self.weights).to(runtime.device)
         base = self.presets[options.preset]
         self.config = fitted(base, self.weights, options.tokens)
-        self.read_pictures(tables)
+        self.read_pictures()
         self.config = replace(self.config, classes=len(self.classes) or base.classes)
         share = self.dropout
         self.model = make(self.config, Dropout(share) if share else None)
@@ -165,41 +138,20 @@ class GeneratorTraining(Stage[GeneratorOptions]):
 
     # ---- the set ------------------------------------------------------------------------------------------------
 
-    def read_pictures(self, table: dict[str, str] | None) -> None:
+    def read_pictures(self) -> None:
         """Read the pictures with their labels, and choose those that are held out."""
         options, device, data = self.options, self.runtime.device, self.hyper.data
-        self.table = table
         side = self.weights.config.image_size
         live = not data.variants
         self.pictures = Pictures(options.data, side, options.limit, device) if live else self.tokenized()
-        labels = self.labels_of(self.pictures, options.least_pictures)
+        labels = self.labels.of_training(self.pictures)
         self.numbered, self.classes = labels.numbered, self.classes_of(labels)
-        if options.labels and not self.classes:
-            raise TitokError(
-                f"{self.label_source} has a label for none of the {len(self.pictures)} pictures: their keys "
-                f"are like {self.pictures.keys[0]}, the table's like {next(iter(table or {}), 'nothing')}"
-            )
         self.numbers = labels.numbers(self.classes).to(device)
         one_in = 0 if options.val else data.hold_out
         held = torch.tensor([token_sets.is_held_out(key, one_in) for key in self.pictures.keys], device=device)
         if held.all():
             held = torch.zeros_like(held)
         self.trained, self.kept_out = ((~held).nonzero().flatten(), held.nonzero().flatten())
-
-    @property
-    def label_source(self) -> str:
-        """The tables of labels, for messages."""
-        return ", ".join(map(str, self.options.labels or ()))
-
-    def labels_of(self, pictures: Listed, least: int = 1) -> Labels:
-        """The labels of the tables, the folders or the files, as the options say, but for those that fewer than
-        ``least`` pictures have; prints how many there are."""
-        found = labels_of(pictures, self.table, self.label_source).renamed(self.renames).without_rare(least)
-        if found.tried:
-            progress.message(str(found))
-        elif not self.options.no_labels:
-            progress.message("no picture has a class: folders or --labels would give them one")
-        return found
 
     def classes_of(self, labels: Labels) -> tuple[str, ...]:
         """A name for each class; a published generator has its thousand though there be pictures of a few."""
@@ -242,7 +194,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         if options.val and options.val_limit:
             found = tokenize(self.tokenize, options.val, Cut(self.weights.config.image_size), device, options.val_limit)
             found = merged([found], options.val)
-            return token_sets.TokenSet(found.tokens.to(device), self.labels_of(found).numbers(self.classes).to(device))
+            labels = self.labels.of(found, least=1).numbers(self.classes)
+            return token_sets.TokenSet(found.tokens.to(device), labels.to(device))
         which = self.kept_out[: options.val_limit]
         if not len(which):
             return None

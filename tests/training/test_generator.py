@@ -358,6 +358,8 @@ def test_tables_of_labels_are_put_together_and_renamed(train, photos, tmp_path, 
     assert train.stage.classes == ("green", "warm") and train.stage.numbers.tolist() == [-1, 0, 1, 1, -1, 0, 1, 1]
     assert "5 of 8" not in (said := capsys.readouterr().err) and "6 of 8 pictures have one of 2 labels" in said
     assert "too few pictures for blue (1)" in said
+    with pytest.raises(TitokError, match="no label is left: give a smaller --least-pictures"):
+        train(*more, "--least-pictures", 5, steps=1, labels=None, out="none")
 
 
 def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):

@@ -86,6 +86,21 @@ def test_a_part_is_asked_for_given_all_before_it_and_some_of_itself():
     assert torch.cat([given for _, given, _ in seen]).eq(-1).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
+def test_an_autoregressive_generator_sees_all_of_a_prefix():
+    seen = []
+
+    def forward(tokens, labels, first=0):
+        seen.append(tokens)
+        return torch.zeros(*tokens.shape, CODES)
+
+    found, target = objective(replace(CONFIG, causal=True)), pairs(16, 0)
+    for step in range(20):
+        loss, more = found.loss(forward, target, torch.zeros(16, dtype=torch.int64), step, rng(step))
+        assert loss.item() == pytest.approx(math.log(CODES)) and more["tokens"] == seen[-1].shape[1]
+    assert {tokens.shape[1] for tokens in seen} == {4, 8}
+    assert all(tokens.equal(target[:, : tokens.shape[1]]) for tokens in seen)
+
+
 # ---- what training starts from -----------------------------------------------------------------------------------
 
 
