@@ -193,7 +193,7 @@ def test_defaults_in_the_help_are_those_of_the_library():
         default = {"guidance_interval": "0,1", "softmax_temperature": "no"}.get(
             field.name, f"{field.default:g}" if isinstance(field.default, float) else field.default
         )
-        assert shown[field.name] == f"as the generator's file says, else {default}"
+        assert shown[field.name] == f"the generator's own, else {default}"
 
 
 @pytest.mark.parametrize(

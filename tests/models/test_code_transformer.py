@@ -111,6 +111,20 @@ def test_any_prefix_has_logits(config):
     assert not torch.allclose(model(tokens, labels)[0], model(tokens)[0])
 
 
+@KINDS
+def test_logits_are_products_with_rows_of_codes(config):
+    """A code's map of v, and weights of 4 v and v^2 - 1 where entries exist, over sqrt(W); and a bias. One by one."""
+    model, tokens = build(config), tokens_of(config)
+    hidden, found = model.hidden(tokens), model(tokens)
+    for position in range(8):
+        own, vectors = hidden[1, position], model.vectors[position // 2] * 1.0
+        weights = (own @ model.leave_weight[position]).view(2, 6) * model.active[position]
+        for code, vector in enumerate(vectors):
+            expected = own @ model.leave(vector) + weights[0] @ (4 * vector) + weights[1] @ (vector**2 - 1)
+            expected = (expected / 32**0.5 + model.bias[position, code]).item()
+            assert found[1, position, code].item() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
 def test_the_causal_one_sees_what_came_before_alone():
     model, tokens = build(CAUSAL), tokens_of(CAUSAL)
     changed = tokens.clone()

@@ -43,7 +43,7 @@ def interval_of(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 def _option(*names: str, otherwise: str, **about: Any) -> Callable[[Function], Function]:
     """One whose default is the generator's, or else that of ``titokcodec.sampling.Settings``."""
-    return click.option(*names, default=None, show_default=f"as the generator's file says, else {otherwise}", **about)
+    return click.option(*names, default=None, show_default=f"the generator's own, else {otherwise}", **about)
 
 
 def sampling(command: Function) -> Function:
@@ -54,7 +54,8 @@ def sampling(command: Function) -> Function:
             otherwise="8",
             type=click.IntRange(1, 10_000),
             metavar="N",
-            help="Passes through the generator, for each part of the tokens that --tokens tells of.",
+            help="Passes through the generator, for each part of the tokens: the coarsest ones, then those of a finer "
+            "picture, and so on.",
         ),
         _option(
             "--guidance-scale",

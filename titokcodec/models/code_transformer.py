@@ -3,9 +3,9 @@
 Other generators learn a row of a table for each code. Four codebooks of 4096 codes are 16,384 rows, and twenty thousand
 pictures show each of them a few times only. But a code has a vector, and near vectors mean near pictures: here a small
 network, the same for all codes, maps vectors to embeddings, and another one to the rows that outputs are compared with.
-What an entry of a vector means differs from position to position, so each has a linear map of its own besides, and
-where outputs are compared one to the entries and their squares: the logarithm of a normal distribution, which a class
-shifts and scales.
+What an entry of a vector means differs from position to position, so each has a linear map of its own too, and, where
+outputs are compared, one to the entries and their squares: the logarithm of a normal distribution, which classes shift
+and scale.
 
     tokens (B,k), labels (B,) -> [class, embeddings] -> pre-norm blocks -> (B,k,W) -> products with all codes' rows
 
@@ -160,20 +160,13 @@ class CodeTransformer(nn.Module):
             book = first // share
             stop = min((book + 1) * share, end)
             here, hidden = hidden[:, : stop - first], hidden[:, stop - first :]
+            weights = torch.einsum("bkw,kwd->bkd", here, self.leave_weight[first:stop].to(here.dtype))
+            weights = weights * self.active[first:stop].repeat(1, 2)
+            here = torch.cat([here, weights.to(here.dtype)], 2)
             rows = self._rows(self.vectors[book]) if tables is None else tables[book]
-            normal = self._normal(here, first, stop, book)
-            parts.append((here @ rows.T + normal).float() + self.bias[first:stop].float())
+            parts.append((here @ rows.T).float() + self.bias[first:stop].float())
             first = stop
         return torch.cat(parts, 1)
-
-    def _normal(self, hidden: Tensor, first: int, stop: int, book: int) -> Tensor:
-        """(B, k, N) of the positions from ``first`` to ``stop``: entries and squares, weighed by hidden states."""
-        weights = torch.einsum("bkw,kwd->bkd", hidden, self.leave_weight[first:stop].to(hidden.dtype))
-        weights = weights * self.active[first:stop].repeat(1, 2)
-        entries = self.vectors[book]
-        # Squares reach a hundred, so that a step of theirs must be smaller than one of the entries.
-        normal = torch.cat([entries * 4, entries.square() - 1], 1) * self.config.width**-0.5
-        return weights.to(hidden.dtype) @ normal.T.to(hidden.dtype)
 
     def embedded(self, tokens: Tensor, labels: Tensor | None) -> Tensor:
         """(B, k) tokens -> (B, 1 + k, W): the class in front, and added to all. If causal, without the last token."""
@@ -199,7 +192,8 @@ class CodeTransformer(nn.Module):
         return torch.where((tokens == self.config.mask_id)[..., None], self.mask.to(x.dtype), x)
 
     def rows(self) -> Tensor:
-        """(G, N, W): what hidden states are multiplied with; kept while what it is made of stays as it is.
+        """(G, N, W + 2 d): what hidden states, and what they weigh entries and squares with, are multiplied with. Kept
+        while what it is made of stays as it is.
 
         With gradients it is made anew at each call.
         """
@@ -212,7 +206,9 @@ class CodeTransformer(nn.Module):
         return self._table[1]
 
     def _rows(self, vectors: Tensor) -> Tensor:
-        return self.leave(vectors) * self.config.width**-0.5
+        # Squares reach a hundred, so that a step of theirs must be smaller than one of the entries.
+        parts = self.leave(vectors), vectors * 4, vectors.square() - 1
+        return torch.cat([part.to(parts[0].dtype) for part in parts], -1) * self.config.width**-0.5
 
 
 def sizes_of(quantizer: VectorQuantizer, tokens: int) -> dict[str, int]:

@@ -62,7 +62,8 @@ class GeneratorConfig:
         require(self.codes >= 2, "a codebook needs two codes or more")
         self._check_codes()
         # The table of outputs is none of the parameters, but is held in memory all the same.
-        held = self.parameters + (self.codebooks * self.codes * self.width if self.architecture == "codes" else 0)
+        row = self.width + 2 * self.code_width
+        held = self.parameters + (self.codebooks * self.codes * row if self.architecture == "codes" else 0)
         require(held <= MOST_PARAMETERS, f"{held} parameters are more than {MOST_PARAMETERS}")
 
     def _check_codes(self) -> None:

@@ -82,8 +82,8 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     "--tokens",
     type=options.TOKENS,
     metavar="K",
-    show_default="all that the generator makes",
-    help="Tokens a picture, of the numbers that the generator samples coarse to fine: fewer are faster and coarser.",
+    show_default="the most that the generator makes",
+    help="Tokens a picture, one of the numbers that the generator makes: fewer are faster and coarser.",
 )
 @sampling
 @options.network
