@@ -512,3 +512,39 @@ def test_senseless_settings_are_refused(wrong):
     with pytest.raises(TitokError, match=next(iter(wrong))) as caught:
         Settings(**wrong)
     assert "\n" not in str(caught.value)
+
+
+# ---- other orders than by confidence ----------------------------------------------------------------------------
+
+
+def test_sequential_order_decides_the_first_tokens_first():
+    settings = Settings(4, order="sequential", schedule="linear")
+    steps = run(Network(), masks(), torch.tensor([0, 1, -1]), settings)
+    decided = [[[token != MASK for token in row] for row in step] for step in steps]
+    for number, step in enumerate(decided, 1):
+        assert all(row == [place < 3 * number for place in range(K)] for row in step)
+
+
+def test_random_order_decides_any_tokens_and_keeps_them():
+    labels = torch.zeros(200, dtype=torch.int64)
+    first, *_, last = run(Network(), masks(200), labels, Settings(4, order="random", schedule="linear"))
+    first, last = torch.tensor(first), torch.tensor(last)
+    share = (first != MASK).float().mean(0)
+    assert ((first != MASK).sum(1) == 3).all() and ((share > 0.12) & (share < 0.4)).all()  # a quarter of each position
+    assert torch.where(first == MASK, last, first).equal(last)
+
+
+@pytest.mark.parametrize("order", ["random", "sequential"])
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_codes_of_other_orders_are_as_likely_as_the_softmax_says(order, temperature):
+    logits = torch.tensor([0.0, 1.0, -1.0]).expand(4000, 2, 3)
+    settings = Settings(2, guidance_scale=0, order=order, temperature=temperature)
+    tokens = torch.full((4000, 2), 3)
+    walked = walk(lambda tokens, labels: logits, tokens, torch.zeros(4000).long(), [2] * 4000, 3, settings, uniform)
+    found = torch.bincount(list(walked)[-1].flatten(), minlength=3) / 8000
+    torch.testing.assert_close(found, (logits[0, 0] / temperature).softmax(0), rtol=0, atol=0.02)
+
+
+def test_unknown_orders_are_refused():
+    with pytest.raises(TitokError, match="order is 'left': give one of confidence, random, sequential"):
+        Settings(order="left")

@@ -40,6 +40,7 @@ SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "cosine": lambda ratio: torch.cos(ratio * (math.pi / 2)),
     "root": lambda ratio: 1 - torch.sqrt(ratio),
 }
+ORDERS = ("confidence", "random", "sequential")
 MOST_STEPS = 10_000
 LARGEST = torch.finfo(torch.float32).max  # logits are of that type
 
@@ -55,13 +56,17 @@ class Settings:
             ``power-cosine``, see ``titokcodec.guidance``.
         guidance_interval: From which share of the steps on there is guidance, and from which on no more.
         schedule: How many tokens stay masked: ``arccos``, ``linear``, ``cosine`` or ``root``.
-        temperature: Of the noise at the start; it falls to 0 at the last step. 0 always takes the likeliest.
+        order: Which tokens are decided first: ``confidence``, those whose prediction is the surest (MaskGIT); ``random``,
+            any (masked diffusion: Sahoo et al. 2024, "Simple and Effective Masked Diffusion Language Models");
+            ``sequential``, the first of a part, which in a nested tokenizer are the coarsest.
+        temperature: Of the noise, 0 always takes the likeliest. In the order of ``confidence`` it falls to 0 at the
+            last step, otherwise it is the usual one, that of the softmax, at every step.
         softmax_temperature: Divide logits by a temperature that falls from 1.3 to 0.5.
         top_p: Sample from the likeliest codes that have this much of the probability together (nucleus sampling,
             Holtzman et al. 2020); 1 for all codes.
 
     An autoregressive generator takes a step a token: ``steps``, ``schedule`` and ``softmax_temperature`` have no say
-    there, and its temperature does not fall, but is the usual one, which logits are divided by.
+    there, nor has ``order``, and its temperature is the usual one too.
     """
 
     steps: int = 8
@@ -72,6 +77,7 @@ class Settings:
     softmax_temperature: bool = False
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     top_p: float = 1.0
+    order: str = "confidence"
 
     def __post_init__(self) -> None:
         if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
@@ -80,7 +86,7 @@ class Settings:
             value: Any = getattr(self, name)
             if not is_number(value) or not least <= value <= LARGEST:
                 raise TitokError(f"{name} is {value!r}: give a finite number{' from 0 up' if least == 0 else ''}")
-        for name, known in (("guidance", NEUTRAL), ("schedule", SCHEDULES)):
+        for name, known in (("guidance", NEUTRAL), ("schedule", SCHEDULES), ("order", ORDERS)):
             if getattr(self, name) not in tuple(known):
                 raise TitokError(f"{name} is {getattr(self, name)!r}: give one of {', '.join(known)}")
         if type(self.softmax_temperature) is not bool:
@@ -97,6 +103,10 @@ class Settings:
         """The guidance scale of one step of so many, counted from 0; None if it changes nothing."""
         scale = guidance_scale_at(self.guidance, self.guidance_scale, step, steps, self.guidance_interval)
         return None if scale == NEUTRAL[self.guidance] else scale
+
+    def temperature_at(self, ratio: float) -> float:
+        """The temperature of the noise at a ratio that ends at 1."""
+        return self.temperature * (1 - ratio) if self.order == "confidence" else self.temperature
 
 
 def is_number(value: Any) -> bool:
@@ -211,7 +221,7 @@ def walk(
     none = torch.full_like(labels, -1)
     for step in range(steps):
         ratio = (step + 1) / steps
-        temperature = settings.temperature * (1 - ratio)
+        temperature = settings.temperature_at(ratio)
         scale = settings.scale_at(step, steps) if guided else None
         if scale is None:
             logits = logits_of(tokens, labels)[:, first:]
@@ -220,13 +230,21 @@ def walk(
             logits = guide(settings.guidance, scale, *both.chunk(2))
         if settings.softmax_temperature:
             logits = logits / softmax_temperature(ratio)
+        if settings.order != "confidence" and temperature:
+            logits, temperature = logits / temperature, 1.0  # the nucleus is of what is sampled
         logits = nucleus(logits, settings.top_p)
         predicted = _noisy(logits, temperature, noise, step).argmax(-1)
-        confidence = logits.gather(-1, predicted[..., None]).squeeze(-1)
+        if settings.order == "confidence":
+            # The published sampler adds noise a second time, to the predictions' own logits.
+            found = logits.gather(-1, predicted[..., None]).squeeze(-1)
+            confidence = _noisy(found, temperature, noise, step)
+        elif settings.order == "random":
+            confidence = noise(step, tuple(predicted.shape))
+        else:
+            confidence = -torch.arange(predicted.shape[1], device=tokens.device).expand(predicted.shape).float()
         known, part = tokens[:, :first], tokens[:, first:]
         masked = part == mask_id
-        # The published sampler adds noise a second time, to the predictions' own logits. What is decided stays.
-        confidence = _noisy(confidence.masked_fill(~masked, math.inf), temperature, noise, step)
+        confidence = confidence.masked_fill(~masked, math.inf)  # what is decided stays
         ranks = confidence.argsort(dim=-1, stable=True).argsort(dim=-1)
         part = torch.where(masked, predicted, part).masked_fill(ranks < counts[:, step, None], mask_id)
         tokens = torch.cat([known, part], 1) if first else part
@@ -274,9 +292,12 @@ def _later(noise: Noise, begun: int, step: int, shape: tuple[int, ...]) -> Tenso
 
 def _spend(noise: Noise, settings: Settings, shape: tuple[int, int, int]) -> None:
     """Draw what ``walk`` would have drawn for logits of that shape."""
-    for step in range(settings.steps - 1 if settings.temperature else 0):  # at the last step the temperature is 0
-        noise(step, shape)
-        noise(step, shape[:2])
+    for step in range(settings.steps):
+        noisy = bool(settings.temperature_at((step + 1) / settings.steps))
+        if noisy:
+            noise(step, shape)
+        if settings.order == "random" or (settings.order == "confidence" and noisy):
+            noise(step, shape[:2])
 
 
 def nucleus(logits: Tensor, top_p: float) -> Tensor:

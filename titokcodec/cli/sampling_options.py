@@ -11,7 +11,7 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 # An autoregressive generator takes a step a token, in order.
-OF_MASKED = ("steps", "schedule", "softmax_temperature")
+OF_MASKED = ("steps", "schedule", "order", "softmax_temperature")
 
 
 def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -83,6 +83,12 @@ def sampling(command: Function) -> Function:
             otherwise="arccos",
             type=click.Choice(["arccos", "linear", "cosine", "root"]),
             help="How many tokens are left to later passes.",
+        ),
+        _option(
+            "--order",
+            otherwise="confidence",
+            type=click.Choice(["confidence", "random", "sequential"]),
+            help="Which tokens are decided first: the surest, any, or the coarsest.",
         ),
         _option(
             "--temperature",
