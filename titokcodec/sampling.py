@@ -56,7 +56,7 @@ class Settings:
             ``power-cosine``, see ``titokcodec.guidance``.
         guidance_interval: From which share of the steps on there is guidance, and from which on no more.
         schedule: How many tokens stay masked: ``arccos``, ``linear``, ``cosine`` or ``root``.
-        order: Which tokens are decided first: ``confidence``, those whose prediction is the surest (MaskGIT); ``random``,
+        order: Which tokens are decided first: ``confidence``, those predicted most surely (MaskGIT); ``random``,
             any (masked diffusion: Sahoo et al. 2024, "Simple and Effective Masked Diffusion Language Models");
             ``sequential``, the first of a part, which in a nested tokenizer are the coarsest.
         temperature: Of the noise, 0 always takes the likeliest. In the order of ``confidence`` it falls to 0 at the
