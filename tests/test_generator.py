@@ -245,6 +245,15 @@ def test_finer_tokens_can_be_chosen_anew(nested):
     assert nested.inpaint(tokens, torch.zeros_like(keep), [0, 1, 2], seed=1).equal(nested.sample([0, 1, 2], seed=1))
 
 
+def test_finer_tokens_have_a_temperature_of_their_own(nested):
+    few, labels = nested.config.counts[0], [0, 1, None]
+    usual = nested.sample(labels, seed=3)
+    found = nested.sample(labels, seed=3, fine_temperature=0)
+    assert found[:, :few].equal(usual[:, :few]) and not found.equal(usual)
+    keep = torch.arange(found.shape[1]).expand(found.shape) < few
+    assert found.equal(nested.inpaint(usual, keep, labels, seed=4, temperature=0))
+
+
 @pytest.mark.parametrize("tokens", [0, 3, 16, 2.0, True, "2"])
 def test_other_numbers_of_tokens_are_refused(nested, tokens):
     with pytest.raises(TitokError, match=r"coarse makes pictures of 2, 4 or 8 tokens$"):

@@ -42,7 +42,9 @@ def sample(
         noise: The source of random numbers, asked for each position once, whether it is sampled or not.
         guided: False if no row has a label, since both branches are the same then.
     """
-    scales = [settings.scale_at(k - a, b - a) if guided else None for a, b in _spans(ends) for k in range(a, b)]
+    spans = [(k, a, b) for a, b in _spans(ends) for k in range(a, b)]
+    scales = [settings.scale_at(k - a, b - a) if guided else None for k, a, b in spans]
+    settings_at = [settings.of_part(a) for _, a, _ in spans]
     copies = 2 if any(scale is not None for scale in scales) else 1
     if copies == 2:
         labels = torch.cat([labels, torch.full_like(labels, -1)])
@@ -50,13 +52,14 @@ def sample(
     start = int((~masked).all(0).argmin()) if masked.any() else len(scales)  # all rows know their tokens up to here
     cache, new = Cache(model, labels, len(scales)), tokens[:, :start]
     for position, scale in enumerate(scales):
-        drawn = noise(position, (len(tokens), 1, model.config.codes)) if settings.temperature else None
+        own = settings_at[position]
+        drawn = noise(position, (len(tokens), 1, model.config.codes)) if own.temperature else None
         if position < start:
             continue
         logits = cache.next_logits(new.repeat(copies, 1))
         if scale is not None:
             logits = guide(settings.guidance, scale, *logits.chunk(2))
-        choice = choose(logits[: len(tokens)], settings, None if drawn is None else drawn[:, 0])
+        choice = choose(logits[: len(tokens)], own, None if drawn is None else drawn[:, 0])
         new = torch.where(given[:, position], tokens[:, position], choice)[:, None]
         tokens = torch.cat([tokens[:, :position], new, tokens[:, position + 1 :]], 1)
     return tokens

@@ -37,7 +37,7 @@ class Generator:
     The keyword arguments called settings are those of ``titokcodec.sampling.Settings``. What is not given is as the
     generator's file has it (``settings``) or else ``steps=8``, ``guidance_scale=4.5``, ``guidance="linear"``,
     ``guidance_interval=(0, 1)``, ``schedule="arccos"``, ``temperature=1.0``, ``softmax_temperature=False``,
-    ``top_p=1.0``, ``order="confidence"``.
+    ``top_p=1.0``, ``order="confidence"``, ``fine_temperature=1.0``.
     ``PUBLISHED`` holds the published ones: ``sample(labels, **PUBLISHED[name])``.
 
     Where ``config.counts`` has several numbers of tokens, pictures are sampled coarse to fine, and the first tokens are

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -61,6 +61,7 @@ class Settings:
             ``sequential``, the first of a part, which in a nested tokenizer are the coarsest.
         temperature: Of the noise, 0 always takes the likeliest. In the order of ``confidence`` it falls to 0 at the
             last step, otherwise it is the usual one, that of the softmax, at every step.
+        fine_temperature: What the temperature is multiplied by in all parts of the tokens but the first.
         softmax_temperature: Divide logits by a temperature that falls from 1.3 to 0.5.
         top_p: Sample from the likeliest codes that have this much of the probability together (nucleus sampling,
             Holtzman et al. 2020); 1 for all codes.
@@ -78,11 +79,12 @@ class Settings:
     guidance_interval: tuple[float, float] = (0.0, 1.0)
     top_p: float = 1.0
     order: str = "confidence"
+    fine_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
             raise TitokError(f"steps is {self.steps!r}: give a whole number from 1 to {MOST_STEPS}")
-        for name, least in (("guidance_scale", -LARGEST), ("temperature", 0)):
+        for name, least in (("guidance_scale", -LARGEST), ("temperature", 0), ("fine_temperature", 0)):
             value: Any = getattr(self, name)
             if not is_number(value) or not least <= value <= LARGEST:
                 raise TitokError(f"{name} is {value!r}: give a finite number{' from 0 up' if least == 0 else ''}")
@@ -103,6 +105,11 @@ class Settings:
         """The guidance scale of one step of so many, counted from 0; None if it changes nothing."""
         scale = guidance_scale_at(self.guidance, self.guidance_scale, step, steps, self.guidance_interval)
         return None if scale == NEUTRAL[self.guidance] else scale
+
+    def of_part(self, first: int) -> Settings:
+        """Those of the part of the tokens that begins at a position."""
+        temperature = self.temperature * (self.fine_temperature if first else 1)
+        return replace(self, temperature=temperature, fine_temperature=1.0)
 
     def temperature_at(self, ratio: float) -> float:
         """The temperature of the noise at a ratio that ends at 1."""
@@ -272,15 +279,15 @@ def walk_parts(
     """
     first = begun = 0
     for end in ends:
-        hidden = masked[:, first:end].sum(1).tolist()
+        hidden, own = masked[:, first:end].sum(1).tolist(), settings.of_part(first)
         later = partial(_later, noise, begun)
         if any(hidden):
-            for step in walk(logits_of, tokens[:, :end], labels, hidden, mask_id, settings, later, guided, first):
+            for step in walk(logits_of, tokens[:, :end], labels, hidden, mask_id, own, later, guided, first):
                 found = step
             tokens = torch.cat([found, tokens[:, end:]], 1)
         else:
             # What a row's later parts are must not depend on what other rows have masked: the same noise is drawn.
-            _spend(later, settings, (len(tokens), end - first, mask_id))
+            _spend(later, own, (len(tokens), end - first, mask_id))
         first, begun = end, begun + settings.steps
     return tokens
 

@@ -20,8 +20,8 @@ def finite(ctx: click.Context, param: click.Parameter, value: float | None) -> f
         return None
     if not math.isfinite(value):
         raise click.BadParameter(f"{param.name} is {value}: give a finite number", ctx, param)
-    if param.name == "temperature" and value < 0:
-        raise click.BadParameter(f"temperature is {value}: give 0 or more", ctx, param)
+    if param.name in ("temperature", "fine_temperature") and value < 0:
+        raise click.BadParameter(f"{param.name} is {value}: give 0 or more", ctx, param)
     if param.name == "top_p" and not 0 < value <= 1:
         raise click.BadParameter(f"top_p is {value}: give a number above 0, up to 1 for all codes", ctx, param)
     return value
@@ -97,6 +97,14 @@ def sampling(command: Function) -> Function:
             metavar="X",
             callback=finite,
             help="Higher is more varied; 0 always takes the likeliest token.",
+        ),
+        _option(
+            "--fine-temperature",
+            otherwise="1",
+            type=float,
+            metavar="X",
+            callback=finite,
+            help="What the temperature is multiplied by for all tokens but the coarsest, see --tokens.",
         ),
         _option(
             "--top-p",
