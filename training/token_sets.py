@@ -26,8 +26,9 @@ def is_held_out(key: str, one_in: int = HELD_OUT) -> bool:
 def log_frequencies(tokens: Tensor, codes: int, share: int) -> Tensor:
     """(K, N) float32 logarithms of how often each code stands at each position of a set, none of them never.
 
-    What a position has not seen often is made up for by the frequencies of its codebook, which weigh as much as N
-    pictures, and what the codebook has not, by one occurrence of every code.
+    A picture counts once, whatever its variants, which are much alike. What a position has not seen often is made up
+    for by the frequencies of its codebook, which weigh as much as N pictures, and what the codebook has not, by one
+    occurrence of every code.
 
     Args:
         tokens: (V, n, K) integers below ``codes``.
@@ -35,7 +36,7 @@ def log_frequencies(tokens: Tensor, codes: int, share: int) -> Tensor:
         share: Positions in a row that have a codebook in common.
     """
     columns = tokens.flatten(0, 1).T.long().cpu()
-    counts = torch.stack([torch.bincount(column, minlength=codes) for column in columns]).double()
+    counts = torch.stack([torch.bincount(column, minlength=codes) for column in columns]).double() / len(tokens)
     found = []
     for book in counts.split(share):
         common = book.sum(0) + 1

@@ -108,13 +108,11 @@ def test_a_generator_starts_from_the_frequencies_of_its_tokens():
     tokens = torch.stack([torch.tensor([[0, 1], [0, 2], [0, 1]]), torch.tensor([[0, 1], [1, 1], [0, 1]])])
     found = log_frequencies(tokens, 4, share=2).exp()
     assert found.sum(1).tolist() == pytest.approx([1, 1])
-    book = torch.tensor([5 + 1, 1 + 5 + 1, 1 + 1, 1]) / 16  # of both positions, each code once more
-    expected = torch.stack([torch.tensor([5, 1, 0, 0]), torch.tensor([0, 5, 1, 0])]) + 4 * book
-    assert found.flatten().tolist() == pytest.approx((expected / 10).flatten().tolist())
+    seen = torch.tensor([[5, 1, 0, 0], [0, 5, 1, 0]]) / 2  # two crops of a picture count as one
+    book = seen.sum(0) + 1  # of both positions, each code once more
+    assert found.flatten().tolist() == pytest.approx(((seen + 4 * book / 10) / 7).flatten().tolist())
     alone = log_frequencies(tokens, 4, share=1).exp()  # each position has a codebook of its own
-    assert alone[0].tolist() == pytest.approx(
-        ((torch.tensor([5, 1, 0, 0]) + 4 * torch.tensor([6, 2, 1, 1]) / 10) / 10).tolist()
-    )
+    assert alone[0].tolist() == pytest.approx(((seen[0] + 4 * (seen[0] + 1) / 7) / 7).tolist())
 
 
 # ---- tiny ones that learn ----------------------------------------------------------------------------------------
