@@ -254,8 +254,9 @@ def test_networks_are_traced_whole(codec, monkeypatch):
     pixels = torch.rand(2, 3, 256, 256)
     assert fast.encode(pixels).equal(codec.encode(pixels))
     assert fast.decode(fast.encode(pixels, 9)).equal(codec.decode(codec.encode(pixels, 9)))
-    for architecture in ("bert", "uvit"):
-        config = GeneratorConfig(architecture, 8, codes=32, classes=3, width=32, layers=2, heads=2, mlp=32)
+    small = {"codes": 32, "classes": 3, "width": 32, "layers": 2, "heads": 2, "mlp": 32}
+    coarse_to_fine = GeneratorConfig("codes", 8, **small, prefixes=(2, 8), codebooks=2, code_width=4, hidden=8)
+    for config in (GeneratorConfig("bert", 8, **small), GeneratorConfig("uvit", 8, **small), coarse_to_fine):
         generator = Generator(make(config), Card("g", config), CPU, torch.float32)
         plain = generator.sample([1, None], seed=5)
         generator.compile()

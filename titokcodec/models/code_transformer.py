@@ -153,7 +153,6 @@ class CodeTransformer(nn.Module):
 
     def logits_of(self, hidden: Tensor, first: int = 0) -> Tensor:
         """(B, k, W) hidden states of the positions from ``first`` on -> (B, k, N) float32 logits."""
-        tables = None if torch.is_grad_enabled() else self.rows()  # with gradients no more than is needed here
         share, end = self.config.share, first + hidden.shape[1]
         parts = []
         while first < end:
@@ -163,8 +162,7 @@ class CodeTransformer(nn.Module):
             weights = torch.einsum("bkw,kwd->bkd", here, self.leave_weight[first:stop].to(here.dtype))
             weights = weights * self.active[first:stop].repeat(1, 2)
             here = torch.cat([here, weights.to(here.dtype)], 2)
-            rows = self._rows(self.vectors[book]) if tables is None else tables[book]
-            parts.append((here @ rows.T).float() + self.bias[first:stop].float())
+            parts.append((here @ self.rows(book).T).float() + self.bias[first:stop].float())
             first = stop
         return torch.cat(parts, 1)
 
@@ -191,21 +189,23 @@ class CodeTransformer(nn.Module):
             return x
         return torch.where((tokens == self.config.mask_id)[..., None], self.mask.to(x.dtype), x)
 
-    def rows(self) -> Tensor:
-        """(G, N, W + 2 d): what hidden states, and what they weigh entries and squares with, are multiplied with. Kept
-        while what it is made of stays as it is.
+    def rows(self, book: int) -> Tensor:
+        """(N, W + 2 d) of a codebook: what hidden states, and weights of entries and squares, are multiplied with.
 
-        With gradients it is made anew at each call.
+        All codebooks' are kept while what they are made of stays as it is, but not with gradients or in compiled code.
         """
         made_of = [self.vectors, *self.leave.parameters()]
-        if torch.is_grad_enabled() or any(value.is_inference() for value in made_of):
-            return self._rows(self.vectors)
+        anew = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        if anew or any(value.is_inference() for value in made_of):
+            return self._rows(self.vectors[book])
         state = [(id(value), value._version, value.dtype, value.device) for value in made_of]
         if self._table is None or self._table[0] != state:
-            self._table = state, self._rows(self.vectors)
-        return self._table[1]
+            with torch.autocast(self.vectors.device.type, enabled=False):  # which may be on today and off tomorrow
+                self._table = state, self._rows(self.vectors)
+        return self._table[1][book]
 
     def _rows(self, vectors: Tensor) -> Tensor:
+        """(..., d) -> (..., W + 2 d)."""
         # Squares reach a hundred, so that a step of theirs must be smaller than one of the entries.
         parts = self.leave(vectors), vectors * 4, vectors.square() - 1
         return torch.cat([part.to(parts[0].dtype) for part in parts], -1) * self.config.width**-0.5
