@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.defaults import VQGAN
+from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import make
+from training.defaults import GENERATOR, VQGAN
 from training.muon import Muon, orthogonal
 from training.optimizers import Optimizers
 
@@ -89,3 +91,15 @@ def test_kernels_are_matrices(memory):
             both[0].load_state_dict(states)
     torch.testing.assert_close(kernel["block"].weight.flatten(1), matrix["block"].weight, atol=1e-5, rtol=1e-4)
     assert (kernel["block"].weight - start).abs().mean() > 0.01
+
+
+def test_in_generators_it_moves_the_blocks_and_tables_do_not_decay():
+    """A table has a vector for each class or position, or a number for each code: decay would only forget the rare."""
+    model = make(GeneratorConfig("codes", 8, codes=16, classes=3, width=8, layers=1, heads=1, mlp=8, hidden=8))
+    names = {id(value): name for name, value in model.named_parameters()}
+    adam, muon = Optimizers(model, GENERATOR.short.optimizer).all
+    found = {names[id(value)] for group in muon.param_groups for value in group["params"]}
+    assert found == {f"blocks.0.{part}.weight" for part in ("qkv", "proj", "fc1", "fc2")}
+    lasting = {names[id(v)] for group in adam.param_groups if not group["weight_decay"] for v in group["params"]}
+    assert {"bias", "positions", "classes", "mask", "blocks.0.qkv.bias"} <= lasting
+    assert not {"enter.enter.weight", "leave.leave.weight"} & lasting
