@@ -200,6 +200,26 @@ def fuzz() -> str:
     return rows(head, body) + f"\ntitokcodec {found['version']}, Python {found['python']}.\n"
 
 
+def edits() -> str:
+    """How far edits of pictures go, and how little around a region."""
+    found = _read("edits.json")
+    area, share, kept = found["region/area"], found["share"], found["varied"] // 4
+    body = [
+        [f"a region of {area:.0%} filled: around it, of a .titok file", f"{found['region/outside']:.1f} dB", "-"],
+        ["around it, of a picture", "exact", "-"],
+        ["inside it", f"{found['region/inside']:.1f} dB", "-"],
+    ]
+    for what, name in ((f"all but the first {kept} tokens anew", "fine"), (f"{share:.0%} of the tokens anew", "some")):
+        figures = (found[f"variation/{name}{size}"] for size in ("", " coarse"))
+        body.append([what, *(f"{value:.1f} dB" for value in figures)])
+    note = (
+        f"\n{found['generator']} on {found['model']}: {found['each']} edits of each of {found['pictures']} pictures of "
+        f"{found['tokens']} tokens, of {found['varied']} where tokens are anew. PSNR is of the decoded picture after "
+        "the edit beside that before it.\n"
+    )
+    return rows(["edit", "PSNR", "PSNR at 16 x 16"], body) + note
+
+
 def _timed(maker: Callable[[dict], str], usual: str) -> Callable[..., str]:
     """A table that any result file of its kind can be shown in."""
     return lambda name=usual: maker(_read(f"{name}.json"))
@@ -216,6 +236,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "elongated": elongated,
     "generation": _timed(generation, "generation-speed"),
     "ablation": ablation,
+    "edits": edits,
     "training": training,
     "curves": _timed(curve.table, "default-curves"),
     "fuzz": fuzz,

@@ -89,8 +89,10 @@ def test_what_is_new_is_inside(generator, codec, tokens):
 
 
 def test_a_seed_fills_the_same_again(generator, codec, tokens):
-    mask = mask_of(64, 64, 128, 128)
-    first, again, other = (inpaint(generator, codec, tokens[:1], mask, [2], seed=seed) for seed in (1, 1, 2))
+    mask, labels = mask_of(0, 0, 200, 256), [2, None]
+    first, again, other = (
+        inpaint(generator, codec, tokens, mask, labels, seed=seed, temperature=50) for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
@@ -130,6 +132,21 @@ def test_pasting():
 def test_masks_that_are_none(generator, codec, tokens, mask, said):
     with pytest.raises(TitokError, match=said):
         inpaint(generator, codec, tokens, mask)
+
+
+def test_a_smaller_share_changes_less(generator, codec, tokens):
+    mask = mask_of(0, 0, 128, 256)
+    apart = []
+    for share in (0.1, 1.0):
+        one, other = (
+            codec.decode(inpaint(generator, codec, tokens, mask, seed=seed, share=share, temperature=50))
+            for seed in (1, 2)
+        )
+        apart.append((one - other)[..., mask == 1].square().mean())
+    assert apart[0] < apart[1]
+    for share in (0, 1.1, float("nan"), "half", None):
+        with pytest.raises(TitokError, match="share is"):
+            inpaint(generator, codec, tokens, mask, share=share)
 
 
 def test_too_few_tokens(generator, codec, tokens):

@@ -23,10 +23,11 @@ from titokcodec.format.limits import TILE
 from titokcodec.generator import Generator, uniform
 from titokcodec.runtime.isolation import isolated
 from titokcodec.runtime.tokens import described
-from titokcodec.sampling import Noise
+from titokcodec.sampling import Noise, is_number
 from titokcodec.search import default_steps
 
-ROUNDS = (0.8, 0.5, 0.3)  # shares of the tokens that are sampled, round by round
+SHARE = 0.6  # of the tokens. With more, what is new minds its surroundings less, with fewer it is vaguer
+ROUNDS = (1.0, 0.6, 0.4)  # parts of that, round by round
 
 
 def inpaint(
@@ -36,6 +37,7 @@ def inpaint(
     mask: Tensor,
     labels: Labels | None = None,
     *,
+    share: float = SHARE,
     seed: int | None = None,
     noise: Noise | None = None,
     effort: int | None = None,
@@ -50,6 +52,7 @@ def inpaint(
         mask: (256, 256) float: 1 where the pictures are to change, 0 where they are not, and a soft edge between.
             ``titokcodec.region.Region.mask`` makes one of a rectangle.
         labels: As in ``Generator.sample``; None for no class anywhere.
+        share: Which part of the tokens to sample in the first round, above 0 and up to 1; later rounds sample fewer.
         seed, noise, settings: As in ``Generator.sample``.
         effort: Steps of the last encoding's search, see ``Codec.encode``; None for as many as compressing takes.
 
@@ -60,14 +63,16 @@ def inpaint(
     Raises:
         TitokError: wrong shape, type or values.
     """
+    if not is_number(share) or not 0 < share <= 1:
+        raise TitokError(f"share is {share!r}: give a number above 0, up to 1 for all tokens")
     mask = _checked(mask).to(codec.device)
     noise = noise or uniform(generator.device, seed)
     original = codec.decode(tokens)
     shown = _erased(original, mask)
     count = generator.most(tokens.shape[1])
     order = _movement(codec, original, shown)[:, :count].argsort(1, descending=True)
-    for share in ROUNDS:
-        hidden = order[:, : max(1, round(share * count))]
+    for part in ROUNDS:
+        hidden = order[:, : max(1, round(part * share * count))]
         keep = torch.ones_like(order, dtype=torch.bool).scatter(1, hidden, False)
         found = generator.inpaint(codec.encode(shown, count), keep, labels, noise=noise, **settings)
         shown = paste(original, codec.decode(found), mask)

@@ -454,8 +454,9 @@ def test_around_a_region_a_picture_stays_as_it_was(call, codec, photo_file):
         assert picture.shape == before.shape and (picture[outside] == before[outside]).all()
         assert np.abs(picture - before)[80:110, 100:140].mean() > 3
     assert (first != second).any()
-    assert call(*line, "-c", "bee", "-o", "bee").exit_code == 0
-    assert files("bee") != files("out")
+    for added in (["-c", "bee"], ["--vary", 0.1]):
+        assert call(*line, *added, "-o", added[0].strip("-")).exit_code == 0
+        assert files(added[0].strip("-")) != files("out")
 
 
 def test_a_filled_region_as_a_file(call, codec, photo_file):
@@ -560,7 +561,7 @@ def test_unknown_classes(call, label, message):
         ["-o", "a.png", "--from", "-", "--to", "-"],
         ["-o", "a.png", "--from", "b.titok", "--to", "c.titok", "-c", "ant"],
         ["-o", "a.png", "--from", "b.titok", "--to", "c.titok", "--region", "0,0,9,9"],
-        ["-o", "a.png", "--from", "b.titok", "--region", "0,0,9,9", "--vary", "0.5"],
+        ["-o", "a.png", "--from", "b.titok", "--region", "0,0,9,9", "--keep", "8"],
         ["-o", "a.png", "--steps", "0"],
         ["-o", "a.png", "--guidance", "square"],
         ["-o", "a.png", "stray"],

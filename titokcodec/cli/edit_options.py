@@ -11,7 +11,9 @@ from titokcodec.cli.request import Edit
 from titokcodec.errors import TitokError
 from titokcodec.region import Region
 
-SHARE = 0.3
+SHARE = 0.3  # of all tokens,
+OF_REGION = 0.6  # of those that a region moves most, as ``titokcodec.inpainting`` has it,
+OF_LATER = 1.0  # or of those after the first ones
 WAY = 7  # pictures from one to another
 
 
@@ -41,7 +43,7 @@ editing = together(
         type=float,
         metavar="SHARE",
         callback=_share_of,
-        show_default=f"{SHARE}; with --keep 1",
+        show_default=f"{SHARE}; with --region {OF_REGION}, with --keep {OF_LATER:g}",
         help="Which part of its tokens to sample again: up to 1, all of them.",
     ),
     click.option(
@@ -85,13 +87,13 @@ def edit_of(classes: tuple[str, ...], source: str | None, **given: Any) -> Edit 
         if used:
             raise click.UsageError(f"{used[0]} changes a compressed picture: name it with --from.")
         return None
-    if used[1:] and used != ["--keep", "--vary"]:
+    if used[1:] and used not in (["--keep", "--vary"], ["--region", "--vary"]):
         raise click.UsageError(f"{used[0]} and {used[1]} do not go together: give one of them.")
-    last, keep, share = given["last"], given["keep"], given["share"]
+    last, region, keep, share = (given[name] for name in names)
     if last is not None and classes:
         raise click.UsageError("--to mixes two pictures and asks no generator: leave --class out.")
     if source == last == "-":
         raise click.UsageError("Only one of the two pictures can come from standard input: name a file for the other.")
     if share is None:
-        share = SHARE if keep is None else 1.0
-    return Edit(source, last, given["region"], keep or 0, share)
+        share = OF_REGION if region else OF_LATER if keep else SHARE
+    return Edit(source, last, region, keep or 0, share)

@@ -35,11 +35,11 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Sources:
-    """What there is to edit: nothing, a picture, or the two ends of an interpolation.
+    """What there is to edit, and the tokens that come of it.
 
     Attributes:
-        size: What ``Codec.write`` is told of the results: they have the size of the first picture, and are grey if all
-            are.
+        edit: What to do; None for new pictures.
+        files: None for new pictures, one to edit, or the two ends of an interpolation.
     """
 
     edit: Edit | None
@@ -116,7 +116,8 @@ class Sources:
             assert edit.region is not None
             mask = torch.from_numpy(edit.region.mask(file.about.width, file.about.height, TILE, TILE))
             rows = tokens.expand(len(labels), -1)
-            return inpaint(generator, codec, rows, mask, labels, noise=_noise(seeds, device), **settings)
+            noise = _noise(seeds, device)
+            return inpaint(generator, codec, rows, mask, labels, share=edit.share, noise=noise, **settings)
 
         return vary if edit.region is None else fill
 

@@ -35,7 +35,7 @@ class Edit:
         last: Another one: the pictures are those between the two.
         region: What to fill anew.
         keep: How many of the first tokens stay as they are.
-        share: Which part of the others to sample again.
+        share: Which part of the others to sample again, or of those that the region moves most.
     """
 
     source: str
