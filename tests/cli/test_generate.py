@@ -485,6 +485,18 @@ def test_regions_that_cannot_be_filled(call, photo_file, region, code, parts):
     assert not Path("a.png").exists()
 
 
+def test_coarse_to_fine_generators_edit_any_number_of_tokens(call, codec, nested, photo):
+    """The coarse tokens of 12 stay where only the finer ones are sampled; a filled region leaves a file its 16."""
+    path, _ = nested
+    Path("photo.titok").write_bytes(codec.compress(photo))
+    line = ["-g", path, "--from", "photo.titok", "--seed", 1, "-f", "-o", "new.titok"]
+    assert call(*line, "--tokens", 12, "--keep", 8).exit_code == 0
+    before, after = codec.read("photo.titok"), codec.read("new.titok")
+    assert after.shape == (1, 12) and (after[:, :8] == before[:, :8]).all()
+    assert call(*line, "--region", "0,0,64,64").exit_code == 0
+    assert codec.read("new.titok").shape == (1, 16)
+
+
 # ---- pictures between two --------------------------------------------------------------------------------------
 
 
