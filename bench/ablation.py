@@ -37,7 +37,8 @@ from titokcodec import Codec, Generator, TitokError
 from titokcodec.cli.script import Parser, start
 from titokcodec.metrics.distributions import NEIGHBOURS, frechet_distance, precision_recall
 from titokcodec.metrics.efficientnet import Lite0
-from titokcodec.sampling import SCHEDULES, Settings
+from titokcodec.sampling import Settings
+from titokcodec.schedules import SCHEDULES
 
 from . import plots
 from .agreement import agreement, class_masks, predict

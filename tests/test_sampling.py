@@ -8,7 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from titokcodec import sampling
 from titokcodec.errors import TitokError
-from titokcodec.sampling import PUBLISHED, Settings, guidance_scale_at, mask_fraction, masked_counts, walk
+from titokcodec.guidance import guidance_scale_at
+from titokcodec.sampling import PUBLISHED, Settings, walk
+from titokcodec.schedules import mask_fraction, masked_counts
 
 K, N, CLASSES = 12, 20, 3  # of the networks below
 MASK = N

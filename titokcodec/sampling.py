@@ -1,6 +1,6 @@
 """MaskGIT's sampler: start from masks, predict every token, keep the most confident, mask the rest again.
 
-Chang et al. 2022, sections 3.2 (decoding) and 3.3 (schedules); Yu et al. 2024 for the numbers in ``PUBLISHED``. Step t
+Chang et al. 2022, section 3.2; Yu et al. 2024 for the numbers in ``PUBLISHED``. Step t
 of T goes by two clocks: guidance reads t/T, with t counted from 0; masks and temperatures read (t+1)/T.
 
     logits (B,K,N), guided -> + noise, argmax -> tokens (B,K)
@@ -27,6 +27,7 @@ from torch import Tensor
 from titokcodec.errors import TitokError
 from titokcodec.guidance import NEUTRAL, guidance_scale_at, guide
 from titokcodec.runtime.transfer import to_device
+from titokcodec.schedules import SCHEDULES, masked_counts
 
 Logits = Callable[[Tensor, Tensor], Tensor]
 """(B, K) tokens with masks and (B,) labels, -1 for no class -> (B, K, N) float32."""
@@ -34,12 +35,6 @@ Noise = Callable[[int, tuple[int, ...]], Tensor]
 """Step and shape -> float32 of that shape, uniform in [0, 1). Asked twice a step, for (B, K, N) and (B, K), where K are
 the positions of a part and steps are counted through all parts; by autoregressive generators once, for (B, 1, N)."""
 
-SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
-    "arccos": lambda ratio: torch.arccos(ratio) * (2 / math.pi),
-    "linear": lambda ratio: 1 - ratio,
-    "cosine": lambda ratio: torch.cos(ratio * (math.pi / 2)),
-    "root": lambda ratio: 1 - torch.sqrt(ratio),
-}
 ORDERS = ("confidence", "random", "sequential")
 MOST_STEPS = 10_000
 LARGEST = torch.finfo(torch.float32).max  # logits are of that type
@@ -157,31 +152,6 @@ PUBLISHED: dict[str, dict[str, object]] = {
         "softmax_temperature": False,
     },
 }
-
-
-def mask_fraction(schedule: str, ratio: float | Tensor) -> float | Tensor:
-    """The share of tokens that is masked, falling from 1 at ratio 0 to 0 at ratio 1.
-
-    Sampling goes through the ratios in order; training draws them uniformly (a tensor gives a tensor of its shape).
-    """
-    if isinstance(ratio, Tensor):
-        return SCHEDULES[schedule](ratio)
-    return SCHEDULES[schedule](torch.tensor(ratio, dtype=torch.float64, device="cpu")).item()
-
-
-def masked_counts(schedule: str, steps: int, hidden: int) -> list[int]:
-    """How many of ``hidden`` masked tokens are masked after each step.
-
-    The schedule's share, rounded down; but every step reveals one at least, and one at least is left to the last step,
-    which reveals all. As published, a step that finds a single one left before the last masks it again.
-    """
-    counts: list[int] = []
-    for step in range(1, steps):
-        # The tiny extra is for shares that are whole numbers but for rounding; no arccos at a published size is.
-        share = math.floor(hidden * mask_fraction(schedule, step / steps) + 1e-9)
-        before = counts[-1] if counts else hidden
-        counts.append(min(before, max(1, min(before - 1, share))))
-    return [*counts, 0]
 
 
 def softmax_temperature(ratio: float) -> float:

@@ -32,7 +32,7 @@ from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.maskgit import make
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.sampling import SCHEDULES
+from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
 from . import defaults, loop, parallel, progress, token_files, token_sets

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from titokcodec.sampling import mask_fraction
+from titokcodec.schedules import mask_fraction
 
 
 def draw_masks(shape: tuple[int, int], schedule: str, generator: torch.Generator) -> Tensor:

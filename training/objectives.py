@@ -141,7 +141,7 @@ class MaskedTokens(Objective):
     """Masked tokens of one part, given what is not masked of it and what comes before.
 
     Args:
-        schedule: What masks are drawn by, a name of ``sampling.SCHEDULES``.
+        schedule: What masks are drawn by, a name of ``schedules.SCHEDULES``.
     """
 
     def __init__(self, config: GeneratorConfig, hyper: Masking, autocast: Autocast, schedule: str) -> None:

@@ -19,7 +19,8 @@ from tests.models.test_maskgit import build
 from titokcodec import generator as generators
 from titokcodec.errors import TitokError
 from titokcodec.models.generator_config import GeneratorConfig
-from titokcodec.sampling import SCHEDULES, Settings
+from titokcodec.sampling import Settings
+from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import tokenizers
 
 NAMES = ("cat", "english-springer", "house")

@@ -17,10 +17,12 @@ from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY
 from tests.models.test_maskgit import build
 from titokcodec import Codec, Generator, WeightsError, cli, info
 from titokcodec.generator import Card, save
+from titokcodec.guidance import NEUTRAL
 from titokcodec.models.code_transformer import sizes_of
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.maskgit import make
-from titokcodec.sampling import NEUTRAL, SCHEDULES, Settings
+from titokcodec.sampling import Settings
+from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, releases
 
 CONFIG = GeneratorConfig("bert", 12, codes=64, classes=4, width=32, layers=2, heads=4, mlp=40)  # the file has 16 tokens

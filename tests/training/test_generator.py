@@ -20,7 +20,7 @@ from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.config import PRESETS
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
-from titokcodec.sampling import SCHEDULES
+from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 from training import defaults, generator, generator_starts, loop, token_sets
 from training.data import Pictures
