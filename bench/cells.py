@@ -16,6 +16,13 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
+def setting(value: object) -> str:
+    """The value of a setting: a name, a number, or the two ends of a span."""
+    if isinstance(value, (list, tuple)):
+        return " to ".join(map(setting, value))
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
 def duration(seconds: float) -> str:
     """Seconds in a unit that leaves one to three digits before the point."""
     for unit, factor in (("s", 1), ("ms", 1e3), ("µs", 1e6)):

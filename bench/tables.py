@@ -22,7 +22,7 @@ from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
 from . import equal, timings
-from .cells import duration, rows
+from .cells import duration, rows, setting
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -156,32 +156,52 @@ def generation(found: dict) -> str:
     return rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
 
 
+ABLATION = {  # the columns of the ablation, if it has them: heads and digits
+    "fd": ("FD", 1),
+    "fid": ("FID", 1),
+    "inception_score": ("IS", 2),
+    "class_agreement": ("class agreement, of {classes}", 3),
+    "class_agreement_lite0": ("by Lite0", 3),
+    "precision": ("precision", 2),
+    "recall": ("recall", 2),
+    "top1_agreement": ("top-1 agreement, of 1000", 3),
+}
+
+
 def ablation() -> str:
     """What the sampler's settings do, one at a time, and the yardsticks."""
     found = _read("ablation.json")
     about, marks = found["protocol"], found["yardsticks"]
     named = [(_setting(row), row) for row in found["settings"]]
-    through = f"the same through {about['tokens']} tokens"
-    named += [("*real pictures*", marks["real"]), (f"*{through}*", marks["tokenizer"]), ("*chance*", marks["chance"])]
-    digits = {"fd": 1, "precision": 2, "recall": 2, "class_agreement": 3, "top1_agreement": 3}
-    body = [
-        [name, *(f"{row[metric]:.{places}f}" if metric in row else "-" for metric, places in digits.items())]
-        for name, row in named
-    ]
-    classes = len(about["classes"])
-    head = ["setting", "FD", "precision", "recall", f"class agrees, of {classes}", "class agrees, of 1000"]
+    named += [(f"*real pictures{f', {name}' * (name != 'real')}*", marks[name]) for name in marks if name != "chance"]
+    named.append(("*chance*", marks["chance"]))
+    columns = {metric: of for metric, of in ABLATION.items() if metric in marks["real"]}
+    body = [[name, *(_mean(row, metric, places) for metric, (_, places) in columns.items())] for name, row in named]
+    classes, sets = len(about["classes"]), len(about["seeds"])
+    held_out = " that were held out" * about["held_out_by_name"]
     note = (
-        f"\n{about['samples']} pictures of {classes} classes a setting, by EfficientNet-Lite0; FD, precision and "
-        f"recall compare {about['compared']} with {about['reference']} real ones. One thing is changed at a time.\n"
+        f"\n{about['generator']}: {about['samples']:,} pictures of {classes} classes a row, in {sets} "
+        f"set{'s' * (sets > 1)} of {about['reference']}. FD, precision and recall, of features of EfficientNet-Lite0, "
+        f"are beside as many real pictures of the same classes{held_out}; {about['judge']} judges classes. Means over "
+        f"sets{', and 95 % intervals of these means (Student)' * (sets > 1)}. One thing is changed at a time.\n"
     )
-    return rows(head, body) + note
+    return rows(["setting", *(head.format(classes=classes) for head, _ in columns.values())], body) + note
+
+
+def _mean(row: dict, metric: str, places: int) -> str:
+    """A mean over sets, and how far its interval reaches."""
+    if metric not in row:
+        return "-"
+    interval = row.get("intervals", {}).get(metric)
+    reach = f" ± {(interval[1] - interval[0]) / 2:.{places}f}" if interval else ""
+    return f"{row[metric]:.{places}f}{reach}"
 
 
 def _setting(row: dict) -> str:
     if row["factor"] == "default":
-        return f"{row['schedule']}, {row['steps']} steps, guidance {row['guidance_scale']:g} (default)"
-    value = row[row["factor"]]
-    return f"{row['factor'].replace('_', ' ')} {value if isinstance(value, str) else format(value, 'g')}"
+        guidance = f"{row['guidance']} guidance {setting(row['guidance_scale'])}"
+        return f"{row['tokens']} tokens, {row['schedule']}, {row['steps']} steps, {guidance} (default)"
+    return f"{row['factor'].replace('_', ' ')} {setting(row[row['factor']])}"
 
 
 def training() -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -36,6 +36,7 @@ class Pictures:
         device: Where to hold them.
         largest: Hold pictures as large as they are, if they have from ``side`` to so many pixels on the shorter side;
             smaller ones are enlarged, larger ones reduced.
+        only: Keys of the pictures to hold; None for all.
 
     Attributes:
         names: File names, in order.
@@ -55,6 +56,7 @@ class Pictures:
         limit: int | None = None,
         device: str | torch.device = "cpu",
         largest: int | None = None,
+        only: Container[str] | None = None,
     ) -> None:
         self.side, self.one_size = side, not largest or largest <= side
         self.names: list[str] = []
@@ -64,7 +66,10 @@ class Pictures:
         sizes = []
         folders = [source for source in sources if os.path.isdir(source)]
         beside, places = ClassFiles(folders), []
-        files = islice(read_files(find(sources, rejects.add), rejects.add, beside=beside.add), limit)
+        files = read_files(find(sources, rejects.add), rejects.add, beside=beside.add)
+        if only is not None:
+            files = (file for file in files if key_of(file[0], file[1], folders) in only)
+        files = islice(files, limit)
         with progress.Progress("reading pictures") as shown:
             for where, name, pixels in decoded(files, side, largest):
                 shown.add()

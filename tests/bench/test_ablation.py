@@ -1,6 +1,7 @@
-"""The ablation of the sampler: its metrics by hand, its charts, and the whole command on tiny models."""
+"""The ablation of the sampler: its rows, its chart and table, and the whole command on tiny models."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,12 +10,12 @@ from safetensors.torch import save_file
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib (pip install .[bench])")
 
-from bench import ablation, plots, tables
-from bench.ablation import SWEEPS, class_sheet, settings_of, split
-from bench.agreement import IMAGENET, Predictions, agreement, class_masks
+from bench import ablation, plots, sweeps, tables
+from bench.ablation import Row, class_sheet, generated
 from bench.sheet import MARGIN
+from bench.sweeps import SWEEPS, chosen, rows_of, settings_of
 from tests.conftest import DATA
-from tests.metrics.test_lite0 import lite0_state
+from tests.metrics.test_lite0 import LITE, inception_state, lite0_state, published_state
 from tests.models.test_maskgit import build
 from titokcodec import generator as generators
 from titokcodec.errors import TitokError
@@ -23,72 +24,66 @@ from titokcodec.sampling import Settings
 from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import tokenizers
 
-NAMES = ("cat", "english-springer", "house")
+NAMES = ("cat", "english-springer", "sunset")
 
-# ---- agreement --------------------------------------------------------------------------------------------------
-
-
-def test_masks_are_of_known_classes_and_do_not_overlap():
-    masks = class_masks(tuple(IMAGENET))
-    assert masks.shape == (16, 1000) and masks.sum(0).max() == 1
-    assert masks[list(IMAGENET).index("cat")].nonzero().flatten().tolist() == [281, 282, 283, 284, 285]
-    assert masks[list(IMAGENET).index("dog")].sum() == 117
-    with pytest.raises(TitokError, match="known for unicorn: list them"):
-        class_masks(("cat", "unicorn"))
-    assert class_masks(("0", "999")).nonzero().tolist() == [[0, 0], [1, 999]], "ImageNet's own numbers"
-    with pytest.raises(TitokError, match="1000"):
-        class_masks(("0", "1000"))
-
-
-MASKS = torch.tensor([[True, True, False, False], [False, False, True, False]])  # the fourth belongs to neither
-
-
-def test_agreement_by_hand():
-    # Summed: (.9, .1), (.6, .4), (.2, .2). Means: of class 0 (.9, .1), of class 1 (.4, .3); of both (.65, .2).
-    # Divided: (1.4, .5), (.9, 2), (.3, 1): all correct, which they would not be undivided.
-    probabilities = torch.tensor([[0.5, 0.4, 0.1, 0], [0.3, 0.3, 0.4, 0], [0.1, 0.1, 0.2, 0.6]], dtype=torch.float64)
-    assert agreement(Predictions(torch.zeros(3, 2), probabilities, torch.tensor([0, 1, 1])), MASKS) == {
-        "top1_agreement": pytest.approx((1 + 1 / 2) / 2),
-        "class_agreement": pytest.approx(1),
-        "top1_by_chance": pytest.approx((1 / 2 + (1 / 2 + 0) / 2) / 2),
-    }
-
-
-def test_a_set_that_always_looks_the_same_agrees_by_chance():
-    torch.manual_seed(0)
-    labels = torch.arange(4000) % 2
-    probabilities = torch.tensor([0.1, 0.1, 0.7, 0.1]) + 0.01 * torch.rand(4000, 4)
-    found = agreement(Predictions(torch.zeros(4000, 2), probabilities.double(), labels), MASKS)
-    assert found["top1_agreement"] == found["top1_by_chance"] == pytest.approx(1 / 2)
-    assert found["class_agreement"] == pytest.approx(1 / 2, abs=0.03)
-
-
-# ---- settings and sets ------------------------------------------------------------------------------------------
+# ---- rows -------------------------------------------------------------------------------------------------------
 
 
 def test_each_setting_comes_once_and_differs_in_one_factor():
     base = Settings()
-    found = settings_of(base)
-    assert found[0] == ("default", base) and len(found) == len(set(found)) == 12
-    for factor, settings in found[1:]:
-        assert [name for name in SWEEPS if getattr(settings, name) != getattr(base, name)] == [factor]
-    assert {settings.schedule for _, settings in found} == set(SCHEDULES)
+    rows = rows_of(base, (8, 16, 32))
+    first, *others = rows
+    assert (first.name, first.tokens, first.settings) == ("default", 32, base)
+    assert len({(row.tokens, row.settings) for row in rows}) == len({row.name for row in rows}) == len(rows)
+    assert [row.tokens for row in rows if row.factor == "tokens"] == [8, 16]
+    for row in others:
+        changed = {name for name in row.about if row.about[name] != first.about[name]} - {"factor"}
+        assert changed == {row.factor}
+    assert {row.settings.schedule for row in rows} == set(SCHEDULES)
+    assert "steps=4" in {row.name for row in rows}
 
 
-def test_sets_do_not_overlap():
-    labels = torch.tensor([0] * 10 + [-1] * 5 + [1] * 6)
-    compared, reference = split(labels, 2, None, 4, seed=0)
-    assert labels[compared].tolist() == [0] * 4 + [1] * 3
-    assert labels[reference].tolist() == [0] * 6 + [1] * 3
-    assert len({*compared.tolist(), *reference.tolist()}) == 16
-    assert not compared.equal(split(labels, 2, None, 4, seed=1)[0])
-    held = torch.arange(21) % 2 == 0
-    compared, reference = split(labels, 2, held, 4, seed=0)
-    assert sorted(reference.tolist()) == [0, 2, 4, 6, 8, 16, 18, 20]
-    assert not held[compared].any() and labels[compared].tolist() == [0] * 4 + [1] * 3
-    for too_few in (torch.tensor([0, 0, 0, 0, 1]), torch.tensor([-1, -1]), torch.tensor([0, 0, 0, 1, 1, 1])):
-        with pytest.raises(TitokError, match="too few labelled pictures"):
-            split(too_few, 2, None, 4, seed=0)
+def test_autoregressive_generators_have_no_schedule():
+    factors = {row.factor for row in rows_of(Settings(), (32,), causal=True)}
+    assert "guidance_scale" in factors and not factors & {"steps", "schedule", "tokens"}
+
+
+def test_some_rows_alone():
+    rows = rows_of(Settings(), (8, 32))
+    assert [row.name for row in chosen(rows, ["steps=4", "tokens", "default"])] == ["default", "tokens=8", "steps=4"]
+    assert chosen(rows, None) == rows
+    with pytest.raises(TitokError, match="no rows are called step, steps=5: give some of default, tokens, steps, "):
+        chosen(rows, ["step", "steps=4", "steps=5"])
+
+
+def test_other_defaults():
+    found = settings_of(["steps=4", "guidance=constant", "guidance_interval=[0, 0.5]"], Settings(guidance_scale=2))
+    assert found == Settings(4, 2, "constant", guidance_interval=(0, 0.5))
+    assert settings_of([], Settings(9)) == Settings(9)
+    for word, message in (("step=4", "step=4 is no setting"), ("steps", "steps is no"), ("steps=0", "steps is 0")):
+        with pytest.raises(TitokError, match=message):
+            settings_of([word], Settings())
+
+
+def test_numbers_of_tokens_are_asked_of_the_generator():
+    class Recorder:
+        config = GeneratorConfig("bert", 8, codes=64, classes=3)
+
+        def sample(self, labels, **options):
+            calls.append((labels.tolist(), options))
+            return labels
+
+    class Plain:
+        def decode(self, tokens):
+            return tokens
+
+    labels, clock, calls = torch.arange(40) % 3, [], []
+    for tokens in (4, 8):
+        assert torch.cat([*generated(Recorder(), Plain(), Row("", tokens, Settings()), labels, 5, clock)]).equal(labels)
+    assert [len(labels) for labels, _ in calls] == [32, 8] * 2 and len(clock) == 4
+    assert [options.get("tokens") for _, options in calls] == [4, 4, 8, 8]
+    seeds = [options["seed"] for _, options in calls]
+    assert seeds[:2] == seeds[2:] and seeds[0] != seeds[1], "the same noise for all settings"
 
 
 def test_the_sheet_has_a_row_a_class(monkeypatch):
@@ -105,10 +100,22 @@ def test_the_sheet_has_a_row_a_class(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tiny_path):
-    """A generator of three classes for the tiny tokenizer, a stand-in for Lite0, and labelled crops of photographs."""
+def few_settings():
+    with pytest.MonkeyPatch.context() as patch:
+        few = {"tokens": (), "steps": (1, 8), "schedule": ("root",)}
+        patch.setattr(sweeps, "SWEEPS", few)
+        patch.setattr(ablation, "SWEEPS", few)
+        patch.setattr(ablation, "COLUMNS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_path, few_settings):
+    """A generator of three classes for the tiny tokenizer, stand-ins for Lite0 and Lite1, and labelled crops of
+    photographs."""
     path = tmp_path_factory.mktemp("ablation")
     save_file(lite0_state(), path / "lite0.safetensors")
+    torch.save(published_state(*LITE[1][:2]), path / "lite1.pth")
     model = build(GeneratorConfig("bert", 8, codes=64, classes=3, width=32, layers=1, heads=2, mlp=32))
     opened = tokenizers.read(tiny_path)
     generators.save(path / "g.safetensors", model, "tiny g", tokenizer=opened.fingerprint, class_names=NAMES)
@@ -117,8 +124,8 @@ def folder(tmp_path_factory, tiny_path):
     rows = ["key\tlabel"]
     for name, photo in zip(NAMES, ("chelsea", "astronaut", "coffee"), strict=True):
         picture = Image.open(DATA / f"{photo}.jpg").convert("RGB")
-        for i in range(5):
-            crop = picture.crop((20 * i, 0, 20 * i + 200, 200)).resize((64, 64))
+        for i in range(8):
+            crop = picture.crop((12 * i, 0, 12 * i + 200, 200)).resize((64, 64))
             crop.save(path / "crops" / f"{name}_{i}.png")
             rows.append(f"{name}_{i}\t{name}")
     (path / "crops" / "unknown.png").write_bytes((path / "crops" / "cat_0.png").read_bytes())
@@ -126,9 +133,9 @@ def folder(tmp_path_factory, tiny_path):
     return path
 
 
-def run(folder, tiny_path, *more, generator="g.safetensors", out="out"):
-    files = {"generator": generator, "data": "crops", "labels": "labels.tsv", "lite0": "lite0.safetensors", "out": out}
-    line = ["--model", str(tiny_path), "--device", "cpu"]
+def run(folder, tiny_path, *more, generator="g.safetensors", out="out", lite0="lite0.safetensors"):
+    files = {"generator": generator, "data": "crops", "labels": "labels.tsv", "lite0": lite0, "out": out}
+    line = ["--model", str(tiny_path), "--device", "cpu", "--seeds", "2", "--each", "2", "--fit", "3"]
     for option, name in files.items():
         line += [f"--{option}", str(folder / name)]
     ablation.main([*line, *more])
@@ -137,8 +144,8 @@ def run(folder, tiny_path, *more, generator="g.safetensors", out="out"):
 
 @pytest.fixture(scope="module")
 def found(folder, tiny_path):
-    """Two samples a class."""
-    return run(folder, tiny_path, "--samples", "7")
+    """Two samples a class and set."""
+    return run(folder, tiny_path, "--classifier", str(folder / "lite1.pth"))
 
 
 def test_protocol(found, folder, tiny_path):
@@ -146,49 +153,65 @@ def test_protocol(found, folder, tiny_path):
     assert about["tokenizer_fingerprint"] == tokenizers.read(tiny_path).fingerprint.hex()
     made = generators.Generator.from_pretrained(folder / "g.safetensors", device="cpu")
     assert about["generator_fingerprint"] == made.fingerprint.hex()
-    assert (about["tokens"], about["classes"], about["seed"], about["device"]) == (8, list(NAMES), 0, "cpu")
-    assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (6, 6, 6, 9)
-    assert (about["pictures"], about["labelled"], about["skipped"], about["held_out_by_name"]) == (16, 15, 0, False)
+    assert (about["tokens"], about["classes"], about["seeds"], about["device"]) == (8, list(NAMES), [0, 1], "cpu")
+    assert (about["samples"], about["reference"], about["fitted"]) == (12, 6, 6)
+    assert (about["pictures"], about["labelled"], about["held_out_by_name"]) == (25, 24, False)
+    assert (about["judge"], about["unlisted"]) == ("EfficientNet-Lite1", ["sunset"])
 
 
 def test_every_setting_has_every_metric(found):
-    assert [(row["factor"], row["schedule"], row["steps"], row["guidance_scale"]) for row in found["settings"]] == [
-        (factor, s.schedule, s.steps, s.guidance_scale) for factor, s in settings_of(Settings())
-    ]
-    for row in [*found["settings"], found["yardsticks"]["real"], found["yardsticks"]["tokenizer"]]:
-        assert row["fd"] > 0
-        assert all(0 <= row[name] <= 1 for name in ("precision", "recall", "top1_agreement", "top1_by_chance"))
-        assert row["class_agreement"] * 6 == pytest.approx(round(row["class_agreement"] * 6), abs=1e-3)
-    assert len({row["fd"] for row in found["settings"]}) > 8, "settings give different pictures"
-    # Crops of the same photographs, and a network however random.
+    assert [row["factor"] for row in found["settings"]] == ["default", "steps", "schedule"]
+    assert [row["steps"] for row in found["settings"]] == [8, 1, 8] and found["settings"][2]["schedule"] == "root"
+    shares = [f"{name}{end}" for name in ("class_agreement", "top1_agreement") for end in ("", "_lite0")]
     marks = found["yardsticks"]
-    assert marks["real"]["fd"] < min(marks["tokenizer"]["fd"], *(row["fd"] for row in found["settings"]))
-    assert marks["real"]["precision"] > 0.5
-    assert marks["chance"] == {"class_agreement": 0.3333, "top1_agreement": marks["real"]["top1_by_chance"]}
+    for row in [*found["settings"], marks["real"], marks["8 tokens"]]:
+        assert row["fd"] > 0 and all(0 <= row[name] <= 1 for name in ("precision", "recall", *shares))
+        for metric in ("fd", *shares):
+            low, high = row["intervals"][metric]
+            assert low <= row[metric] <= high and len(row["values"][metric]) == 2
+            assert row[metric] == pytest.approx(sum(row["values"][metric]) / 2, abs=1e-4)
+    assert len({row["fd"] for row in found["settings"]}) == 3, "settings give different pictures"
+    # Crops of the same photographs, and networks however random.
+    assert marks["real"]["fd"] < min(marks["8 tokens"]["fd"], *(row["fd"] for row in found["settings"]))
+    assert min(marks["real"]["class_agreement"], marks["real"]["class_agreement_lite0"]) > 0.5
+    assert marks["chance"]["class_agreement"] == marks["chance"]["class_agreement_lite0"] == 0.3333
+    assert marks["chance"]["top1_agreement"] == marks["real"]["top1_by_chance"]
 
 
-@pytest.fixture
-def few_settings(monkeypatch):
-    sweeps = {"schedule": ("arccos",), "steps": (1, 8), "guidance_scale": (4.5,)}
-    monkeypatch.setattr(ablation, "SWEEPS", sweeps)
-
-
-def test_another_run_gives_the_same(found, folder, tiny_path, few_settings):
-    again = run(folder, tiny_path, "--samples", "6", out="again")
-    assert len(again["settings"]) == 2 and all(row in found["settings"] for row in again["settings"])
-    assert {**again, "settings": found["settings"]} == found
+def test_a_run_goes_on_where_it_was(found, folder, tiny_path, capsys, monkeypatch):
+    """Row by row, what is measured is not measured again, and the whole is the same."""
+    classifier = ["--classifier", str(folder / "lite1.pth")]
+    part = run(folder, tiny_path, *classifier, "--rows", "schedule", out="again")
+    assert [row["factor"] for row in part["settings"]] == ["schedule"]
+    measured = []
+    whole = ablation.Ablation.row
+    monkeypatch.setattr(ablation.Ablation, "row", lambda self, row: measured.append(row.name) or whole(self, row))
+    again = run(folder, tiny_path, *classifier, "--rows", "schedule", "default", "steps=1", out="again")
+    assert measured == ["default", "steps=1"]
+    for row in (*again["settings"], *found["settings"]):
+        row.pop("milliseconds", None)
+    assert again == found
+    assert [json.loads(line)["factor"] for line in capsys.readouterr().out.splitlines()[-3:]] == [
+        "default",
+        "steps",
+        "schedule",
+    ]
+    with pytest.raises(TitokError, match="is of a run with another judge, seeds: give another --out"):
+        run(folder, tiny_path, "--seed", "7", out="again")
 
 
 def test_the_figure_and_the_grid(found, folder):
-    axes = plots.sweeps(found, ablation.METRICS, SWEEPS).axes
-    assert len(axes) == len(ablation.METRICS) * 3
-    assert [panel.get_title(loc="left") for panel in axes[::3]] == [*ablation.METRICS.values()]
-    assert [panel.get_xlabel() for panel in axes[:3]] == ["schedule", "steps", "guidance scale"]
-    steps = [row for row in found["settings"] if row["factor"] in ("steps", "default")]
-    assert list(axes[1].lines[0].get_ydata()) == [row["fd"] for row in sorted(steps, key=lambda row: row["steps"])]
-    assert axes[0].patches[0].get_height() == steps[0]["fd"]
+    axes = [panel for panel in plots.sweeps(found, ablation.METRICS, SWEEPS).axes if panel.get_xlabel()]
+    assert len(axes) == len(ablation.METRICS) * 2
+    assert [panel.get_title(loc="left") for panel in axes[::2]] == [*ablation.METRICS.values()]
+    assert [panel.get_xlabel() for panel in axes[:2]] == ["steps", "schedule"]
+    steps = sorted((row for row in found["settings"] if row["factor"] != "schedule"), key=lambda row: row["steps"])
+    assert list(axes[0].lines[0].get_ydata()) == [row["fd"] for row in steps]
+    assert axes[1].patches[0].get_height() == found["settings"][0]["fd"]
+    ends = axes[0].collections[0].get_segments()
+    assert [end[:, 1].tolist() for end in ends] == [pytest.approx(row["intervals"]["fd"]) for row in steps]
     written = (folder / "out" / "ablation.svg").read_text(encoding="utf-8")
-    for label in (*ablation.METRICS.values(), *SCHEDULES, "16", "4.5", "chance 0.333"):
+    for label in (*ablation.METRICS.values(), "arccos", "root", "1", "chance 0.333"):
         assert f">{label}<" in written
     assert Image.open(folder / "out" / "samples.png").size == (MARGIN + 2 * ablation.SIDE, 3 * ablation.SIDE)
 
@@ -196,32 +219,49 @@ def test_the_figure_and_the_grid(found, folder):
 def test_the_table(found, monkeypatch, folder):
     monkeypatch.setattr(tables, "RESULTS", folder / "out")
     text = tables.TABLES["ablation"]()
-    assert len(text.splitlines()) == 2 + 12 + 3 + 2
-    assert "| arccos, 8 steps, guidance 4.5 (default) |" in text and "| guidance scale 7 |" in text
-    assert "| schedule root |" in text and "| *chance* | - | - | - | 0.333 |" in text
-    assert "6 pictures of 3 classes" in text and "compare 6 with 9 real ones" in text
+    lines = text.splitlines()
+    assert len(lines) == 2 + 3 + 3 + 2
+    low, high = found["settings"][0]["intervals"]["fd"]
+    fd = f"{found['settings'][0]['fd']:.1f} ± {(high - low) / 2:.1f}"
+    assert f"| 8 tokens, arccos, 8 steps, linear guidance 4.5 (default) | {fd} |" in text
+    assert "| steps 1 |" in text and "| *real pictures, 8 tokens* |" in text and "| *chance* | - | 0.333 |" in text
+    assert "tiny g: 12 pictures of 3 classes a row, in 2 sets of 6" in text and "EfficientNet-Lite1 judges" in text
 
 
-def test_pictures_that_training_held_out(folder, tiny_path, few_settings, monkeypatch, capsys):
+def test_pictures_that_training_held_out(folder, tiny_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
-    found = run(folder, tiny_path, "--samples", "12", "--held-out", out="held")
+    found = run(folder, tiny_path, "--held-out", "--rows", "default", "steps", out="held")
     about = found["protocol"]
-    assert (about["samples"], about["compared"], about["yardstick"], about["reference"]) == (12, 9, 9, 6)
-    assert "9 of the samples" in capsys.readouterr().err
+    assert (about["samples"], about["reference"], about["judge"]) == (12, 6, "EfficientNet-Lite0")
+    assert not any("lite0" in name for name in found["settings"][0])
+    said = capsys.readouterr().err
+    assert "12 samples a row mean little" in said and "ImageNet has no sunset" in said
+    assert "row 2 of 2, steps=1: 12 pictures" in said
+
+
+def test_inception_gives_fid_and_its_score(folder, tiny_path):
+    torch.save(inception_state(), folder / "inception.pth")
+    line = ["--inception", str(folder / "inception.pth"), "--rows", "default", "steps", "--seeds", "1"]
+    found = run(folder, tiny_path, *line, out="inception")
+    for row in (*found["settings"], found["yardsticks"]["real"]):
+        assert row["fid"] > 0 and 1 <= row["inception_score"] <= 6 and row["intervals"] == {}
+    shutil.rmtree(folder / "inception")
 
 
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (["--samples", "2"], {}, "2 samples are too few for 3 named classes"),
-        (["--samples", "3"], {}, "and 4 in all"),
+        (["--seeds", "9"], {}, "too few pictures of cat, 8"),
+        (["--seeds", "11"], {}, "--seeds is 11: give 10 at most"),
         ([], {"generator": "nameless.safetensors"}, "nameless has no names of classes"),
-        (["--temperature", "-1"], {}, "temperature is -1"),
+        (["--base", "temperature=-1"], {}, "temperature is -1"),
+        (["--rows", "colour"], {}, "no rows are called colour"),
         (["--model", str(DATA / "lost.safetensors")], {}, "lost.safetensors"),
-        (["--lite0", str(DATA / "tiny.safetensors")], {}, "of another network: it lacks"),
+        ([], {"lite0": "lite1.pth"}, "of another network: it has unknown tensors"),
+        (["--classifier", str(DATA / "tiny.safetensors")], {}, "of another network: it lacks"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(arguments, options, message, folder, tiny_path):
     with pytest.raises(TitokError, match=message) as caught:
-        run(folder, tiny_path, *arguments, **options)
+        run(folder, tiny_path, *arguments, **options, out="wrong")
     assert "\n" not in str(caught.value)

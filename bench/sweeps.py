@@ -1,0 +1,156 @@
+"""The rows of the ablation, settings of the sampler, one changed at a time; and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from titokcodec.training import progress
+
+from titokcodec.cli.script import UsageError
+from titokcodec.guidance import NEUTRAL
+from titokcodec.sampling import SCHEDULES, Settings
+
+from .records import write
+
+# The rows: each factor takes these values while the others stay as they are by default. Numbers of tokens are all that
+# the generator can make.
+SWEEPS: dict[str, tuple] = {
+    "tokens": (),
+    "steps": (1, 2, 4, 8, 16),
+    "schedule": tuple(SCHEDULES),
+    "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
+    "guidance": tuple(NEUTRAL),
+    "guidance_interval": ((0.0, 1.0), (0.0, 0.5), (0.25, 0.75), (0.5, 1.0)),
+    "temperature": (0.0, 0.5, 1.0, 2.0, 4.0),
+    "top_p": (0.8, 0.9, 0.95, 1.0),
+}
+OF_MASKED = ("steps", "schedule")  # factors that autoregressive generators do not have
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting of the sampler: what was changed, the number of tokens, and everything else."""
+
+    factor: str
+    tokens: int
+    settings: Settings
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """As result files have it."""
+        return {"factor": self.factor, "tokens": self.tokens, **asdict(self.settings)}
+
+    @property
+    def name(self) -> str:
+        """``default``, or the factor and its value: ``steps=4``."""
+        return self.factor if self.factor == "default" else f"{self.factor}={self.about[self.factor]}"
+
+
+def rows_of(base: Settings, counts: Sequence[int], causal: bool = False) -> list[Row]:
+    """The default settings first, then every other one once.
+
+    Args:
+        base: The defaults.
+        counts: Numbers of tokens that the generator makes; the last is the default.
+        causal: Whether it is autoregressive.
+    """
+    first = Row("default", counts[-1], base)
+    rows = [Row("tokens", count, base) for count in counts]
+    for factor, values in SWEEPS.items():
+        if not (causal and factor in OF_MASKED):
+            rows += [Row(factor, first.tokens, replace(base, **{factor: value})) for value in values]
+    return [first, *(row for row in rows if (row.tokens, row.settings) != (first.tokens, base))]
+
+
+def chosen(rows: Sequence[Row], asked: Sequence[str] | None) -> list[Row]:
+    """The rows of some factors (``steps``) or values (``steps=4``), in their order. Raises ``UsageError`` for
+    others."""
+    if asked is None:
+        return list(rows)
+    known = {name for row in rows for name in (row.factor, row.name)}
+    if unknown := [name for name in asked if name not in known]:
+        factors = ", ".join(dict.fromkeys(row.factor for row in rows))
+        raise UsageError(f"no rows are called {', '.join(unknown)}: give some of {factors}, or a value, as steps=4")
+    return [row for row in rows if {row.factor, row.name} & set(asked)]
+
+
+def settings_of(words: Sequence[str], base: Settings) -> Settings:
+    """The settings ``base`` but for NAME=VALUE. Raises ``TitokError`` for others than those of the sampler."""
+    known = {field.name for field in fields(Settings)}
+    values: dict[str, Any] = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name not in known or not text:
+            raise UsageError(f"{word} is no setting: give NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
+        try:
+            values[name] = json.loads(text)
+        except ValueError:  # a name
+            values[name] = text
+    return replace(base, **values)
+
+
+class Results:
+    """``ablation.json``, written anew with every row.
+
+    Raises:
+        UsageError: there is one of a run that did something else.
+    """
+
+    def __init__(self, path: Path, protocol: dict[str, Any], rows: Sequence[Row]) -> None:
+        self.path, self.order = path, [_plain(row.about) for row in rows]
+        self.found: dict[str, Any] = {"protocol": _plain(protocol), "settings": [], "yardsticks": {}}
+        if path.exists():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            names = sorted(name for name in protocol if before["protocol"].get(name) != self.found["protocol"][name])
+            if names:
+                raise UsageError(
+                    f"{path} is of a run with another {', '.join(names)}: give another --out, or delete its folder"
+                )
+            self.found = before
+        self.save()
+
+    def of(self, row: Row) -> dict[str, Any]:
+        """What was measured of a row; nothing if it was not."""
+        about = _plain(row.about)
+        return next((of for of in self.found["settings"] if about == {name: of[name] for name in about}), {})
+
+    def has(self, row: Row) -> bool:
+        """Whether the row is measured."""
+        return bool(self.of(row))
+
+    def add(self, row: Row, scores: dict[str, Any]) -> None:
+        """Keep what was measured."""
+        about = _plain(row.about)
+        self.found["settings"].append({**about, **scores})
+        self.found["settings"].sort(key=lambda of: self.order.index({name: of[name] for name in about}))
+        self.save()
+
+    def mark(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:
+        """Keep a yardstick, measured if it is not there."""
+        if name not in self.found["yardsticks"]:
+            progress.message(f"yardstick: {name}")
+            self.found["yardsticks"][name] = measure()
+            self.save()
+
+    def chance(self) -> None:
+        """What shuffled labels would have: one class in all by ``class_agreement``, see ``bench.agreement``."""
+        real, classes = self.found["yardsticks"]["real"], len(self.found["protocol"]["classes"])
+        found = {name: round(1 / classes, 4) for name in real if name.startswith("class_agreement")}
+        by_chance = {name: value for name, value in real.items() if name.startswith("top1_by_chance")}
+        found |= {name.replace("by_chance", "agreement"): value for name, value in by_chance.items()}
+        self.found["yardsticks"]["chance"] = found
+        self.save()
+
+    def save(self) -> None:
+        """Write the file."""
+        write(self.path, self.found)
+
+
+def _plain(value: dict[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    plain: dict[str, Any] = json.loads(json.dumps(value))
+    return plain
