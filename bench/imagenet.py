@@ -1,8 +1,8 @@
 """Which classes of ImageNet-1k a generator's classes may be taken for, chosen by name.
 
-A classifier of ImageNet knows no sunset, forest, desert, field, river, waterfall, city, snow, sky, night, portrait,
-painting or giraffe: such classes have no list, and top-1 agreement leaves them out. Where one class holds another, as a
-house does its rooms, so does its list; others share nothing.
+A classifier of ImageNet knows no people, portrait, painting, city, sunset, sky, night, forest, desert, field, river,
+snow or giraffe: such classes have no list, and top-1 agreement leaves them out. Lists share something only where
+classes do: rooms with houses, spaniels with dogs, tench with fish.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ IMAGENET = {
     "dog": "151-216 218-268",  # breeds, but for the one that is a class of its own
     "elephant": "101 385-386",
     "english-springer": "217",
+    "fish": "0-6 389-397",  # and sharks and rays
     "flower": "883 985-986",  # of which there are two, and vases
     "food": "415 504 567 659 809 909 923-935 959-969",  # dishes, drinks, and their vessels
     "french-horn": "566",
@@ -52,6 +53,7 @@ IMAGENET = {
     "765 789 794 799 827 831 846 851 857 861 876 894 896-897 904-905",
     "sea": "460 973 976-978",
     "sheep": "348-349",
+    "spaniel": "215-221",
     # balls, players, apparatus, helmets
     "sport": "416 422 429-430 433 518 543 560 602 702 722 746-747 752 768 795 805 852 890 981",
     "tench": "0",
