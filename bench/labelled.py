@@ -5,13 +5,12 @@ Listing names is quick and decoding is not, so that pictures are chosen by their
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from titokcodec.training.data import Pictures
-from titokcodec.training.labels import labels_of
 from titokcodec.training.reading import ClassFiles, find, key_of, read_files
 from torch import Tensor
 
@@ -52,13 +51,6 @@ class Listing:
         if not found.names:
             raise TitokError(f"no pictures in {', '.join(map(str, sources))}: give folders or tar shards of pictures")
         return found
-
-    def classes(
-        self, table: Mapping[str, str] | None, names: Sequence[str], renames: Mapping[str, str] | None = None
-    ) -> Tensor:
-        """(n,) which of ``names`` each picture's label is, -1 for none; by the table, or else folders or files. Labels
-        are renamed first, see ``Labels.renamed``."""
-        return labels_of(self, table).renamed(renames or {}).numbers(names)
 
 
 @dataclass(frozen=True)

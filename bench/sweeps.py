@@ -22,13 +22,15 @@ SWEEPS: dict[str, tuple] = {
     "tokens": (),
     "steps": (1, 2, 4, 8, 16),
     "schedule": tuple(SCHEDULES),
+    "order": ("confidence", "random", "sequential"),
     "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
     "guidance": tuple(NEUTRAL),
     "guidance_interval": ((0.0, 1.0), (0.0, 0.5), (0.25, 0.75), (0.5, 1.0)),
     "temperature": (0.0, 0.5, 1.0, 2.0, 4.0),
+    "fine_temperature": (0.0, 0.5, 1.0),
     "top_p": (0.8, 0.9, 0.95, 1.0),
 }
-OF_MASKED = ("steps", "schedule")  # factors that autoregressive generators do not have
+OF_MASKED = ("steps", "schedule", "order")  # factors that autoregressive generators do not have
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,10 @@ class Row:
 
     @property
     def name(self) -> str:
-        """``default``, or the factor and its value: ``steps=4``."""
-        return self.factor if self.factor == "default" else f"{self.factor}={self.about[self.factor]}"
+        """``default``, or the factor and its value: ``steps=4``, ``guidance_interval=0.25-0.75``."""
+        value = self.about.get(self.factor)
+        text = "-".join(f"{end:g}" for end in value) if isinstance(value, tuple) else value
+        return self.factor if self.factor == "default" else f"{self.factor}={text}"
 
 
 def rows_of(base: Settings, counts: Sequence[int], causal: bool = False) -> list[Row]:
@@ -61,7 +65,7 @@ def rows_of(base: Settings, counts: Sequence[int], causal: bool = False) -> list
     first = Row("default", counts[-1], base)
     rows = [Row("tokens", count, base) for count in counts]
     for factor, values in SWEEPS.items():
-        if not (causal and factor in OF_MASKED):
+        if not (causal and factor in OF_MASKED) and not (factor == "fine_temperature" and len(counts) == 1):
             rows += [Row(factor, first.tokens, replace(base, **{factor: value})) for value in values]
     return [first, *(row for row in rows if (row.tokens, row.settings) != (first.tokens, base))]
 

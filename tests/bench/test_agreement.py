@@ -9,6 +9,7 @@ from bench.intervals import student
 from bench.labelled import Chosen, Listing, deal
 from tests.conftest import DATA
 from titokcodec.errors import TitokError
+from training.labels import labels_of
 
 # ---- ImageNet's classes -----------------------------------------------------------------------------------------
 
@@ -143,9 +144,7 @@ def test_only_chosen_pictures_are_decoded(tmp_path):
     (tmp_path / "dog/broken.jpg").write_bytes(b"no picture")
     listing = Listing.of([tmp_path])
     assert listing.keys == ["cat/a", "cat/b", "dog/a", "dog/broken"]
-    assert listing.classes(None, NAMES).tolist() == [0, 0, 1, 1]
-    assert listing.classes({"cat/b": "dog"}, NAMES).tolist() == [-1, 1, -1, -1]
-    assert listing.classes({"cat/b": "pug"}, NAMES, {"pug": "dog"}).tolist() == [-1, 1, -1, -1]
+    assert labels_of(listing, None).numbers(NAMES).tolist() == [0, 0, 1, 1]
     chosen = Chosen(listing, torch.tensor([2, 0]), [tmp_path], 32, "cpu")
     assert len(chosen.pictures) == 2
     one, other = chosen.crops(torch.tensor([2, 0]), 1)
