@@ -12,7 +12,8 @@ from titokcodec.training import progress
 
 from titokcodec.cli.script import UsageError
 from titokcodec.guidance import NEUTRAL
-from titokcodec.sampling import SCHEDULES, Settings
+from titokcodec.sampling import Settings
+from titokcodec.schedules import SCHEDULES
 
 from .records import write
 
