@@ -172,7 +172,7 @@ def _through(tokens: int | None) -> str:
     return "" if tokens is None else f" through {tokens} tokens"
 
 
-def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Settings) -> dict[str, Any]:
+def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Settings, tokens: int) -> dict[str, Any]:
     """What was done: a run goes on only where all of it is the same."""
     generator, codec, roles, networks = ablation.generator, ablation.codec, ablation.roles, ablation.networks
     return {
@@ -180,7 +180,7 @@ def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Sett
         "generator_fingerprint": generator.fingerprint.hex(),
         "tokenizer": codec.weights.name,
         "tokenizer_fingerprint": codec.weights.fingerprint.hex(),
-        "tokens": generator.config.tokens,
+        "tokens": tokens,
         "classes": list(ablation.names),
         "unlisted": [
             name for name, mask in zip(ablation.names, class_masks(ablation.names), strict=True) if not mask.any()
@@ -195,6 +195,7 @@ def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Sett
         "held_out_by_name": held_out,
         "batch": BATCH,
         "device": codec.device.type,
+        "dtype": str(codec.dtype).removeprefix("torch."),
         "neighbours": NEIGHBOURS,
         "pictures": len(listing.keys),
         "labelled": int((ablation.labels >= 0).sum()),
@@ -216,6 +217,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
     add("--rows", nargs="+", metavar="ROW", help="only these: default, a factor, or a value as steps=4 (default: all)")
     add("--base", nargs="+", default=[], metavar="NAME=VALUE", help="settings of all rows but for what is varied")
+    add("--tokens", type=whole(1), metavar="K", help="of all rows but where they vary (default: the most there can be)")
     add("--seeds", type=whole(1), default=4, help=f"sets of a row, up to {len(STUDENT) + 1} (default: %(default)s)")
     add("--each", type=whole(1), default=8, help="pictures of a class in a set, at most (default: %(default)s)")
     add("--fit", type=whole(2), default=40, help="real ones of a class to fit its mean on (default: up to %(default)s)")
@@ -223,6 +225,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--held-out", action="store_true", help=trained)
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
+    add("--dtype", default="fp32", help="fp32 or bf16, of generator and tokenizer (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.seeds > len(STUDENT) + 1:
         raise UsageError(f"--seeds is {options.seeds}: give {len(STUDENT) + 1} at most")
@@ -231,8 +234,8 @@ def parse(arguments: list[str] | None) -> Namespace:
 
 def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
     """Everything loaded, the default settings, and the protocol. Raises ``TitokError`` if something does not fit."""
-    codec = Codec.from_pretrained(options.model, device=options.device, dtype="fp32")
-    generator = Generator.from_pretrained(options.generator, device=options.device, dtype="fp32")
+    codec = Codec.from_pretrained(options.model, device=options.device, dtype=options.dtype)
+    generator = Generator.from_pretrained(options.generator, device=options.device, dtype=options.dtype)
     generator.check_fits(codec.weights)
     base = settings_of(options.base, generator.settings)
     if not generator.class_names:
@@ -247,7 +250,8 @@ def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
     roles = deal(labels, generator.class_names, held, options.seeds, options.each, options.fit, options.seed)
     real = Chosen(listing, roles.all, options.data, codec.weights.config.image_size, codec.device)
     ablation = Ablation(generator, codec, networks, real, roles, labels, options.out, options.seed)
-    return ablation, base, protocol_of(ablation, listing, options.held_out, base)
+    tokens = generator.count_of(options.tokens)
+    return ablation, base, protocol_of(ablation, listing, options.held_out, base, tokens)
 
 
 def warn(protocol: dict[str, Any]) -> None:
@@ -266,7 +270,7 @@ def main(arguments: list[str] | None = None) -> None:
     ablation, base, protocol = opened(options)
     warn(protocol)
     config, names = ablation.generator.config, ablation.names
-    every = rows_of(base, config.counts, config.causal)
+    every = rows_of(base, config.counts, config.causal, protocol["tokens"])
     rows = chosen(every, options.rows)
     results = Results(options.out / "ablation.json", protocol, every)
     sheet = options.out / "samples.png"

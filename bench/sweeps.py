@@ -55,18 +55,20 @@ class Row:
         return self.factor if self.factor == "default" else f"{self.factor}={text}"
 
 
-def rows_of(base: Settings, counts: Sequence[int], causal: bool = False) -> list[Row]:
+def rows_of(base: Settings, counts: Sequence[int], causal: bool = False, tokens: int | None = None) -> list[Row]:
     """The default settings first, then every other one once.
 
     Args:
         base: The defaults.
-        counts: Numbers of tokens that the generator makes; the last is the default.
+        counts: Numbers of tokens that the generator makes.
         causal: Whether it is autoregressive.
+        tokens: The default number of tokens; None for the last of ``counts``.
     """
-    first = Row("default", counts[-1], base)
+    first = Row("default", tokens or counts[-1], base)
+    parts = counts.index(first.tokens) + 1  # a picture of the first one has no finer tokens
     rows = [Row("tokens", count, base) for count in counts]
     for factor, values in SWEEPS.items():
-        if not (causal and factor in OF_MASKED) and not (factor == "fine_temperature" and len(counts) == 1):
+        if not (causal and factor in OF_MASKED) and not (factor == "fine_temperature" and parts == 1):
             rows += [Row(factor, first.tokens, replace(base, **{factor: value})) for value in values]
     return [first, *(row for row in rows if (row.tokens, row.settings) != (first.tokens, base))]
 

@@ -48,6 +48,13 @@ def test_autoregressive_generators_have_no_schedule():
     assert "guidance_scale" in factors and not factors & {"steps", "schedule", "tokens"}
 
 
+def test_fewer_tokens_can_be_the_default():
+    rows = rows_of(Settings(), (8, 16, 32), tokens=8)
+    assert rows[0].tokens == 8 and [row.tokens for row in rows if row.factor == "tokens"] == [16, 32]
+    assert not [row for row in rows if row.factor == "fine_temperature"]  # there are no fine tokens
+    assert {row.tokens for row in rows if row.factor == "steps"} == {8}
+
+
 def test_some_rows_alone():
     rows = rows_of(Settings(), (8, 32))
     assert [row.name for row in chosen(rows, ["steps=4", "tokens", "default"])] == ["default", "tokens=8", "steps=4"]
