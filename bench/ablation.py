@@ -194,6 +194,7 @@ def protocol_of(ablation: Ablation, listing: Listing, held_out: bool, base: Sett
         "fitted": len(roles.fit),
         "held_out_by_name": held_out,
         "batch": BATCH,
+        "autoregressive": generator.config.causal,
         "device": codec.device.type,
         "dtype": str(codec.dtype).removeprefix("torch."),
         "neighbours": NEIGHBOURS,

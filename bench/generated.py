@@ -22,6 +22,7 @@ from .gallery import save
 from .sheet import labelled_sheet
 
 SIDE = 144  # pixels of a picture
+QUALITY = 70  # of a WebP file
 
 
 def sheet(
@@ -53,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
     classes = options.classes or generator.class_names
     if not classes:
         raise TitokError(f"{generator.name} has no names of classes: give numbers by --classes")
-    save(sheet(generator, codec, classes, options.count, options.seed, options.tokens), options.out)
+    save(sheet(generator, codec, classes, options.count, options.seed, options.tokens), options.out, QUALITY)
 
 
 if __name__ == "__main__":

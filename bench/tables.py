@@ -21,8 +21,8 @@ from titokcodec.training import curve
 from titokcodec.cli.script import Parser, start
 from titokcodec.errors import TitokError
 
-from . import equal, timings
-from .cells import duration, rows, setting
+from . import equal, generators, timings
+from .cells import duration, rows
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -156,54 +156,6 @@ def generation(found: dict) -> str:
     return rows(["model", "steps", "precision", "batch", "images per second", "times DiT"], body) + f"{note}\n"
 
 
-ABLATION = {  # the columns of the ablation, if it has them: heads and digits
-    "fd": ("FD", 1),
-    "fid": ("FID", 1),
-    "inception_score": ("IS", 2),
-    "class_agreement": ("class agreement, of {classes}", 3),
-    "class_agreement_lite0": ("by Lite0", 3),
-    "precision": ("precision", 2),
-    "recall": ("recall", 2),
-    "top1_agreement": ("top-1 agreement, of 1000", 3),
-}
-
-
-def ablation() -> str:
-    """What the sampler's settings do, one at a time, and the yardsticks."""
-    found = _read("ablation.json")
-    about, marks = found["protocol"], found["yardsticks"]
-    named = [(_setting(row), row) for row in found["settings"]]
-    named += [(f"*real pictures{f', {name}' * (name != 'real')}*", marks[name]) for name in marks if name != "chance"]
-    named.append(("*chance*", marks["chance"]))
-    columns = {metric: of for metric, of in ABLATION.items() if metric in marks["real"]}
-    body = [[name, *(_mean(row, metric, places) for metric, (_, places) in columns.items())] for name, row in named]
-    classes, sets = len(about["classes"]), len(about["seeds"])
-    held_out = " that were held out" * about["held_out_by_name"]
-    note = (
-        f"\n{about['generator']}: {about['samples']:,} pictures of {classes} classes a row, in {sets} "
-        f"set{'s' * (sets > 1)} of {about['reference']}. FD, precision and recall, of features of EfficientNet-Lite0, "
-        f"are beside as many real pictures of the same classes{held_out}; {about['judge']} judges classes. Means over "
-        f"sets{', and 95 % intervals of these means (Student)' * (sets > 1)}. One thing is changed at a time.\n"
-    )
-    return rows(["setting", *(head.format(classes=classes) for head, _ in columns.values())], body) + note
-
-
-def _mean(row: dict, metric: str, places: int) -> str:
-    """A mean over sets, and how far its interval reaches."""
-    if metric not in row:
-        return "-"
-    interval = row.get("intervals", {}).get(metric)
-    reach = f" ± {(interval[1] - interval[0]) / 2:.{places}f}" if interval else ""
-    return f"{row[metric]:.{places}f}{reach}"
-
-
-def _setting(row: dict) -> str:
-    if row["factor"] == "default":
-        guidance = f"{row['guidance']} guidance {setting(row['guidance_scale'])}"
-        return f"{row['tokens']} tokens, {row['schedule']}, {row['steps']} steps, {guidance} (default)"
-    return f"{row['factor'].replace('_', ' ')} {setting(row[row['factor']])}"
-
-
 def training() -> str:
     """How the bundled model came to be."""
     return rows(["", ""], [[name, str(value)] for name, value in _read("default-training.json").items()])
@@ -255,7 +207,9 @@ TABLES: dict[str, Callable[..., str]] = {
     "seams": seams,
     "elongated": elongated,
     "generation": _timed(generation, "generation-speed"),
-    "ablation": ablation,
+    "ablation": _timed(generators.ablation, "ablation"),
+    "generators": lambda: generators.compared(_read("generators.json"), _read),
+    "classes": lambda: generators.classes(_read("generators.json")),
     "edits": edits,
     "training": training,
     "curves": _timed(curve.table, "default-curves"),

@@ -153,9 +153,8 @@ GENERATOR = Defaults(
         optimizer=replace(_OPTIMIZER, batch=2048, rate=2e-4, beta2=0.96, decay=0.03),
         schedule=replace(_SCHEDULE, steps=500_000, warmup=0.02, floor=0.05),
         masking=_MASKING,
-        data=TokenData(
-            variants=2, shift=0.0, zoom=0.0, hold_out=0, patience=0
-        ),  # the middle and its mirror image: all there is
+        # The middle and its mirror image: all there is.
+        data=TokenData(variants=2, shift=0.0, zoom=0.0, hold_out=0, patience=0),
     ),
     short=GeneratorHyper(
         optimizer=replace(_SHORT_OPTIMIZER, batch=256, muon_rate=0.02, decay=0.03),
