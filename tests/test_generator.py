@@ -254,6 +254,17 @@ def test_finer_tokens_have_a_temperature_of_their_own(nested):
     assert found.equal(nested.inpaint(usual, keep, labels, seed=4, temperature=0))
 
 
+def test_a_file_says_how_many_tokens_pictures_get(tmp_path):
+    config, path = on_codes.MASKED, tmp_path / "g.safetensors"
+    save(path, on_codes.build(config), "few", default_tokens=4)
+    opened = load(path)
+    assert opened.card.default_tokens == 4 and opened.sample([0, None], seed=1).shape == (2, 4)
+    assert opened.sample([0], tokens=8, seed=1).shape == (1, 8)
+    for wrong in (3, 8.0, True):
+        with pytest.raises(WeightsError, match=r"default_tokens must be one of 2, 4, 8, or left out$"):
+            save(path, on_codes.build(config), "few", default_tokens=wrong)
+
+
 @pytest.mark.parametrize("tokens", [0, 3, 16, 2.0, True, "2"])
 def test_other_numbers_of_tokens_are_refused(nested, tokens):
     with pytest.raises(TitokError, match=r"coarse makes pictures of 2, 4 or 8 tokens$"):

@@ -149,7 +149,7 @@ class Generator:
 
         Args:
             labels: A class number, class name or None (any class) for each picture.
-            tokens: K, one of ``config.counts``; None for the most.
+            tokens: K, one of ``config.counts``; None for as many as the generator's file says, or else the most.
             seed: The same one gives the same tokens for the same labels on the same device in the same precision.
                 Pictures share the stream of random numbers, so one alone comes out differently than in a batch.
             noise: The source of random numbers instead, see ``titokcodec.sampling.Noise``.
@@ -204,8 +204,9 @@ class Generator:
         return self._sampled(start, masked, *self._numbers(labels, len(start)), seed, noise, settings)
 
     def count_of(self, tokens: int | None = None) -> int:
-        """A number of tokens that pictures can have, by default the most. Raises ``TitokError`` for any other."""
+        """A number of tokens that pictures can have, by default the file's. Raises ``TitokError`` for any other."""
         counts = self.config.counts
+        tokens = self.card.default_tokens if tokens is None else tokens
         if tokens is not None and (not is_whole(tokens) or tokens not in counts):
             raise TitokError(f"tokens is {tokens!r}: {self.name} makes pictures of {_either(counts)} tokens")
         return counts[-1] if tokens is None else int(tokens)

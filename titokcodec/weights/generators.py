@@ -53,6 +53,8 @@ class Card:
         class_names: One name a class, or None.
         fingerprint: 8 bytes over config and tensors, as a tokenizer's; None for a model that is in no file.
         settings: How to sample it unless asked otherwise, or None.
+        default_tokens: How many tokens a picture gets unless asked otherwise, one of ``config.counts``; None for the
+            most.
     """
 
     name: str
@@ -61,13 +63,16 @@ class Card:
     class_names: tuple[str, ...] | None = None
     fingerprint: bytes | None = None
     settings: Settings | None = None
+    default_tokens: int | None = None
 
     def __post_init__(self) -> None:
-        names, tokenizer = self.class_names, self.tokenizer
+        names, tokenizer, tokens = self.class_names, self.tokenizer, self.default_tokens
         if names is not None and (len(names) != self.config.classes or not all(isinstance(n, str) for n in names)):
             raise WeightsError(f"class_names must be {self.config.classes} texts, one a class, or left out")
         if tokenizer is not None and (not isinstance(tokenizer, bytes) or len(tokenizer) != FINGERPRINT_BYTES):
             raise WeightsError(f"a tokenizer's fingerprint is {FINGERPRINT_BYTES} bytes: save the generator again")
+        if tokens is not None and (type(tokens) is not int or tokens not in self.config.counts):
+            raise WeightsError(f"default_tokens must be one of {', '.join(map(str, self.config.counts))}, or left out")
 
 
 def read(source: str | os.PathLike | None = None) -> tuple[Card, Network]:
@@ -96,6 +101,7 @@ def save(
     tokenizer: bytes | None = None,
     class_names: Sequence[str] | None = None,
     settings: Settings | None = None,
+    default_tokens: int | None = None,
     int8: bool = True,
 ) -> None:
     """Write a generator file that ``Generator.from_pretrained`` takes, whole or not at all.
@@ -107,6 +113,7 @@ def save(
         tokenizer: Fingerprint of the tokenizer it was trained for (``codec.weights.fingerprint``).
         class_names: One a class.
         settings: How to sample it unless asked otherwise; as any other generator unless given.
+        default_tokens: How many tokens a picture gets unless asked otherwise; the most unless given.
         int8: Store matrices as int8 with a scale a row; everything is float16 otherwise, vectors always are.
 
     Raises:
@@ -114,7 +121,7 @@ def save(
         OSError: the folder is missing, full or not writable; an older file at ``path`` stays as it was.
     """
     names = None if class_names is None else tuple(class_names)
-    card = Card(name, model.config, tokenizer, names)
+    card = Card(name, model.config, tokenizer, names, default_tokens=default_tokens)
     arrays: dict[str, np.ndarray] = {}
     for key, tensor in model.state_dict().items():
         arrays |= store(key, floats(key, tensor.detach()).cpu().numpy(), int8)
@@ -127,6 +134,8 @@ def save(
     }
     if settings is not None:
         about["settings"] = asdict(settings)
+    if default_tokens is not None:
+        about["default_tokens"] = default_tokens
     write_safetensors(path, arrays, {"titok": json.dumps(about, sort_keys=True)})
 
 
@@ -183,6 +192,7 @@ def _described(about: str) -> Card:
             None if tokenizer is None else bytes.fromhex(tokenizer),
             None if names is None else tuple(printable(n) if isinstance(n, str) else n for n in names),
             settings=Settings(**values["settings"]) if "settings" in values else None,
+            default_tokens=values.get("default_tokens"),
         )
     except WeightsError:
         raise

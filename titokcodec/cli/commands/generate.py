@@ -82,7 +82,7 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     "--tokens",
     type=options.TOKENS,
     metavar="K",
-    show_default="the most that the generator makes",
+    show_default="as the generator's file says, else the most that it makes",
     help="Tokens a picture, one of the numbers that the generator makes: fewer are faster and coarser.",
 )
 @sampling
@@ -124,7 +124,7 @@ def generate(
     \b
     Examples:
       titok-generate --class church -n 16 -o grid.png           a grid of 4 x 4
-      titok-generate --class church --tokens 32 -n 16 -o small.png
+      titok-generate --class church --tokens 128 -n 16 -o fine.png
       titok-generate --class cat --class 5 --seed 1 -n 100 -o pictures/
       titok-generate --class dog -o dog.titok
       titok-generate --from photo.titok --vary 0.3 -n 9 -o variations.png
