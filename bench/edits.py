@@ -1,6 +1,6 @@
 """The README's edits of pictures: a region filled anew, variations, and the way from one picture to another.
 
-    python -m bench.edits kodim12.webp kodim19.webp tests/data/coffee.jpg --classes - church food \\
+    python -m bench.edits kodim12.webp kodim19.webp tests/data/coffee.jpg --classes sea house food \\
         --regions 35,20,110,185 110,0,90,160 40,5,150,135 --out bench/results
 
 Pictures are squares as ``bench.gallery`` takes them, compressed with all tokens; seeds are the first ones. Writes

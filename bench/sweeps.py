@@ -24,11 +24,11 @@ SWEEPS: dict[str, tuple] = {
     "steps": (1, 2, 4, 8, 16),
     "schedule": tuple(SCHEDULES),
     "order": ("confidence", "random", "sequential"),
-    "guidance_scale": (0.0, 1.0, 2.0, 4.5, 7.0),
+    "guidance_scale": (0.0, 1.0, 1.5, 2.0, 3.0, 4.5),
     "guidance": tuple(NEUTRAL),
     "guidance_interval": ((0.0, 1.0), (0.0, 0.5), (0.25, 0.75), (0.5, 1.0)),
-    "temperature": (0.0, 0.5, 1.0, 2.0, 4.0),
-    "fine_temperature": (0.0, 0.5, 1.0),
+    "temperature": (0.0, 0.5, 0.8, 1.0, 2.0, 4.0),
+    "fine_temperature": (0.0, 0.5, 0.8, 1.0),
     "top_p": (0.8, 0.9, 0.95, 1.0),
 }
 OF_MASKED = ("steps", "schedule", "order")  # factors that autoregressive generators do not have
