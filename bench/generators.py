@@ -76,3 +76,16 @@ def classes(found: dict) -> str:
     """The classes, and how many pictures taught each."""
     named = sorted(found["classes"].items())
     return "\n" + ", ".join(f"{name} ({count:,})" for name, count in named) + "\n"
+
+
+def copies(found: dict) -> str:
+    """How near samples come to training pictures."""
+    low, high = found["interval"]
+    usual, medians = found["share_of_held_out"], (found["median_ratio"], found["median_ratio_of_held_out"])
+    return (
+        f"\nOf {found['samples']:,} samples of {found['tokens']} tokens {found['share']:.1%} come suspiciously near "
+        f"to one of {found['training']:,} training pictures (95 % interval {low:.1%} to {high:.1%}); of "
+        f"{found['held_out']:,} held-out pictures through as many tokens {usual:.1%} do, by definition. What is "
+        f"measured is the distance to the nearest beside that to the next ones; its median is {medians[0]:.2f} for "
+        f"samples and {medians[1]:.2f} for held-out pictures.\n"
+    )

@@ -209,6 +209,7 @@ TABLES: dict[str, Callable[..., str]] = {
     "generation": _timed(generation, "generation-speed"),
     "ablation": _timed(generators.ablation, "ablation"),
     "generators": lambda: generators.compared(_read("generators.json"), _read),
+    "copies": _timed(generators.copies, "copies"),
     "classes": lambda: generators.classes(_read("generators.json")),
     "edits": edits,
     "training": training,

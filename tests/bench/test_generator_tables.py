@@ -55,3 +55,10 @@ def test_generators_are_compared_by_their_default_rows():
     assert "| first, masked | 7.96 / 8.00 | 16 | 11 | 210.6 ± 2.6 | 0.255 | 0.05 |" in table
     assert "| second, in order | 7.96 / 8.00 | 32 | 11 |" in table and table.endswith("\nFor an hour.\n")
     assert generators.classes(found) == "\nant (3), bee (1,200)\n"
+
+
+def test_copies_are_told_beside_held_out_pictures():
+    found = {"samples": 512, "tokens": 32, "share": 0.004, "interval": [0.001, 0.014], "training": 21152}
+    found |= {"held_out": 500, "share_of_held_out": 0.01, "median_ratio": 0.82, "median_ratio_of_held_out": 0.845}
+    text = generators.copies(found)
+    assert "0.4% come suspiciously near to one of 21,152 training pictures (95 % interval 0.1% to 1.4%)" in text
