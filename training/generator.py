@@ -40,7 +40,7 @@ from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
-from .generator_starts import OURS, begin, fitted
+from .generator_starts import BUNDLED, OURS, begin, fitted, take_over, trained_before
 from .hyper import GeneratorHyper
 from .label_options import LabelSource, add_label_options
 from .labels import Labels
@@ -56,6 +56,7 @@ class GeneratorOptions(Options):
 
     preset: str
     tokenizer: str | None
+    init: str | None
     labels: list[Path] | None
     no_labels: bool
     rename: list[Path] | None
@@ -74,6 +75,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         pictures: All pictures of --data, or what is left of them; ``trained`` and ``kept_out`` index those for either
             purpose.
         classes: Names of the labels, ``numbers`` each picture's among them.
+        before: The generator that training starts from, if it is not to start at random.
         best: Lowest cross entropy of held-out tokens so far, and ``waited``, the scores since then.
     """
 
@@ -90,6 +92,14 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def add_options(cls, parser: argparse.ArgumentParser) -> None:
         add = parser.add_argument
         add("--tokenizer", help="weight file whose tokens are learned (default: the bundled one)")
+        add(
+            "--init",
+            nargs="?",
+            const=BUNDLED,
+            metavar="FILE",
+            help="start from this generator instead of at random, without FILE from the bundled one, which is of "
+            "--preset autoregressive; classes of the same name go on, others begin as pictures without one",
+        )
         add_label_options(parser)
         add(
             "--tokens",
@@ -118,6 +128,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         self.tokenizer: TiTok = tokenizers.build(self.weights).to(runtime.device)
         base = self.presets[options.preset]
         self.config = fitted(base, self.weights, options.tokens)
+        self.before = trained_before(options.init, self.config, self.weights) if options.init else None
         self.read_pictures()
         self.config = replace(self.config, classes=len(self.classes) or base.classes)
         share = self.dropout
@@ -126,6 +137,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             kept = isinstance(self.pictures, TokenizedPictures)
             seen = self.pictures.tokens[:, self.trained.cpu()] if kept else None
             begin(self.model, self.tokenizer, seen)
+        if self.before:
+            take_over(self.model, self.classes, *self.before)
         self.objective = objective_of(self.config, self.hyper.masking, runtime.autocast, options.schedule)
         self.rehearsal = max(self.rehearsal, self.objective.turns)
         self.best, self.waited = float("inf"), 0
@@ -250,13 +263,17 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             self.export(model)
 
     def export(self, model: Any) -> None:
-        """Write the averaged weights as a generator file that fits the tokenizer alone."""
+        """Write the averaged weights as a generator file that fits the tokenizer alone, to be sampled as that of
+        ``--init``."""
+        card = self.before and self.before[0]
         generators.save(
             self.options.out / self.results[0],
             model,
             self.options.name,
             tokenizer=self.weights.fingerprint,
             class_names=self.classes or None,
+            settings=card and card.settings,
+            default_tokens=card and card.default_tokens,
         )
 
 

@@ -8,9 +8,13 @@ import torch
 from torch import Tensor
 
 from titokcodec.cli.script import UsageError
+from titokcodec.errors import TitokError
 from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.maskgit import Network
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.weights import generators
+from titokcodec.weights.generators import Card
 from titokcodec.weights.tokenizers import Weights
 
 from .token_sets import log_frequencies
@@ -27,6 +31,7 @@ DEFAULT = GeneratorConfig(
     codebooks=4,
     code_width=24,
 )
+BUNDLED = "bundled"  # what --init takes without a file
 OURS = {"autoregressive": replace(DEFAULT, causal=True), "default": DEFAULT}
 
 
@@ -70,3 +75,43 @@ def begin(model: CodeTransformer, tokenizer: TiTok, tokens: Tensor | None) -> No
     model.set_codes(tokenizer.quantize)
     if tokens is not None:
         model.bias.copy_(log_frequencies(tokens, model.config.codes, model.config.share))
+
+
+def trained_before(source: str, config: GeneratorConfig, tokenizer: Weights) -> tuple[Card, Network]:
+    """A generator that training is to start from.
+
+    Args:
+        source: What ``generators.read`` takes, or ``BUNDLED``.
+        config: The architecture to train; its classes may be others.
+        tokenizer: What the tokens to learn are of.
+
+    Raises:
+        TitokError: the file is no generator, or of another architecture or other tokens.
+    """
+    card, network = generators.read(None if source == BUNDLED else source)
+    if card.tokenizer not in (None, tokenizer.fingerprint):
+        raise TitokError(f"generator {card.name} has not learned tokens of {tokenizer.name}: give its own --tokenizer")
+    if replace(card.config, classes=config.classes) != config:
+        raise TitokError(f"generator {card.name} is of another architecture: give the --preset and --tokens that it has")
+    return card, network
+
+
+@torch.no_grad()
+def take_over(model: Network, classes: tuple[str, ...], card: Card, before: Network) -> None:
+    """Give a new model the weights of one that was trained before. A model of ours may have other classes: those of
+    the same name go on, and new ones begin as pictures without a class.
+
+    Args:
+        classes: Names of the new model's classes.
+        card, before: What ``trained_before`` returned.
+
+    Raises:
+        TitokError: a published architecture is to have other classes.
+    """
+    state, known = before.state_dict(), card.class_names or ()
+    if isinstance(model, CodeTransformer):
+        rows = {name: row for row, name in enumerate(known)}
+        state["classes"] = state["classes"][[rows.get(name, card.config.classes) for name in (*classes, "")]]
+    elif card.config.classes != model.config.classes or (known and known != classes):
+        raise TitokError(f"generator {card.name} has other classes, which only architectures of ours can exchange")
+    model.load_state_dict(state)

@@ -313,6 +313,32 @@ def test_the_first_weights_have_the_frequencies_of_the_training_tokens(train, ph
     assert stage.model.bias[0].argmax() in tokens[:, :, 0]
 
 
+@pytest.mark.parametrize("preset", ["small_codes", "small_causal"])
+def test_a_trained_generator_goes_on_with_other_classes(train, photos, tmp_path, preset):
+    """Known classes keep what they had learned, by name; a new one begins as pictures without a class do."""
+    first, rename = tmp_path / "first" / "generator.safetensors", tmp_path / "rename.tsv"
+    train(steps=60, out="first", preset=preset)
+    card, before = generators.read(first)
+    generators.save(first, before, "first", tokenizer=card.tokenizer, class_names=COLOURS, default_tokens=4)
+    rename.write_text("blue\tsky\ngreen\t-\n")
+    train("--init", first, "--rename", rename, "--rate", 0, "--muon-rate", 0, steps=1, preset=preset)
+    card, after = generators.read(tmp_path / "run" / "generator.safetensors")
+    assert card.class_names == ("red", "sky", "yellow") and card.default_tokens == 4
+    tokens, none = torch.randint(64, (1, 8)), [4, 3]
+    for old, new in ((COLOURS.index("red"), 0), (COLOURS.index("yellow"), 2), none, (4, 1)):
+        known, now = (model(tokens, torch.tensor([label])) for model, label in ((before, old), (after, new)))
+        assert (known - now).abs().max() < 0.02 * known.std()  # matrices are rounded to int8 once more
+
+
+def test_what_training_cannot_start_from_is_said_before_pictures_are_read(train, tmp_path, monkeypatch):
+    train(steps=1, out="bert")
+    monkeypatch.setattr(GeneratorTraining, "read_pictures", None)
+    file = tmp_path / "bert" / "generator.safetensors"
+    for more, said in (([file], "is of another architecture: give the --preset"), ([], "has not learned tokens of")):
+        with pytest.raises(TitokError, match=said):
+            train("--init", *more, steps=1, preset="small_codes")
+
+
 def test_presets_take_what_their_tokenizer_has():
     """Prefixes of nested ones, one length of others; whole codebooks."""
 
