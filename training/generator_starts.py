@@ -89,10 +89,14 @@ def trained_before(source: str, config: GeneratorConfig, tokenizer: Weights) -> 
         TitokError: the file is no generator, or of another architecture or other tokens.
     """
     card, network = generators.read(None if source == BUNDLED else source)
+    config = replace(config, classes=card.config.classes)
     if card.tokenizer not in (None, tokenizer.fingerprint):
         raise TitokError(f"generator {card.name} has not learned tokens of {tokenizer.name}: give its own --tokenizer")
-    if replace(card.config, classes=config.classes) != config:
-        raise TitokError(f"generator {card.name} is of another architecture: give the --preset and --tokens that it has")
+    if other := [name for name, value in vars(card.config).items() if value != getattr(config, name)]:
+        raise TitokError(
+            f"generator {card.name} is of another architecture ({', '.join(other)}): give the --preset and --tokens "
+            "that it has"
+        )
     return card, network
 
 

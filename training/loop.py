@@ -60,7 +60,7 @@ def run(trainer: Trainer) -> Any:
         trainer.rehearse(batch)
     clock.go()
     saved = scored = logged = clock.spent
-    counted = trainer.step
+    begun = counted = trainer.step
     measured: dict[str, Tensor] = {}
     shown = Updates(stage.name, stage.order.size, clock.steps)
     with Postponed() as signal:
@@ -96,6 +96,8 @@ def run(trainer: Trainer) -> Any:
         log.close()
         raise TooLate("the time was over before the first update: give more --minutes or a later --deadline")
     if first:
+        if trainer.step == begun:
+            log.print(f"no update: the budget was used up after step {begun}; give more --minutes or --steps to go on")
         if val is not None:
             report(trainer, val, log, source)
         stage.finish(trainer.ema.model)

@@ -88,7 +88,7 @@ def differing(a, b):
 # ---- nothing is overwritten ------------------------------------------------------------------------------------
 
 
-def test_a_second_run_goes_on_or_starts_anew_but_only_if_it_is_told_to(run, tmp_path):
+def test_a_second_run_goes_on_or_starts_anew_but_only_if_it_is_told_to(run, tmp_path, capsys):
     out = tmp_path / "run"
     run(3)
     before = (out / "state.pt").read_bytes(), (out / "log.jsonl").read_bytes()
@@ -97,6 +97,9 @@ def test_a_second_run_goes_on_or_starts_anew_but_only_if_it_is_told_to(run, tmp_
     assert before == ((out / "state.pt").read_bytes(), (out / "log.jsonl").read_bytes())
     run(5, "--resume")
     assert [row["step"] for row in log(out) if "loss" in row] == [1, 2, 3, 4, 5]
+    assert "no update" not in capsys.readouterr().out
+    run(5, "--resume")
+    assert "no update: the budget was used up after step 5; give more --minutes or --steps" in capsys.readouterr().out
     (out / "tensorboard").mkdir()
     (out / "tensorboard" / "events").touch()
     (out / "notes.txt").touch()
