@@ -269,7 +269,7 @@ def test_a_file_says_how_many_tokens_pictures_get(tmp_path):
 def test_other_numbers_of_tokens_are_refused(nested, tokens):
     with pytest.raises(TitokError, match=r"coarse makes pictures of 2, 4 or 8 tokens$"):
         nested.sample([0], tokens=tokens)
-    with pytest.raises(TitokError, match=r"\(B, 8\), not torch.int64 \(1, 3\)"):
+    with pytest.raises(TitokError, match=r"\(B, K\) with K 2, 4 or 8, not torch.int64 \(1, 3\)"):
         nested.logits(torch.zeros(1, 3, dtype=torch.int64))
 
 

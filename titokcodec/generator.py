@@ -6,7 +6,6 @@ Most are masked (MaskGIT, Chang et al. 2022), some autoregressive; they are aske
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from titokcodec.models.maskgit import Network
 from titokcodec.runtime.acceleration import Accelerated
 from titokcodec.runtime.devices import choose_device, choose_dtype
 from titokcodec.runtime.isolation import isolated
-from titokcodec.runtime.tokens import described, in_range, shaped
+from titokcodec.runtime.tokens import described, either, in_range, shaped
 from titokcodec.runtime.transfer import to_device
 from titokcodec.sampling import PUBLISHED, Logits, Noise, Settings, is_whole, walk_parts
 from titokcodec.weights import releases, tokenizers
@@ -113,7 +112,7 @@ class Generator:
         if codes != config.codes or not config.min_tokens <= counts[0] <= counts[-1] <= config.tokens:
             span = f"{config.min_tokens} to {config.tokens}" if config.nested else config.tokens
             raise WeightsError(
-                f"generator {self.name} makes {_either(counts)} tokens of {codes} codes, but tokenizer "
+                f"generator {self.name} makes {either(counts)} tokens of {codes} codes, but tokenizer "
                 f"{tokenizer.name} has {span} tokens of {config.codes} codes: give another"
             )
 
@@ -208,7 +207,7 @@ class Generator:
         counts = self.config.counts
         tokens = self.card.default_tokens if tokens is None else tokens
         if tokens is not None and (not is_whole(tokens) or tokens not in counts):
-            raise TitokError(f"tokens is {tokens!r}: {self.name} makes pictures of {_either(counts)} tokens")
+            raise TitokError(f"tokens is {tokens!r}: {self.name} makes pictures of {either(counts)} tokens")
         return counts[-1] if tokens is None else int(tokens)
 
     def most(self, available: int) -> int:
@@ -225,9 +224,7 @@ class Generator:
 
     def _counted(self, tokens: object) -> Tensor:
         """(B, K) tokens as int64, K being one of the numbers of tokens that there can be."""
-        counts = self.config.counts
-        columns = tokens.shape[1] if isinstance(tokens, Tensor) and tokens.ndim == 2 else None
-        return shaped(tokens, columns if columns in counts else counts[-1])
+        return shaped(tokens, self.config.counts)
 
     def _sampled(
         self,
@@ -266,12 +263,6 @@ def uniform(device: torch.device, seed: int | None) -> Noise:
             raise TitokError(f"seed is {seed!r}: give a whole number from 0 to 2^63 - 1")
         generator = torch.Generator(device).manual_seed(int(seed))
     return lambda step, shape: torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
-
-
-def _either(counts: Sequence[int]) -> str:
-    """32, 64 or 128."""
-    *some, last = map(str, counts)
-    return f"{', '.join(some)} or {last}" if some else last
 
 
 def _called(fingerprint: bytes, name: str = "") -> str:

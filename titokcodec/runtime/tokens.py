@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,20 +12,27 @@ from titokcodec.errors import TitokError
 INTEGERS = {torch.uint8, torch.int8, torch.uint16, torch.int16, torch.uint32, torch.int32, torch.int64}
 
 
-def shaped(tokens: object, columns: int | None = None) -> Tensor:
+def shaped(tokens: object, counts: Sequence[int] = ()) -> Tensor:
     """The (B, K) tokens as int64, which every operation knows, where torch's unsigned types lack most.
 
     Args:
-        columns: What K has to be; any number but 0 unless given.
+        counts: What K may be; any number but 0 unless given.
 
     Raises:
         TitokError: something else.
     """
     if isinstance(tokens, Tensor) and tokens.dtype in INTEGERS and tokens.ndim == 2 and not tokens.is_meta:
         count = tokens.shape[1]
-        if count and columns in (None, count):
+        if count and (not counts or count in counts):
             return tokens.long()
-    raise TitokError(f"takes a tensor of integer tokens, (B, {columns or 'K'}), not {described(tokens)}")
+    wanted = f"(B, {counts[0]})" if len(counts) == 1 else "(B, K)" + (f" with K {either(counts)}" if counts else "")
+    raise TitokError(f"takes a tensor of integer tokens, {wanted}, not {described(tokens)}")
+
+
+def either(counts: Sequence[int]) -> str:
+    """Numbers of tokens, one of which is to be chosen: 32, 64 or 128."""
+    *some, last = map(str, counts)
+    return f"{', '.join(some)} or {last}" if some else last
 
 
 def in_range(tokens: Tensor, codes: int) -> Tensor:
