@@ -526,6 +526,7 @@ def test_a_tokenizer_is_no_generator(tiny_path):
         (lambda a: a.update(settings=None), "description is damaged"),
         (lambda a: a.update(settings={"speed": 1}), "description is damaged"),
         (lambda a: a.update(settings={"steps": 0}), "its settings make no sense: steps is 0"),
+        (lambda a: a.update(settings={"order": "x" * 10_000}), "order is 'xxxxxxxxxxxx...xxxxxxxxxxxxx': give one of"),
         (lambda a: a["config"].update(heads=7), "does not make sense"),
         (lambda a: a["config"].update(layers=200), "lacks model.encoder.layer"),
         (lambda a: a["config"].update(codes=12), "wrong shape"),
