@@ -160,6 +160,8 @@ def test_too_few_tokens(generator, codec, tokens):
 def test_the_way_leads_from_end_to_end(codec, tokens):
     first, last = tokens[:1], tokens[1:]
     rows = interpolate(codec, first, last, 5)
+    with torch.inference_mode():
+        assert not interpolate(codec, first, last, 3).is_inference()
     assert rows.shape == (5, 16) and torch.equal(rows[:1], first) and torch.equal(rows[4:], last)
     shown = codec.decode(rows)
     before = [(picture - shown[0]).square().mean() for picture in shown]

@@ -30,7 +30,7 @@ def numbers_of(labels: Labels | None, card: Card, count: int | None = None) -> l
     """
     if labels is None and count is not None:
         labels = [None] * count
-    if labels is None or isinstance(labels, str) or not hasattr(labels, "__len__"):
+    if labels is None or isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
         raise TitokError(f"labels is {labels!r}: give a list of them, one a picture")
     dimensions = getattr(labels, "ndim", 1)
     if dimensions != 1:
@@ -52,6 +52,8 @@ def class_number(label: int | str | None, card: Card) -> int:
             raise TitokError(f"{card.name} has no class {label!r}: {_instead(label, names, classes)}")
         return names.index(label)
     try:
+        if isinstance(label, bool):
+            raise TypeError
         number = operator.index(label)  # numpy's integers are welcome
     except TypeError:
         raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class") from None

@@ -88,8 +88,10 @@ def paste(original: Tensor, changed: Tensor, mask: Tensor) -> Tensor:
 def _checked(mask: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.shape != (TILE, TILE) or not mask.is_floating_point():
         raise TitokError(f"mask must be floats of shape ({TILE}, {TILE}), not {described(mask)}")
-    if not (mask.min() >= 0 and 0 < mask.max() <= 1):
-        raise TitokError("mask must lie in [0, 1], and be 0 not everywhere: give a larger region")
+    if not (mask.min() >= 0 and mask.max() <= 1):
+        raise TitokError("mask must lie in [0, 1]: give 1 where the picture is to change, 0 where it is to stay")
+    if not mask.any():
+        raise TitokError("mask is 0 everywhere, so that nothing would change: give a larger region")
     return mask.float()
 
 

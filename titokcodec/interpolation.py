@@ -42,7 +42,8 @@ def interpolate(codec: Codec, first: Tensor, last: Tensor, count: int) -> Tensor
         _between(codec, first, last, share) if 0 < share < 1 else (last if share else first)
         for share in shares.tolist()
     ]
-    return torch.cat(rows)
+    with isolated(codec.device):
+        return torch.cat(rows)
 
 
 def _between(codec: Codec, first: Tensor, last: Tensor, share: float) -> Tensor:

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from titokcodec.cli.script import UsageError, start
-from titokcodec.errors import WeightsError
+from titokcodec.errors import TitokError, WeightsError
+from titokcodec.io.names import shown
 from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.maskgit import make
@@ -35,7 +36,7 @@ from titokcodec.models.tokenizer import TiTok
 from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
-from . import defaults, loop, parallel, progress, token_files, token_sets
+from . import defaults, folder, loop, parallel, progress, token_files, token_sets
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
@@ -48,6 +49,8 @@ from .objectives import Predictor, objective_of
 from .options import Options
 from .stage import Moment, Result, Stage
 from .tokenizing import Cut, TokenizedPictures, merged, tokenize
+
+SCHEDULE = "arccos"  # of masks, as published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +65,15 @@ class GeneratorOptions(Options):
     rename: list[Path] | None
     least_pictures: int
     tokens: int | None
-    schedule: str
+    schedule: str | None
     token_file: Path | None
     name: str
+
+    def check_causal(self) -> None:
+        """Raise ``UsageError`` if something is given that masked generators alone have."""
+        for name, given in {"schedule": self.schedule, **self.hyper}.items():
+            if given is not None and name in ("schedule", "unmasked", "given_drop"):
+                raise UsageError(f"--{name.replace('_', '-')} is for masked generators: leave it out")
 
 
 class GeneratorTraining(Stage[GeneratorOptions]):
@@ -83,7 +92,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     options_type = GeneratorOptions
     defaults = defaults.GENERATOR
     presets: ClassVar = {**GENERATOR_PRESETS, **OURS}
-    results = ("generator.safetensors",)
+    results = (generators.TRAINED,)
     val_limit = 1024
     hyper: GeneratorHyper
     config: GeneratorConfig
@@ -106,7 +115,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             type=int,
             help="tokens a picture (default: as the preset or, of a nested tokenizer, as many as it has)",
         )
-        add("--schedule", choices=SCHEDULES, default="arccos", help="how many tokens are masked (default: %(default)s)")
+        add("--schedule", choices=SCHEDULES, help=f"how many tokens are masked (default: {SCHEDULE})")
         add(
             "--token-file",
             type=Path,
@@ -119,9 +128,17 @@ class GeneratorTraining(Stage[GeneratorOptions]):
     def __init__(self, options: GeneratorOptions, runtime: Runtime) -> None:
         super().__init__(options, runtime)
         self.hyper = self.chosen(options.preset in GENERATOR_PRESETS)
+        if self.presets[options.preset].causal:
+            options.check_causal()
         if options.stream and not self.hyper.data.variants:
             raise UsageError("--variants 0 holds all pictures in memory: give another number, or leave --stream out")
+        if options.token_file:
+            folder.check_file(options.token_file, force=True)
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
+        if options.no_labels and (options.rename or options.least_pictures > 1):
+            raise UsageError("--no-labels leaves nothing to rename or to count: leave the other options of labels out")
+        if self.hyper.data.hold_out == 1 and not options.val:
+            raise UsageError("--hold-out 1 would hold out every picture: give 2 or more, or 0 for none")
         self.labels = LabelSource.read(options.labels, options.no_labels, options.rename, options.least_pictures)
         self.weights = tokenizers.read(options.tokenizer)
         progress.message(f"generator: reading {', '.join(map(str, options.data))}, for tokens of {self.weights.name}")
@@ -139,7 +156,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             begin(self.model, self.tokenizer, seen)
         if self.before:
             take_over(self.model, self.classes, *self.before)
-        self.objective = objective_of(self.config, self.hyper.masking, runtime.autocast, options.schedule)
+        self.objective = objective_of(self.config, self.hyper.masking, runtime.autocast, options.schedule or SCHEDULE)
         self.rehearsal = max(self.rehearsal, self.objective.turns)
         self.best, self.waited = float("inf"), 0
 
@@ -198,8 +215,11 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         of = {"tokenizer": self.weights.fingerprint.hex(), "--tokens": self.config.tokens, "precision": "float32"}
         device, limit = self.runtime.device, options.limit
         work = partial(tokenize, self.tokenize, options.data, cut, device, limit, order.rank, order.ranks)
-        file, keep = options.token_file or options.out / "tokens.pt", options.resumes or bool(options.token_file)
-        return token_files.once(file, options.data, limit, cut, of, work, keep)
+        file, shared = options.token_file or options.out / "tokens.pt", options.token_file is not None
+        found = token_files.once(file, options.data, limit, cut, of, work, options.resumes, shared)
+        if found.tokens.min() < 0 or found.tokens.max() >= self.config.codes:
+            raise TitokError(f"{file} has tokens that are no codes of {self.weights.name}: delete it")
+        return found
 
     def held_out(self) -> token_sets.TokenSet | None:
         """Centres of the pictures that are held out, or of those of --val."""
@@ -241,11 +261,17 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         if better and patience:
             self.export(model)
 
-    def memory(self) -> dict[str, float]:
-        return {"best": self.best, "waited": self.waited, "numbered": self.numbered}
+    def memory(self) -> dict[str, Any]:
+        names = list(self.classes)
+        return {"best": self.best, "waited": self.waited, "numbered": self.numbered, "classes": names}
 
-    def remember(self, memory: dict[str, float]) -> None:
+    def remember(self, memory: dict[str, Any]) -> None:
         self.best, self.waited = memory["best"], int(memory["waited"])
+        if other := set(memory.get("classes", self.classes)) - set(self.classes):
+            raise WeightsError(
+                f"this run has learned other classes, {shown(min(map(str, other)))} for example: give the tables that "
+                "it was begun with, or another --out with --init"
+            )
         if self.numbered and not memory.get("numbered") and list(self.classes) != sorted(self.classes):
             raise WeightsError(
                 "this run was begun by an older version, which numbered classes in the order of their names and not by "

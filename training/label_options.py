@@ -67,7 +67,7 @@ class LabelSource:
     def read(cls, tables: Sequence[Path] | None, none: bool, renames: Sequence[Path] | None, least: int) -> LabelSource:
         """What the options of these names say. Raises ``TitokError`` for files that are no tables."""
         table = read_tables(tables) if tables else {} if none else None
-        return cls(", ".join(map(str, tables or ())), table, read_tables(renames or ()), least, not none)
+        return cls(", ".join(map(str, tables or ())), table, read_tables(renames or (), renaming=True), least, not none)
 
     def of(self, pictures: Listed, least: int | None = None) -> Labels:
         """The labels of pictures, but for those of fewer than ``least``, by default those that were asked for; prints
@@ -87,6 +87,8 @@ class LabelSource:
             return found
         if any(labels_of(pictures, self.table).found):
             raise TitokError("no label is left: give a smaller --least-pictures, or other classes by --rename")
+        if len(found.unused) < len(self.table):
+            raise TitokError(f"{self.name} gives no label to any picture, it only takes some away: give another table")
         raise TitokError(
             f"{self.name} has a label for none of the {len(pictures.keys)} pictures: their keys are like "
             f"{pictures.keys[0]}, the table's like {next(iter(self.table))}"

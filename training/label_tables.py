@@ -11,13 +11,18 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from titokcodec.errors import TitokError
 
-KEYS = {"key", "name", "file", "filename", "file_name", "path", "image"}  # what a header may call the one column
-LABELS = {"label", "class", "category"}  # and the other
+Columns = tuple[frozenset[str], frozenset[str]]
+"""What a header may call the one column, and what the other."""
+KEYS_AND_LABELS = (
+    frozenset({"key", "name", "file", "filename", "file_name", "path", "image"}),
+    frozenset({"label", "class", "category"}),
+)
+OLD_AND_NEW = (frozenset({"label", "old", "from"}), frozenset({"class", "category", "name", "new", "to"}))
 ANY, NONE = "*", "-"  # what stands for any text in a key, and, besides nothing at all, for no label
 
 
@@ -54,54 +59,69 @@ def _pattern(key: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, key.split(ANY))), re.DOTALL)
 
 
-def read_tables(paths: Iterable[Path]) -> dict[str, str]:
+def read_tables(paths: Iterable[Path], renaming: bool = False) -> dict[str, str]:
     """The rows of several tables in one. Where two have the same key, the later table counts.
+
+    Args:
+        renaming: They have labels in place of keys, and the classes that these are to be.
 
     Raises:
         TitokError: see ``read_table``.
     """
     rows: dict[str, str] = {}
     for path in paths:
-        for key, label in read_table(path).items():
+        for key, label in read_table(path, renaming).items():
             rows.pop(key, None)  # so that it also comes after all earlier patterns
             rows[key] = label
     return rows
 
 
-def read_table(path: Path) -> dict[str, str]:
+def read_table(path: Path, renaming: bool = False) -> dict[str, str]:
     """Label by key, from a table of two columns with tabs, commas or semicolons between them, or from JSON.
 
-    A header names the columns ``key`` and ``label`` (or the like: ``file_name``, ``class``), among others perhaps;
-    there may be none if there are two columns. JSON is an object of keys and labels, a list of pairs or of objects, or
-    an object with such a list called ``labels``. An empty label, null or ``-`` is none, and empty in what is returned.
+    A header names the columns ``key`` and ``label`` (or the like: ``file_name``, ``class``), among others perhaps, or
+    if the table renames labels, ``label`` and ``class``; there may be none if there are two columns. JSON is an object
+    of keys and labels, a list of pairs or of objects, or an object with such a list called ``labels``. An empty label,
+    null or ``-`` is none, and empty in what is returned.
 
     Raises:
-        TitokError: it cannot be read as such a table, or has two labels for one key.
+        TitokError: it cannot be read as such a table, has no rows, or has two labels for one key.
     """
     table: dict[str, str] = {}
+    columns = (OLD_AND_NEW, KEYS_AND_LABELS) if renaming else (KEYS_AND_LABELS,)
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a byte order mark
-        for key, label in _json_rows(text) if path.suffix.lower() == ".json" else _rows(text):
+        for key, label in (_json_rows if path.suffix.lower() == ".json" else _rows)(text, columns):
+            if not key or "\n" in key + label:
+                raise ValueError(f"a row has {'more than one line: is a quote not closed?' if key else 'no key'}")
             key, label = key.removeprefix("./"), "" if label == NONE else label
             if table.setdefault(key, label) != label:
                 raise ValueError(f"{key!r} has two labels, {table[key]!r} and {label!r}")
+        if not table:
+            raise ValueError("it has no rows")
+    except UnicodeDecodeError:
+        raise TitokError(f"{path} is no table of key and label: it is not in UTF-8, save it as such") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise TitokError(f"{path} is no table of key and label: {reason}") from None
     return table
 
 
-def _rows(text: str) -> Iterator[tuple[str, str]]:
+def _rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str]]:
     text = text.lstrip("\r\n")
+    if not text:
+        raise ValueError("it is empty")
     delimiter = next((mark for mark in "\t,;" if mark in text.partition("\n")[0]), None)
     if delimiter is None:
         raise ValueError("its first line has neither tab nor comma")
-    rows = ([cell.strip() for cell in row] for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = ([cell.strip() for cell in row] for row in reader)
     first = next(rows)
-    key, label = (_column(first, names) for names in (KEYS, LABELS))
+    found = [tuple(_column(first, names) for names in pair) for pair in columns]
+    key, label = max(found, key=lambda pair: sum(column is not None for column in pair))  # the first of the best
     if (key is None) != (label is None):
         raise ValueError(f"its header, {', '.join(first)}, does not name both columns")
-    if key is None:
+    if key is None or label is None:
         if len(first) != 2:
             raise ValueError(f"it has {len(first)} columns and no header that names key and label")
         key, label = 0, 1
@@ -113,11 +133,11 @@ def _rows(text: str) -> Iterator[tuple[str, str]]:
             yield row[key], row[label]
 
 
-def _column(header: Sequence[str], names: set[str]) -> int | None:
+def _column(header: Sequence[str], names: Collection[str]) -> int | None:
     return next((number for number, cell in enumerate(header) if cell.lower() in names), None)
 
 
-def _json_rows(text: str) -> Iterator[tuple[str, str]]:
+def _json_rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str]]:
     found = json.loads(text)
     if isinstance(found, dict):
         found = found["labels"] if isinstance(found.get("labels"), list) else list(found.items())
@@ -125,9 +145,12 @@ def _json_rows(text: str) -> Iterator[tuple[str, str]]:
         raise ValueError("its JSON is neither an object nor a list")
     for entry in found:
         if isinstance(entry, dict):
-            entry = [next((entry[name] for name in entry if name.lower() in names), None) for names in (KEYS, LABELS)]
+            cells = list(entry.values())
+            pairs = [[_column(list(entry), names) for names in pair] for pair in columns]
+            both = next((pair for pair in pairs if None not in pair), [])
+            entry = [cells[column] for column in both if column is not None] or entry
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str)):
             raise ValueError(f"{json.dumps(entry)[:60]} is no pair of key and label")
-        if not isinstance(entry[1], (str, int, type(None))):
+        if isinstance(entry[1], bool) or not isinstance(entry[1], (str, int, type(None))):
             raise ValueError(f"the label of {entry[0]!r} is neither text nor a whole number")
         yield entry[0], "" if entry[1] is None else str(entry[1])

@@ -43,6 +43,7 @@ class Labels:
         keys: Those of the pictures, in order.
         found: Label of each picture, None where it has none.
         unused: Keys of the table that none of the pictures has.
+        unknown: Labels that are to be renamed, but which none of the pictures has.
         tried: Whether there was anything to take labels from.
         dropped: Labels that were taken away as too few pictures have them, each with their number.
     """
@@ -51,6 +52,7 @@ class Labels:
     keys: Sequence[str]
     found: Sequence[str | None]
     unused: Sequence[str] = ()
+    unknown: Sequence[str] = field(default=(), kw_only=True)
     tried: bool = True
     dropped: Mapping[str, int] = field(default_factory=dict)
 
@@ -76,8 +78,9 @@ class Labels:
 
     def renamed(self, table: Mapping[str, str]) -> Labels:
         """With the names that a table, as of ``label_tables``, has for labels; those that it does not mention stay."""
-        names = Lookup(table)
-        return replace(self, found=[label and _renamed(label, names) for label in self.found])
+        names, labels = Lookup(table), set(self.found)
+        unknown = [label for label in names.exact if label not in labels]
+        return replace(self, found=[label and _renamed(label, names) for label in self.found], unknown=unknown)
 
     def without_rare(self, least: int) -> Labels:
         """Without the labels that fewer than ``least`` pictures have."""
@@ -93,6 +96,7 @@ class Labels:
         line = f"{self.source}: {count - len(without):,} of {count:,} pictures have one of {labels}"
         line += f"; none for {_some(without)}" if without else ""
         line += f"; no picture for {_some(self.unused)} of the table" if self.unused else ""
+        line += f"; no label {_some(self.unknown)} to rename" if self.unknown else ""
         dropped = ", ".join(f"{shown(label)} ({count})" for label, count in self.dropped.items())
         return line + (f"; too few pictures for {dropped}" if dropped else "")
 

@@ -17,6 +17,7 @@ from . import hyper
 from .argtypes import add_resume, deadline, whole
 from .checkpoint import STATE
 from .compute import default_device
+from .schedule import check_budget
 
 if TYPE_CHECKING:
     from .stage import Stage
@@ -106,6 +107,7 @@ def parse(stage: type[Stage[O]], about: str | None, arguments: list[str] | None 
     """
     parser = parser_of(stage, about)
     options = _typed(stage, parser.parse_args(arguments))
+    check_budget(options.minutes, options.hyper.get("steps"))
     if options.deadline is not None and options.deadline <= time.time() and not options.resumes:
         parser.error(
             f"argument --deadline: {datetime.fromtimestamp(options.deadline):%Y-%m-%d %H:%M:%S} is over: give "

@@ -25,9 +25,7 @@ class Clock:
     def __init__(
         self, minutes: float | None, steps: int | None = None, spent: float = 0.0, deadline: float | None = None
     ) -> None:
-        for value, unit in ((minutes, "minutes"), (steps, "steps")):
-            if value is not None and not value > 0:
-                raise UsageError(f"the budget is {value} {unit}: give more than 0")
+        check_budget(minutes, steps)
         self.minutes, self.steps, self.deadline = minutes, steps, deadline
         self.go(spent)
 
@@ -50,6 +48,13 @@ class Clock:
         by_time = self.spent / self.seconds if self.seconds > 0 else 1.0
         by_steps = step / self.steps if self.steps else 0.0
         return min(max(by_time, by_steps), 1.0)
+
+
+def check_budget(minutes: float | None, steps: float | None) -> None:
+    """Raise ``UsageError`` for a budget of nothing."""
+    for value, unit in ((minutes, "minutes"), (steps, "steps")):
+        if value is not None and not value > 0:
+            raise UsageError(f"the budget is {value} {unit}: give more than 0")
 
 
 def cosine(progress: float, warmup: float = 0.02, floor: float = 0.01) -> float:

@@ -208,11 +208,11 @@ class Stage(ABC, Generic[O]):
 
     # ---- files --------------------------------------------------------------------------------------------------
 
-    def memory(self) -> dict[str, float]:
-        """Numbers that a checkpoint keeps besides."""
+    def memory(self) -> dict[str, Any]:
+        """Plain values that a checkpoint keeps besides."""
         return {}
 
-    def remember(self, memory: dict[str, float]) -> None:
+    def remember(self, memory: dict[str, Any]) -> None:
         """Take back what ``memory`` gave, on a resume."""
 
     def saved(self, model: Any) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from reprlib import repr as shown
 
 import torch
 
@@ -28,6 +29,7 @@ def once(
     more: Mapping[str, object],
     work: Callable[[], TokenizedPictures],
     keep: bool = False,
+    shared: bool = False,
 ) -> TokenizedPictures:
     """The tokens of all pictures, on all ranks: those of the file, or else of ``work``, which are then left in it.
 
@@ -35,17 +37,20 @@ def once(
         sources, limit, cut: What is tokenized.
         more: What else the tokens depend on, as for ``save``.
         work: Gives this rank's share of them.
-        keep: Whether the tokens of something else in the file are to stay, as those of a run that goes on or of others.
+        keep: Whether the tokens of something else in the file are to stay, as those of a run that goes on.
+        shared: The file is not the run's own: it stays whatever is in it, which may be no tokens at all.
 
     Raises:
-        TitokError: there is not one picture, or the tokens are of something else and are to stay.
+        TitokError: there is not one picture, or what is in the file is something else and is to stay.
     """
     exchange, found, of = parallel.Exchange(), None, dict(more)
     if parallel.rank() == 0:
         of |= {"pictures": digest(sources, limit), "--variants": cut.variants, "--shift": cut.shift, "--seed": cut.seed}
         of |= {"--zoom": cut.zoom} if cut.zoom else {}  # which older files do not mention
         found, reason = load(file, of)
-        if keep and reason.startswith(OTHER):
+        if shared and reason and not reason.startswith(OTHER):
+            raise TitokError(f"{file} is no file of tokens, or damaged: give another --token-file, or delete it")
+        if (keep or shared) and reason.startswith(OTHER):
             raise TitokError(
                 f"the tokens in {file} are {reason}: give those that they were made with, or another --out or "
                 "--token-file"
@@ -91,10 +96,19 @@ def load(file: Path, of: dict[str, object]) -> tuple[TokenizedPictures | None, s
         before, tokens = state["of"], state["tokens"]
         if not isinstance(before, dict) or "listing" not in state:
             return None, "of an older version"
-        listing = json.loads(state["listing"].numpy().tobytes())
-    except (WeightsError, KeyError):  # pictures can be tokenized again
-        return None, "damaged"
-    other = [name for name in dict.fromkeys([*of, *before]) if before.get(name) != of.get(name)]
-    if other:
-        return None, f"{OTHER} {' and '.join(other)}"
-    return TokenizedPictures(tokens, **listing), ""
+        other = [name for name in dict.fromkeys([*of, *before]) if before.get(name) != of.get(name)]
+        if other:
+            return None, f"{OTHER} {' and '.join(_said(name, before.get(name)) for name in other)}"
+        found = TokenizedPictures(tokens, **json.loads(state["listing"].numpy().tobytes()))
+        columns = (found.numbers, found.names, found.keys, found.noted)
+        lengths = {tokens.shape[1], *map(len, columns)}
+        if tokens.dtype != torch.int32 or tokens.ndim != 3 or len(lengths) != 1 or not tokens.numel():
+            return None, "damaged"
+    except (WeightsError, KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError):
+        return None, "damaged"  # pictures can be tokenized again
+    return found, ""
+
+
+def _said(name: str, value: object) -> str:
+    """Something that tokens depend on, and of an option what it was, so that it can be given again."""
+    return f"{name} ({shown(value)} there)" if name.startswith("--") and value is not None else name

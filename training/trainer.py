@@ -190,8 +190,13 @@ class Trainer(Generic[S]):
         # Not onto a GPU: AdamW reads its counts of steps, one a parameter, and would wait for each at every step.
         file, stage = self.options.state, self.stage
         state = load_state(file, torch.device("cpu"), "give another --out, or start anew with --force")
-        if state.get("stage") != stage.name or not _describes(state.get("config"), stage.config):
-            raise WeightsError(f"{file} is of another architecture or stage than {stage.name} {stage.architecture}")
+        if state.get("stage") != stage.name or (other := _differing(state.get("config"), stage.config)) is None:
+            raise WeightsError(f"{file} is of another stage than {stage.name} {stage.architecture}")
+        if other:
+            raise WeightsError(
+                f"{file} is of another architecture than {stage.name} {stage.architecture}, with other "
+                f"{' and '.join(other)}: give the options that it was begun with, or another --out"
+            )
         try:
             self.restore(state)
             self.step, self.quantized, spent = int(state["step"]), bool(state["started"]), float(state["spent"])
@@ -216,10 +221,12 @@ class Trainer(Generic[S]):
             message(f"resumed with {', '.join(changed)}")
 
 
-def _describes(text: Any, config: Any) -> bool:
-    """Whether a checkpoint's text is of this architecture; what an older version had no word for is as it is here."""
+def _differing(text: Any, config: Any) -> list[str] | None:
+    """Fields of an architecture that a checkpoint's text says otherwise; what an older version had no word for is as it
+    is here. None if it is no such text."""
     mine = json.loads(json.dumps(asdict(config)))
     try:
-        return {**mine, **json.loads(text)} == mine
+        found = [name for name, value in {**mine, **json.loads(text)}.items() if mine.get(name) != value]
     except (TypeError, ValueError):
-        return False
+        return None
+    return list(dict.fromkeys(name if name in mine else "fields" for name in found))

@@ -237,11 +237,11 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
     assert said(data=second) == [f"the tokens in {file} are of other pictures: pictures are tokenized again"]
     assert not train.stage.pictures.tokens.equal(kept.tokens)
     for words, other in (
-        (("--seed", 3), "pictures and --seed"),
-        (("--seed", 3, "--variants", 2), "--variants"),
-        (("--seed", 3), "--variants"),
-        (("--seed", 3, "--shift", 0.5), "--shift"),
-        (("--seed", 3), "--shift"),
+        (("--seed", 3), "pictures and --seed (0 there)"),
+        (("--seed", 3, "--variants", 2), "--variants (1 there)"),
+        (("--seed", 3), "--variants (2 there)"),
+        (("--seed", 3, "--shift", 0.5), "--shift (1.0 there)"),
+        (("--seed", 3), "--shift (0.5 there)"),
         (("--seed", 3, "--tokenizer", tokenizer), "tokenizer"),
         (("--seed", 3, "--tokenizer", tokenizer, "--limit", 3), "pictures"),
         (("--seed", 3, "--tokenizer", tokenizer), "pictures"),
@@ -252,7 +252,7 @@ def test_tokens_are_kept_for_the_very_same_pictures_tokenizer_and_options(train,
         f"the tokens in {file} are of other pictures: pictures are tokenized again"
     ]
     before = file.read_bytes()
-    with pytest.raises(TitokError, match=r"are of other --variants: give those that they were made with"):
+    with pytest.raises(TitokError, match=r"are of other --variants \(1 there\): give those that they were made with"):
         train("--data", first, "--seed", 3, "--tokenizer", tokenizer, "--variants", 2, "--resume", steps=2, labels=None)
     assert file.read_bytes() == before, "a run that goes on finds them again"
     for damage in (b"", b"PK", b"x" * 1000):
@@ -373,8 +373,45 @@ def test_runs_may_share_a_file_of_tokens(train, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "tokenize", lambda *given: pytest.fail("they are there"))
     train("--token-file", tmp_path / "shared.pt", steps=1, out="two")
     assert not (tmp_path / "two" / "tokens.pt").exists()
-    with pytest.raises(TitokError, match=r"shared.pt are of other --zoom: .* or another --out or --token-file"):
-        train("--token-file", tmp_path / "shared.pt", "--zoom", 0.5, steps=1, out="three")
+    with pytest.raises(TitokError, match=r"shared.pt are of other --variants \(1 there\): .* another --out or --tok"):
+        train("--token-file", tmp_path / "shared.pt", "--variants", 2, steps=1, out="three")
+
+
+@pytest.mark.parametrize("content", [b"a photo", {"of": {}}, {"of": 3, "tokens": 4, "listing": 5}])
+def test_what_is_no_file_of_tokens_stays(train, tmp_path, content, monkeypatch):
+    """It may be a photo, or somebody's checkpoint."""
+    file = tmp_path / "mine"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    before = file.read_bytes()
+    monkeypatch.setattr(generator, "tokenize", lambda *given: pytest.fail("said before the work"))
+    with pytest.raises(TitokError, match=f"{file} is no file of tokens, or damaged: give another --token-file"):
+        train("--token-file", file, steps=1)
+    assert file.read_bytes() == before
+    with pytest.raises(TitokError, match="there is no folder"):
+        train("--token-file", tmp_path / "lost" / "tokens.pt", steps=1)
+
+
+def test_a_file_of_tokens_that_does_not_hold_together_is_made_again(train, tmp_path, capsys):
+    train(steps=1)
+    file = tmp_path / "run" / "tokens.pt"
+    state = torch.load(file, weights_only=True)
+    tokens, text = state["tokens"], lambda words: torch.frombuffer(bytearray(words), dtype=torch.uint8)
+    for change in (
+        {"tokens": tokens[:, 1:]},
+        {"tokens": tokens.long()},
+        {"tokens": tokens[0]},
+        {"tokens": "x"},
+        {"listing": text(b"[]")},
+        {"listing": text(b"{")},
+        {"listing": text(b'{"names": 3}')},
+    ):
+        torch.save(state | change, file)
+        capsys.readouterr()
+        train("--force", steps=1)
+        assert "tokens.pt are damaged: pictures are tokenized again" in capsys.readouterr().err
+    torch.save(state | {"tokens": tokens + 64}, file)
+    with pytest.raises(TitokError, match=r"tokens.pt has tokens that are no codes of random: delete it"):
+        train("--force", steps=1)
 
 
 def test_tables_of_labels_are_put_together_and_renamed(train, photos, tmp_path, capsys):
@@ -385,13 +422,18 @@ def test_tables_of_labels_are_put_together_and_renamed(train, photos, tmp_path, 
     assert train.stage.classes == ("green", "warm") and train.stage.numbers.tolist() == [-1, 0, 1, 1, -1, 0, 1, 1]
     assert "5 of 8" not in (said := capsys.readouterr().err) and "6 of 8 pictures have one of 2 labels" in said
     assert "too few pictures for blue (1)" in said
+    (tmp_path / "less.tsv").write_text("p*\t-\n")
+    with pytest.raises(TitokError, match=r"less.tsv gives no label to any picture, it only takes some away"):
+        train("--labels", tmp_path / "less.tsv", steps=1, labels=None, out="less")
+    with pytest.raises(TitokError, match="--no-labels leaves nothing to rename or to count"):
+        train("--no-labels", "--least-pictures", 2, steps=1, labels=None, out="less")
     with pytest.raises(TitokError, match="no label is left: give a smaller --least-pictures"):
         train(*more, "--least-pictures", 5, steps=1, labels=None, out="none")
 
 
 def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
     train(steps=2)
-    made = Generator.from_pretrained(tmp_path / "run" / "generator.safetensors", device="cpu")
+    made = Generator.from_pretrained(tmp_path / "run", device="cpu")  # the file is found there
     own = tokenizers.read(tokenizer)
     made.check_fits(own)
     tokenizers.save(tmp_path / "other.safetensors", TiTok(own.config), "other")
@@ -444,10 +486,36 @@ def test_a_run_of_an_older_version_goes_on_and_one_of_another_architecture_does_
     torch.save(state | {"config": json.dumps(older)}, file)
     train("--resume", steps=2)
     assert train.trainer.step == 2
-    for other in (json.dumps(older | {"layers": 3}), "[]", 3):
+    for other, said in (
+        (json.dumps(older | {"layers": 3}), "another architecture than generator small, with other layers: give"),
+        (json.dumps(older | {"x" * 9999: 3}), "another architecture than generator small, with other fields: give"),
+        ("[]", "of another stage than generator"),
+        (3, "of another stage than generator"),
+    ):
         torch.save(state | {"config": other}, file)
-        with pytest.raises(WeightsError, match="of another architecture or stage"):
+        with pytest.raises(WeightsError, match=said):
             train("--resume", steps=3)
+
+
+def test_a_run_does_not_go_on_with_other_classes(train, tmp_path):
+    """Not even with as many: their rows would be those of the old ones."""
+    train(steps=1)
+    rename = tmp_path / "rename.tsv"
+    rename.write_text("blue\tsky\n")
+    with pytest.raises(
+        WeightsError, match=r"has learned other classes, blue for example: .* another --out with --init"
+    ):
+        train("--rename", rename, "--resume", steps=2)
+    rename.write_text("blue\t-\n")
+    with pytest.raises(WeightsError, match="with other classes: give the options that it was begun with"):
+        train("--rename", rename, "--resume", steps=2)
+
+
+@pytest.mark.parametrize("option", [("--schedule", "cosine"), ("--given-drop", 0.2), ("--unmasked", 0)])
+def test_what_masked_generators_alone_have_is_not_for_others(train, option, monkeypatch):
+    monkeypatch.setattr(GeneratorTraining, "read_pictures", None)
+    with pytest.raises(TitokError, match=f"^{option[0]} is for masked generators: leave it out$"):
+        train(*option, steps=1, preset="small_causal")
 
 
 # ---- as published ------------------------------------------------------------------------------------------------
@@ -656,6 +724,8 @@ def test_pictures_may_be_tokenized_for_every_batch(train):
     [
         (("--tokens", 9), "has 2 to 8 tokens, not 9"),
         (("--stream", "--variants", 0), "leave --stream out"),
+        (("--minutes", 0), "the budget is 0.0 minutes: give more than 0"),
+        (("--hold-out", 1), "--hold-out 1 would hold out every picture"),
         (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
         (("--rate", "inf"), "--rate is inf"),
         (("--batch", 0), "--batch is 0"),

@@ -145,10 +145,15 @@ def test_labels_are_renamed_merged_and_dropped_and_rare_ones_go(classes, tmp_pat
     names = read_tables([write(tmp_path, "rose\tflower\ntulip\tflower\nform*\t-\nlily\tflower\n", "names.tsv")])
     renamed = labels.renamed(names)
     assert renamed.found == ["flower", "flower", None, "mug"] and renamed.classes == ("flower", "mug")
+    assert "; no label lily to rename" in str(renamed)
+    for header in ("label\tclass\n", "label\tname\n", "from\tto\n", "key\tlabel\n", ""):
+        rows = write(tmp_path, f"{header}rose\tflower\n", "names.tsv")
+        assert read_tables([rows], renaming=True) == {"rose": "flower"}
     few = renamed.without_rare(2)
     assert few.found == ["flower", "flower", None, None] and few.classes == ("flower",)
     assert str(few).endswith(
-        "2 of 4 pictures have one of 1 label; none for cup/0000, cup/0001; too few pictures for mug (1)"
+        "2 of 4 pictures have one of 1 label; none for cup/0000, cup/0001; no label lily to rename; too few pictures "
+        "for mug (1)"
     )
     assert renamed.without_rare(1).found == renamed.found and "too few" not in str(renamed.without_rare(1))
 
@@ -227,7 +232,13 @@ def test_what_a_table_does_not_match_is_counted_and_named(classes, tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "reason"),
     [
-        ("l.tsv", "", "neither tab nor comma"),
+        ("l.tsv", "", "it is empty"),
+        ("l.tsv", "key\tlabel\n", "it has no rows"),
+        ("l.json", "{}", "it has no rows"),
+        ("l.tsv", 'a\t"x\nb\ty\n', "unexpected end of data"),
+        ("l.tsv", 'a\t"x\nb\ty"\n', "a row has more than one line: is a quote not closed"),
+        ("l.tsv", "key\tlabel\n\tx\n", "a row has no key"),
+        ("l.json", '{"x": true}', "the label of 'x' is neither text nor a whole number"),
         ("l.tsv", "key\nx\n", "neither tab nor comma"),
         ("l.tsv", "key\tcolour\na\tred\n", "its header, key, colour, does not name both columns"),
         ("l.csv", "a,b,c\n", "3 columns and no header"),
@@ -249,6 +260,6 @@ def test_tables_that_are_none_are_refused_in_one_line(tmp_path, name, text, reas
 
 def test_files_that_cannot_be_read_as_text_are_no_tables(tmp_path):
     (tmp_path / "l.tsv").write_bytes(b"key\tlabel\n\xff\xfe\t1\n")
-    for name, reason in (("l.tsv", "decode"), ("lost.tsv", "No such file")):
+    for name, reason in (("l.tsv", "it is not in UTF-8, save it as such"), ("lost.tsv", "No such file")):
         with pytest.raises(TitokError, match=f"{name} is no table of key and label: .*{reason}"):
             read_table(tmp_path / name)

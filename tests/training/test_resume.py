@@ -233,7 +233,7 @@ DAMAGES = {
     "a list": (edited(lambda state: [state]), "is damaged"),
     "flipped": (flip, "is damaged"),
     "other names": (edited(lambda state: state["model"].popitem() and None), "other options"),
-    "no names": (edited(lambda state: {"a": 1}), "of another architecture or stage"),
+    "no names": (edited(lambda state: {"a": 1}), "of another stage"),
     "shape": (edited(lambda state: state["model"].update({first(state): torch.zeros(3)})), "other options"),
     "type": (
         edited(lambda state: state["model"].update({first(state): state["model"][first(state)].long()})),

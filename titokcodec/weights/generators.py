@@ -39,6 +39,7 @@ from titokcodec.weights.storage import (
     write_safetensors,
 )
 
+TRAINED = "generator.safetensors"  # in the folder of a training run
 POSITION_IDS = "model.embeddings.position_ids"  # 0..K, which older BERT files list as if it had been learned
 
 
@@ -80,12 +81,15 @@ def read(source: str | os.PathLike | None = None) -> tuple[Card, Network]:
 
     Args:
         source: None for the bundled generator, a file, ours or published (``.safetensors``, ``.bin``, ``.pt``,
-            ``.pth``), a folder with ``model.safetensors`` and maybe a published ``config.json``, or ``hub:org/name``.
+            ``.pth``), a folder with ``model.safetensors`` and maybe a published ``config.json``, that of a training run
+            (``TRAINED``), or ``hub:org/name``.
 
     Raises:
         WeightsError: the file is missing, unreadable or of another kind, or a tensor is missing, unknown, misshapen
             or not of finite floats; the message is one line and names it.
     """
+    if isinstance(source, str | os.PathLike) and (trained := Path(source) / TRAINED).is_file():
+        source = trained
     path = _bundled() if source is None else tokenizers.locate(source)
     with errors_in(path):
         own = _ours(path) if path.suffix == ".safetensors" else None
