@@ -326,6 +326,8 @@ def test_inpainting_keeps_what_it_must(generator):
         (lambda g: g.sample(["bees"]), "did you mean 'bee'"),
         (lambda g: g.sample(["zebra"]), "has no class 'zebra'"),
         (lambda g: g.sample([1.5]), "label 1.5"),
+        (lambda g: g.sample([True]), "label True"),
+        (lambda g: g.sample(b"a"), "give a list of them"),
         (lambda g: g.sample(2), "labels is 2"),
         (lambda g: g.sample("cat"), "labels is 'cat'"),
         (lambda g: g.sample(None), "labels is None"),

@@ -112,10 +112,10 @@ def take_over(model: Network, classes: tuple[str, ...], card: Card, before: Netw
     Raises:
         TitokError: a published architecture is to have other classes.
     """
-    state, known = before.state_dict(), card.class_names or ()
+    state, known = before.state_dict(), card.class_names or tuple(map(str, range(card.config.classes)))
     if isinstance(model, CodeTransformer):
         rows = {name: row for row, name in enumerate(known)}
         state["classes"] = state["classes"][[rows.get(name, card.config.classes) for name in (*classes, "")]]
-    elif card.config.classes != model.config.classes or (known and known != classes):
+    elif card.config.classes != model.config.classes or (classes and known != classes):
         raise TitokError(f"generator {card.name} has other classes, which only architectures of ours can exchange")
     model.load_state_dict(state)
