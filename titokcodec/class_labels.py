@@ -52,11 +52,11 @@ def class_number(label: int | str | None, card: Card) -> int:
             raise TitokError(f"{card.name} has no class {label!r}: {_instead(label, names, classes)}")
         return names.index(label)
     try:
-        if isinstance(label, bool):
-            raise TypeError
-        number = operator.index(label)  # numpy's integers are welcome
+        number = None if isinstance(label, bool) else operator.index(label)  # numpy's integers are welcome
     except TypeError:
-        raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class") from None
+        number = None
+    if number is None:
+        raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class")
     if not -1 <= number < classes:
         raise TitokError(f"no class has the number {number}: give 0 to {classes - 1}, or None")
     return number

@@ -14,11 +14,11 @@ Nothing in the loop waits for the device: all that steers it is known before it 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from numbers import Integral, Real
-from reprlib import repr as shown
 from typing import Any
 
 import numpy as np
@@ -79,22 +79,24 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not is_whole(self.steps) or not 1 <= self.steps <= MOST_STEPS:
-            raise TitokError(f"steps is {shown(self.steps)}: give a whole number from 1 to {MOST_STEPS}")
+            raise TitokError(f"steps is {reprlib.repr(self.steps)}: give a whole number from 1 to {MOST_STEPS}")
         for name, least in (("guidance_scale", -LARGEST), ("temperature", 0), ("fine_temperature", 0)):
             value: Any = getattr(self, name)
             if not is_number(value) or not least <= value <= LARGEST:
-                raise TitokError(f"{name} is {shown(value)}: give a finite number{' from 0 up' if least == 0 else ''}")
+                raise TitokError(
+                    f"{name} is {reprlib.repr(value)}: give a finite number{' from 0 up' if least == 0 else ''}"
+                )
         for name, known in (("guidance", NEUTRAL), ("schedule", SCHEDULES), ("order", ORDERS)):
             if getattr(self, name) not in tuple(known):
-                raise TitokError(f"{name} is {shown(getattr(self, name))}: give one of {', '.join(known)}")
+                raise TitokError(f"{name} is {reprlib.repr(getattr(self, name))}: give one of {', '.join(known)}")
         if type(self.softmax_temperature) is not bool:
-            raise TitokError(f"softmax_temperature is {shown(self.softmax_temperature)}: give True or False")
+            raise TitokError(f"softmax_temperature is {reprlib.repr(self.softmax_temperature)}: give True or False")
         if not is_number(self.top_p) or not 0 < self.top_p <= 1:
-            raise TitokError(f"top_p is {shown(self.top_p)}: give a number above 0, up to 1 for all codes")
+            raise TitokError(f"top_p is {reprlib.repr(self.top_p)}: give a number above 0, up to 1 for all codes")
         given: Any = self.guidance_interval
         pair = isinstance(given, tuple | list) and len(given) == 2 and all(map(is_number, given))
         if not pair or not 0 <= given[0] < given[1] <= 1:
-            raise TitokError(f"guidance_interval is {shown(given)}: give two rising numbers from 0 to 1")
+            raise TitokError(f"guidance_interval is {reprlib.repr(given)}: give two rising numbers from 0 to 1")
         object.__setattr__(self, "guidance_interval", (float(given[0]), float(given[1])))
 
     def scale_at(self, step: int, steps: int) -> float | None:

@@ -71,9 +71,11 @@ class GeneratorOptions(Options):
 
     def check_causal(self) -> None:
         """Raise ``UsageError`` if something is given that masked generators alone have."""
-        for name, given in {"schedule": self.schedule, **self.hyper}.items():
-            if given is not None and name in ("schedule", "unmasked", "given_drop"):
-                raise UsageError(f"--{name.replace('_', '-')} is for masked generators: leave it out")
+        hyper = self.hyper.get
+        given = {"schedule": self.schedule, "unmasked": hyper("unmasked"), "given-drop": hyper("given_drop")}
+        for name, value in given.items():
+            if value is not None:
+                raise UsageError(f"--{name} is for masked generators: leave it out")
 
 
 class GeneratorTraining(Stage[GeneratorOptions]):
@@ -135,8 +137,6 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         if options.token_file:
             folder.check_file(options.token_file, force=True)
         share_of(self.hyper.optimizer.batch, parallel.count())  # complain before minutes of reading, not after
-        if options.no_labels and (options.rename or options.least_pictures > 1):
-            raise UsageError("--no-labels leaves nothing to rename or to count: leave the other options of labels out")
         if self.hyper.data.hold_out == 1 and not options.val:
             raise UsageError("--hold-out 1 would hold out every picture: give 2 or more, or 0 for none")
         self.labels = LabelSource.read(options.labels, options.no_labels, options.rename, options.least_pictures)
@@ -262,8 +262,8 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             self.export(model)
 
     def memory(self) -> dict[str, Any]:
-        names = list(self.classes)
-        return {"best": self.best, "waited": self.waited, "numbered": self.numbered, "classes": names}
+        about = {"numbered": self.numbered, "classes": list(self.classes)}
+        return {"best": self.best, "waited": self.waited, **about}
 
     def remember(self, memory: dict[str, Any]) -> None:
         self.best, self.waited = memory["best"], int(memory["waited"])

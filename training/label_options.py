@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from titokcodec.cli.script import UsageError
 from titokcodec.errors import TitokError
 
 from . import progress
@@ -65,7 +66,14 @@ class LabelSource:
 
     @classmethod
     def read(cls, tables: Sequence[Path] | None, none: bool, renames: Sequence[Path] | None, least: int) -> LabelSource:
-        """What the options of these names say. Raises ``TitokError`` for files that are no tables."""
+        """What the options of these names say.
+
+        Raises:
+            UsageError: there are to be no labels, and something is to be done with them.
+            TitokError: a file is no table.
+        """
+        if none and (renames or least > 1):
+            raise UsageError("--no-labels leaves nothing to rename or to count: leave the other options of labels out")
         table = read_tables(tables) if tables else {} if none else None
         return cls(", ".join(map(str, tables or ())), table, read_tables(renames or (), renaming=True), least, not none)
 

@@ -92,8 +92,10 @@ def read_table(path: Path, renaming: bool = False) -> dict[str, str]:
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a byte order mark
         for key, label in (_json_rows if path.suffix.lower() == ".json" else _rows)(text, columns):
-            if not key or "\n" in key + label:
-                raise ValueError(f"a row has {'more than one line: is a quote not closed?' if key else 'no key'}")
+            if not key:
+                raise ValueError("a row has no key")
+            if "\n" in key + label:
+                raise ValueError("a row has more than one line: is a quote not closed?")
             key, label = key.removeprefix("./"), "" if label == NONE else label
             if table.setdefault(key, label) != label:
                 raise ValueError(f"{key!r} has two labels, {table[key]!r} and {label!r}")
@@ -117,8 +119,7 @@ def _rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str]]:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows = ([cell.strip() for cell in row] for row in reader)
     first = next(rows)
-    found = [tuple(_column(first, names) for names in pair) for pair in columns]
-    key, label = max(found, key=lambda pair: sum(column is not None for column in pair))  # the first of the best
+    key, label = _places(first, columns)
     if (key is None) != (label is None):
         raise ValueError(f"its header, {', '.join(first)}, does not name both columns")
     if key is None or label is None:
@@ -131,6 +132,12 @@ def _rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str]]:
             if len(row) <= max(key, label):
                 raise ValueError(f"row {number} has {len(row)} columns")
             yield row[key], row[label]
+
+
+def _places(header: Sequence[str], columns: Sequence[Columns]) -> tuple[int | None, int | None]:
+    """Which columns of a header are the two, by those of the names that most are found of; None for one that is not."""
+    found = [(_column(header, keys), _column(header, labels)) for keys, labels in columns]
+    return max(found, key=lambda pair: 2 - pair.count(None))
 
 
 def _column(header: Sequence[str], names: Collection[str]) -> int | None:
@@ -146,9 +153,7 @@ def _json_rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str
     for entry in found:
         if isinstance(entry, dict):
             cells = list(entry.values())
-            pairs = [[_column(list(entry), names) for names in pair] for pair in columns]
-            both = next((pair for pair in pairs if None not in pair), [])
-            entry = [cells[column] for column in both if column is not None] or entry
+            entry = [None if place is None else cells[place] for place in _places(list(entry), columns)]
         if not (isinstance(entry, (list, tuple)) and len(entry) == 2 and isinstance(entry[0], str)):
             raise ValueError(f"{json.dumps(entry)[:60]} is no pair of key and label")
         if isinstance(entry[1], bool) or not isinstance(entry[1], (str, int, type(None))):

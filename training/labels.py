@@ -43,18 +43,18 @@ class Labels:
         keys: Those of the pictures, in order.
         found: Label of each picture, None where it has none.
         unused: Keys of the table that none of the pictures has.
-        unknown: Labels that are to be renamed, but which none of the pictures has.
         tried: Whether there was anything to take labels from.
         dropped: Labels that were taken away as too few pictures have them, each with their number.
+        unknown: Labels that are to be renamed, but which none of the pictures has.
     """
 
     source: str
     keys: Sequence[str]
     found: Sequence[str | None]
     unused: Sequence[str] = ()
-    unknown: Sequence[str] = field(default=(), kw_only=True)
     tried: bool = True
     dropped: Mapping[str, int] = field(default_factory=dict)
+    unknown: Sequence[str] = ()
 
     @property
     def names(self) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from reprlib import repr as shown
 
 import torch
 
@@ -111,4 +111,4 @@ def load(file: Path, of: dict[str, object]) -> tuple[TokenizedPictures | None, s
 
 def _said(name: str, value: object) -> str:
     """Something that tokens depend on, and of an option what it was, so that it can be given again."""
-    return f"{name} ({shown(value)} there)" if name.startswith("--") and value is not None else name
+    return f"{name} ({reprlib.repr(value)} there)" if name.startswith("--") and value is not None else name

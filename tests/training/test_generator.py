@@ -373,8 +373,9 @@ def test_runs_may_share_a_file_of_tokens(train, photos, tmp_path, monkeypatch):
     monkeypatch.setattr(generator, "tokenize", lambda *given: pytest.fail("they are there"))
     train("--token-file", tmp_path / "shared.pt", steps=1, out="two")
     assert not (tmp_path / "two" / "tokens.pt").exists()
-    with pytest.raises(TitokError, match=r"shared.pt are of other --variants \(1 there\): .* another --out or --tok"):
-        train("--token-file", tmp_path / "shared.pt", "--variants", 2, steps=1, out="three")
+    said = r"shared.pt are of other --zoom \(0\.2 there\): .* or another --out or --token-file"
+    with pytest.raises(TitokError, match=said):
+        train("--token-file", tmp_path / "shared.pt", "--zoom", 0.5, steps=1, out="three")
 
 
 @pytest.mark.parametrize("content", [b"a photo", {"of": {}}, {"of": 3, "tokens": 4, "listing": 5}])

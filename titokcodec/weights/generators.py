@@ -88,9 +88,7 @@ def read(source: str | os.PathLike | None = None) -> tuple[Card, Network]:
         WeightsError: the file is missing, unreadable or of another kind, or a tensor is missing, unknown, misshapen
             or not of finite floats; the message is one line and names it.
     """
-    if isinstance(source, str | os.PathLike) and (trained := Path(source) / TRAINED).is_file():
-        source = trained
-    path = _bundled() if source is None else tokenizers.locate(source)
+    path = _bundled() if source is None else tokenizers.locate(source, TRAINED)
     with errors_in(path):
         own = _ours(path) if path.suffix == ".safetensors" else None
         card, model = own or _published(path, tokenizers.name_of(source, path))

@@ -64,8 +64,11 @@ class Weights:
         return releases.id_of(self.fingerprint)
 
 
-def locate(source: str | os.PathLike | None = None) -> Path:
+def locate(source: str | os.PathLike | None = None, *others: str) -> Path:
     """Path of a weight file: None is the bundled default, ``hub:org/name`` a download, anything else a path.
+
+    Args:
+        others: What else the file may be called in a folder, besides what it is on the hub.
 
     Raises:
         WeightsError: there is nothing there, or the hub is asked for without its library.
@@ -81,7 +84,7 @@ def locate(source: str | os.PathLike | None = None) -> Path:
         return hub.download(str(source).removeprefix(HUB))
     path = Path(source)
     if path.is_dir():
-        path = path / hub.WEIGHTS
+        path = next((path / name for name in others if (path / name).is_file()), path / hub.WEIGHTS)
     if not path.is_file():
         raise WeightsError(f"no weight file at {path}: give a .safetensors file, or hub:org/name to download one")
     return path
