@@ -121,7 +121,7 @@ def test_pasting():
 @pytest.mark.parametrize(
     ("mask", "said"),
     [
-        (torch.zeros(256, 256), "larger region"),
+        (torch.zeros(256, 256), "larger one"),
         (torch.full((256, 256), 2.0), "in \\[0, 1\\]"),
         (torch.full((256, 256), float("nan")), "in \\[0, 1\\]"),
         (torch.ones(64, 64), "shape \\(256, 256\\)"),

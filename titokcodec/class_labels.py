@@ -21,7 +21,8 @@ def numbers_of(labels: Labels | None, card: Card, count: int | None = None) -> l
     """The numbers of classes, -1 for none.
 
     Args:
-        labels: A class number, class name or None for each picture. None for no class anywhere, if ``count`` is given.
+        labels: A class number, class name or None (-1 in a tensor) for each picture. None for no class anywhere, if
+            ``count`` is given.
         card: Of the generator.
         count: How many there have to be; any number unless given.
 
@@ -42,7 +43,11 @@ def numbers_of(labels: Labels | None, card: Card, count: int | None = None) -> l
 
 
 def class_number(label: int | str | None, card: Card) -> int:
-    """The number of a class, given by number or name; -1 for None. Raises ``TitokError`` if there is none."""
+    """The number of a class, given by number or name; -1 for None, which tensors have as -1 too.
+
+    Raises:
+        TitokError: there is no such class.
+    """
     classes = card.config.classes
     if label is None:
         return -1
@@ -58,7 +63,7 @@ def class_number(label: int | str | None, card: Card) -> int:
     if number is None:
         raise TitokError(f"label {label!r} is no class: give its number, its name, or None for no class")
     if not -1 <= number < classes:
-        raise TitokError(f"no class has the number {number}: give 0 to {classes - 1}, or None")
+        raise TitokError(f"no class has the number {number}: give 0 to {classes - 1}")
     return number
 
 

@@ -147,7 +147,7 @@ class Generator:
         """Tokens of new pictures, all of them in one batch.
 
         Args:
-            labels: A class number, class name or None (any class) for each picture.
+            labels: A class number, class name or None (any class; -1 in a tensor) for each picture.
             tokens: K, one of ``config.counts``; None for as many as the generator's file says, or else the most.
             seed: The same one gives the same tokens for the same labels on the same device in the same precision.
                 Pictures share the stream of random numbers, so one alone comes out differently than in a batch.

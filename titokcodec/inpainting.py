@@ -46,7 +46,7 @@ def inpaint(
     """Fill a region of pictures anew.
 
     Args:
-        generator, codec: They must fit each other, see ``Generator.check_fits``.
+        generator, codec: They must fit each other, see ``generator.check_fits(codec.weights)``.
         tokens: (B, K) integers in [0, N), no fewer than the generator's fewest. Of more than it makes, the rest are
             found by encoding alone.
         mask: (256, 256) float: 1 where the pictures are to change, 0 where they are not, and a soft edge between.
@@ -87,11 +87,11 @@ def paste(original: Tensor, changed: Tensor, mask: Tensor) -> Tensor:
 
 def _checked(mask: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.shape != (TILE, TILE) or not mask.is_floating_point():
-        raise TitokError(f"mask must be floats of shape ({TILE}, {TILE}), not {described(mask)}")
+        raise TitokError(f"the mask must be floats of shape ({TILE}, {TILE}), not {described(mask)}")
     if not (mask.min() >= 0 and mask.max() <= 1):
-        raise TitokError("mask must lie in [0, 1]: give 1 where the picture is to change, 0 where it is to stay")
+        raise TitokError("the mask must lie in [0, 1]: give 1 where the picture is to change, 0 where it is to stay")
     if not mask.any():
-        raise TitokError("mask is 0 everywhere, so that nothing would change: give a larger region")
+        raise TitokError("the mask is 0 everywhere, the region too small to change anything: give a larger one")
     return mask.float()
 
 

@@ -125,7 +125,7 @@ def is_whole(value: object) -> bool:
 
 
 # What the published generators are sampled with (inference configurations of Yu et al. 2024), and their demo.
-PUBLISHED: dict[str, dict[str, object]] = {
+PUBLISHED: dict[str, dict[str, Any]] = {
     "generator_titok_l32": {
         "steps": 8,
         "temperature": 9.5,

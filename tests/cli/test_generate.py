@@ -16,6 +16,7 @@ from PIL import Image
 from tests.cli.conftest import ENVIRONMENT, NETWORK, TINY
 from tests.models.test_maskgit import build
 from titokcodec import Codec, Generator, WeightsError, cli, info
+from titokcodec.cli.reporter import Reporter
 from titokcodec.generator import Card, save
 from titokcodec.guidance import NEUTRAL
 from titokcodec.models.code_transformer import sizes_of
@@ -61,7 +62,8 @@ def call(here, weights):
     """Run the command in this process and an empty folder, with the tiny models."""
 
     def run(*arguments, stdin=None):
-        network = ["--model", TINY, "--generator", weights, "--device", "cpu", "--dtype", "fp32"]
+        generator = [] if "--to" in arguments else ["--generator", weights]
+        network = ["--model", TINY, *generator, "--device", "cpu", "--dtype", "fp32"]
         line = [str(argument) for argument in (*network, *arguments)]
         return CliRunner().invoke(cli.generate, line, input=stdin, catch_exceptions=False)
 
@@ -209,6 +211,7 @@ def test_defaults_in_the_help_are_those_of_the_library():
         (["--temperature", "-1"], "0 or more"),
         (["--guidance-scale", "inf"], "finite"),
         (["--tokens", "0"], "0 is not in the range"),
+        (["-n", "9" * 24], "is not in the range 1<=x<=100000"),
     ],
 )
 def test_senseless_settings_are_refused(call, arguments, said):
@@ -476,6 +479,7 @@ def test_a_filled_region_as_a_file(call, codec, photo_file):
     [
         ("60,50,241,90", 1, ["photo.titok: ", "60,50,241,90 is not inside the picture, which has 300x200 pixels"]),
         ("300,0,1,1", 1, ["not inside"]),
+        ("3,0,1,1", 1, ["photo.titok: --region 3,0,1,1 is too small to change anything: give a larger one"]),
         ("0,0,0,10", 2, ["width is 0", "1 or more"]),
         ("-1,0,5,10", 2, ["left is -1"]),
         ("1,2,3", 2, ["LEFT,TOP,WIDTH,HEIGHT"]),
@@ -499,6 +503,20 @@ def test_coarse_to_fine_generators_edit_any_number_of_tokens(call, codec, nested
     assert codec.read("new.titok").shape == (1, 16)
 
 
+# ---- what is printed on the way ---------------------------------------------------------------------------------
+
+
+def test_a_terminal_shows_how_many_are_done(monkeypatch, capsys):
+    """In a line that is rewritten, and gone when the next one is printed."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    reporter = Reporter("titok-generate")
+    reporter.count(16, 40)
+    reporter.text("done")
+    reporter.count(1, 1)
+    Reporter("titok-generate", quiet=True).count(16, 40)
+    assert capsys.readouterr().err == "\r16 of 40\r\x1b[Kdone\n"
+
+
 # ---- pictures between two --------------------------------------------------------------------------------------
 
 
@@ -517,6 +535,20 @@ def test_the_way_from_one_picture_to_another(call, codec, photo, photo_file, mon
     shown = [np.asarray(codec.decompress(data)).astype(float) for data in made]
     apart = [np.abs(picture - shown[0]).mean() for picture in shown]
     assert apart[1] < apart[3] < apart[6]
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [("-g", "no.safetensors"), ("-c", "ant"), ("--seed", "1"), ("--temperature", "0.5"), ("--steps", "2")],
+)
+def test_the_way_asks_no_generator(call, photo_file, idle):
+    """Options that would have no effect are refused, and nothing is said of a seed that plays no part."""
+    result = call("--from", "photo.titok", "--to", "photo.titok", *idle, "-o", "a.png")
+    assert result.exit_code == 2 and "--to mixes two pictures and asks no generator: leave --" in result.stderr
+    line = ["--from", "photo.titok", "--to", "photo.titok", "-n", 1, "-o", "a.png"]
+    said = call(*line).stderr
+    assert said.startswith("a picture from photo.titok to photo.titok -> a.png") and "seed" not in said
+    assert json.loads(call(*line, "--force", "--json").stdout)["seed"] is None
 
 
 def test_two_files_that_do_not_go_together(call, codec, photo, photo_file):
@@ -541,7 +573,7 @@ def test_two_files_that_do_not_go_together(call, codec, photo, photo_file):
         ("Retriever", "did you mean 'golden retriever'?"),
         ("zebra", "has no class 'zebra': it has ant, bee, golden retriever"),
         ("zebra", "has no class 'zebra'"),
-        ("4", "no class has the number 4: give 0 to"),
+        ("4", "no class has the number 4: give 0 to 3\n"),
         ("-1", "has no class '-1'"),
         ("", "has no class ''"),
     ],

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from titokcodec.cli.paths import FileJob
-from titokcodec.cli.process import write_stderr
 from titokcodec.cli.reporter import Reporter, describe
 from titokcodec.errors import TitokWarning
 from titokcodec.io.names import shown
@@ -40,7 +39,6 @@ class BatchReporter(Reporter):
         super().__init__(command, **options)
         self.total = len(jobs)
         self.lines = not self.quiet and (self.verbose or self.total == 1)
-        self.counter = not self.silent and self.total > 1 and sys.stderr is not None and sys.stderr.isatty()
         self.done = self.skipped = self.bytes = self.large = 0
         self.started = time.perf_counter()
 
@@ -125,7 +123,7 @@ class BatchReporter(Reporter):
 
     def finish(self) -> None:
         """The total, if there was more than one file; and advice if files are large."""
-        self._clear()
+        self.clear()
         if self.large and self.command == "titok-compress":
             which = "this file" if self.total == 1 else f"{self.large} of these files"
             self.text(
@@ -161,14 +159,5 @@ class BatchReporter(Reporter):
         target = job.target or ("-" if self.stream else None)
         return {"input": str(job.source or "-"), "output": target and str(target)}
 
-    def _line(self, text: str) -> None:
-        self._clear()
-        super()._line(text)
-
     def _count(self) -> None:
-        if self.counter:
-            write_stderr(f"\r{self.done + self.skipped + self.failed} of {self.total}", end="")
-
-    def _clear(self) -> None:
-        if self.counter:
-            write_stderr("\r\x1b[K", end="")
+        self.count(self.done + self.skipped + self.failed, self.total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -70,11 +71,18 @@ editing = together(
 )
 
 
-def edit_of(classes: tuple[str, ...], source: str | None, **given: Any) -> Edit | None:
+def check_unasked(given: Mapping[str, Any]) -> None:
+    """Raise ``click.UsageError`` if options of the generator were given, which an interpolation does not ask."""
+    for name, value in given.items():
+        if value is not None:
+            option = name.replace("_", "-")
+            raise click.UsageError(f"--to mixes two pictures and asks no generator: leave --{option} out.")
+
+
+def edit_of(source: str | None, **given: Any) -> Edit | None:
     """What is asked for of a compressed picture; None if there is none.
 
     Args:
-        classes: As they were given.
         source: The file.
         given: ``share``, ``keep``, ``region`` and ``last``, None where they were not given.
 
@@ -90,8 +98,6 @@ def edit_of(classes: tuple[str, ...], source: str | None, **given: Any) -> Edit 
     if used[1:] and used not in (["--keep", "--vary"], ["--region", "--vary"]):
         raise click.UsageError(f"{used[0]} and {used[1]} do not go together: give one of them.")
     last, region, keep, share = (given[name] for name in names)
-    if last is not None and classes:
-        raise click.UsageError("--to mixes two pictures and asks no generator: leave --class out.")
     if source == last == "-":
         raise click.UsageError("Only one of the two pictures can come from standard input: name a file for the other.")
     if share is None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from titokcodec.codec import Codec
     from titokcodec.files import FileInfo
     from titokcodec.generator import Generator
+    from titokcodec.region import Region
     from titokcodec.sampling import Noise
 
 
@@ -54,7 +55,7 @@ class Sources:
         files = [_opened(name, max_pixels) for name in names]
         if edit.region is not None:
             with naming(edit.source):
-                edit.region.check_inside(files[0].about.width, files[0].about.height)
+                _check_region(edit.region, files[0].about)
         return cls(edit, files)
 
     @property
@@ -133,6 +134,14 @@ class Sources:
         return [Image.composite(picture, before, mask) for picture in shown]
 
 
+def _check_region(region: Region, about: FileInfo) -> None:
+    """Raise ``TitokError`` if a region is not inside the picture, or so small that the tile shows nothing of it."""
+    from titokcodec.format.limits import TILE
+
+    if not region.mask(about.width, about.height, TILE, TILE).any():
+        raise TitokError(f"--region {region} is too small to change anything: give a larger one")
+
+
 def _opened(name: str, max_pixels: int | None) -> SourceFile:
     from titokcodec.files import info
 
@@ -174,7 +183,8 @@ def _count(generator: Generator, available: int, keep: int) -> int:
         )
     count = generator.most(available)
     if keep >= count:
-        raise TitokError(f"{count} of its tokens can be sampled, and --keep {keep} leaves none of them: keep fewer")
+        more = next((f", or compress the picture with --tokens {n}" for n in generator.config.counts if n > keep), "")
+        raise TitokError(f"{count} of its tokens can be sampled, and --keep {keep} leaves none: keep fewer{more}")
     return count
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Protocol
 
 from titokcodec.cli import picture_files
 from titokcodec.cli.edits import Sources
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
 
 GAP = 4  # pixels between the pictures of a grid
 
-# Called for each file that is written, with the .titok files that it shows and their classes.
-Written: TypeAlias = "Callable[[Path | None, list[bytes], list[str | None]], None]"
+
+class Outcomes(Protocol):
+    """Told of what is done."""
+
+    def wrote(self, target: Path | None, files: list[bytes], labels: list[str | None]) -> None:
+        """A file is written; it shows these .titok files, which are of these classes."""
+
+    def count(self, done: int, total: int) -> None:
+        """So many pictures are generated."""
 
 
 def run(
     request: Request,
     destination: Destination,
     load: Callable[[], tuple[Generator | None, Codec]],
-    written: Written,
+    reporter: Outcomes,
     force: bool,
     max_pixels: int | None,
 ) -> None:
@@ -41,14 +48,23 @@ def run(
     if len(destination.targets) < len(request.labels):
         _check_grid(len(request.labels), columns, sources.first, max_pixels)
     generator, codec = load()
-    batches = _generated(generator, codec, request, sources)
+    batches = _counted(_generated(generator, codec, request, sources), len(request.labels), reporter)
     if destination.folder:
-        _write_each(batches, sources, codec, request, destination, written, force)
+        _write_each(batches, sources, codec, request, destination, reporter, force)
     else:
         files = [data for batch in batches for data in batch]
         (target,) = destination.targets
         write_target(target, _together(files, sources, codec, destination.format, columns), force)
-        written(target, files, request.labels)
+        reporter.wrote(target, files, request.labels)
+
+
+def _counted(batches: Iterator[list[bytes]], total: int, reporter: Outcomes) -> Iterator[list[bytes]]:
+    """The batches, with word of how many pictures are done after each."""
+    done = 0
+    for files in batches:
+        done += len(files)
+        reporter.count(done, total)
+        yield files
 
 
 def _generated(generator: Generator | None, codec: Codec, request: Request, sources: Sources) -> Iterator[list[bytes]]:
@@ -77,7 +93,7 @@ def _write_each(
     codec: Codec,
     request: Request,
     destination: Destination,
-    written: Written,
+    reporter: Outcomes,
     force: bool,
 ) -> None:
     todo = zip(destination.targets, request.labels, strict=True)
@@ -86,7 +102,7 @@ def _write_each(
         for data, content in zip(files, _encoded(files, sources, codec, destination.format), strict=True):
             target, label = next(todo)
             write_target(target, content, force)
-            written(target, [data], [label])
+            reporter.wrote(target, [data], [label])
 
 
 def _columns(request: Request) -> int:

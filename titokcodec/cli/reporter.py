@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from titokcodec.cli.process import write_stderr
@@ -42,6 +43,7 @@ class Reporter:
         self.silent, self.quiet = quiet, quiet or as_json
         self.verbose = verbose and not self.quiet
         self.failed = 0
+        self.counting = False  # whether there is a line on the terminal that is to be rewritten
 
     @property
     def exit_code(self) -> int:
@@ -84,7 +86,20 @@ class Reporter:
         else:
             write_line(json.dumps(facts))
 
+    def count(self, done: int, total: int) -> None:
+        """So many of several are done: on a terminal, in a line that is rewritten."""
+        if not self.silent and total > 1 and sys.stderr is not None and sys.stderr.isatty():
+            self.counting = True
+            write_stderr(f"\r{done} of {total}", end="")
+
+    def clear(self) -> None:
+        """Wipe the line of ``count``."""
+        if self.counting:
+            self.counting = False
+            write_stderr("\r\x1b[K", end="")
+
     def _line(self, text: str) -> None:
+        self.clear()
         write_stderr(text)
 
 

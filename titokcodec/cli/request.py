@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from titokcodec.generator import Generator
 
 TITOK = PictureFormat("TITOK", ".titok")  # the one format that is not Pillow's
+MOST = 100_000  # pictures of a command: their names are held in memory
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class Edit:
         """So many results, in words."""
         source = named(self.source)
         if self.last is not None:
-            return f"{count} pictures from {source} to {named(self.last)}"
+            what = f"{count} pictures" if count > 1 else "a picture"
+            return f"{what} from {source} to {named(self.last)}"
         if self.region is not None:
             what = f"{count} fillings" if count > 1 else "a filling"
             return f"{what} of {self.region} in {source}"
@@ -73,6 +75,11 @@ class Request:
     edit: Edit | None
     tokens: int | None
     settings: dict[str, Any]
+
+    @property
+    def sampled_with(self) -> int | None:
+        """The seed, None for pictures on the way from one to another: these are not sampled."""
+        return None if self.edit is not None and self.edit.last is not None else self.seed
 
     def check(self, generator: Generator) -> None:
         """Raise ``TitokError`` if the generator lacks a class, a number of tokens or a setting."""

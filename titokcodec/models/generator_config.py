@@ -164,7 +164,7 @@ def config_of(shapes: Shapes, heads: int | None = None) -> GeneratorConfig:
     """
 
     def shape(name: str, axes: int) -> Shape:
-        return shape_of(shapes, name, axes, "no MaskGIT generator")
+        return shape_of(shapes, name, axes, "no generator")
 
     if "model.embeddings.word_embeddings.weight" in shapes:
         vocabulary, width = shape("model.embeddings.word_embeddings.weight", 2)
@@ -179,7 +179,10 @@ def config_of(shapes: Shapes, heads: int | None = None) -> GeneratorConfig:
         mlp, _ = shape("in_blocks.0.mlp.fc1.weight", 2)
         architecture, layers = "uvit", 2 * _count(shapes, "in_blocks.")
     else:
-        raise WeightsError("this is no MaskGIT generator: its tensors are neither BERT's nor U-ViT's")
+        raise WeightsError(
+            "this is no generator, neither ours nor a BERT nor a U-ViT: give a generator's file, as "
+            "generator.safetensors of a training run"
+        )
     if heads is None:
         heads = 16 if width in _SIXTEEN_HEADS else max(1, width // 64)
     return GeneratorConfig(architecture, positions - 1, codes, vocabulary - codes - 2, width, layers, heads, mlp)

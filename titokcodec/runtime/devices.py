@@ -18,8 +18,8 @@ def choose_device(name: str | torch.device = "auto") -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.zeros(1, device=device).tolist()  # of meta, which computes nothing, there are no values
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise TitokError(f"no device {str(name)!r} here: try --device cpu, or auto") from None
     return device
 

@@ -12,11 +12,11 @@ import click
 
 from titokcodec.cli import options
 from titokcodec.cli.command import Command
-from titokcodec.cli.edit_options import WAY, edit_of, editing
+from titokcodec.cli.edit_options import WAY, check_unasked, edit_of, editing
 from titokcodec.cli.errors import reason
 from titokcodec.cli.generation import run
 from titokcodec.cli.reporter import Reporter, describe
-from titokcodec.cli.request import TITOK, Request, destination, in_turns
+from titokcodec.cli.request import MOST, TITOK, Request, destination, in_turns
 from titokcodec.cli.sampling_options import sampling
 from titokcodec.cli.streams import write_line
 from titokcodec.errors import ImageError, TitokError
@@ -46,7 +46,12 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     help="Name or number of a class. Give several, and pictures take turns.",
 )
 @click.option(
-    "-n", "--count", type=click.IntRange(1), metavar="N", show_default="one a class", help="Number of pictures."
+    "-n",
+    "--count",
+    type=click.IntRange(1, MOST),
+    metavar="N",
+    show_default="one a class",
+    help=f"Number of pictures, up to {MOST:,}.",
 )
 @click.option(
     "-o",
@@ -138,11 +143,12 @@ def generate(
         return
     if output is None:
         raise click.UsageError("Missing option '-o': name a picture, a .titok file, a folder, or - (standard output).")
-    edit = edit_of(classes, source, last=last, region=region, keep=keep, share=share)
-    if last is not None and count is None:
-        count = WAY
-    chosen = secrets.randbelow(1 << 32) if seed is None else seed
+    edit = edit_of(source, last=last, region=region, keep=keep, share=share)
     given = {name: value for name, value in settings.items() if value is not None}
+    if last is not None:
+        check_unasked({"class": classes or None, "generator": generator, "seed": seed, **given})
+        count = count or WAY
+    chosen = secrets.randbelow(1 << 32) if seed is None else seed
     request = Request(in_turns(classes, count), chosen, edit, tokens, given)
     reporter = GenerateReporter(request, stream=output == "-", quiet=quiet, as_json=as_json)
     try:
@@ -163,7 +169,7 @@ def generate(
         return opened, codec
 
     try:
-        run(request, where, load, reporter.wrote, force, max_pixels)
+        run(request, where, load, reporter, force, max_pixels)
         reporter.finish(output)
     except (TitokError, OSError) as error:
         reporter.error(reason(error), {"output": output, "error": reason(error)})
@@ -196,7 +202,7 @@ class GenerateReporter(Reporter):
                 "output": str(target or "-"),
                 "pictures": len(files),
                 "classes": labels,
-                "seed": self.request.seed,
+                "seed": self.request.sampled_with,
                 "width": self.about.width,
                 "height": self.about.height,
                 "tokens": self.about.tokens,
@@ -208,12 +214,15 @@ class GenerateReporter(Reporter):
 
     def finish(self, output: str) -> None:
         """The line for people."""
+        self.clear()
         if self.about is None:
             return
         seconds = time.perf_counter() - self.started
         about = f"{self.bytes} bytes as .titok files" if len(self.request.labels) > 1 else describe(self.about)
         where = shown(None if output == "-" else output, "stdout")
-        self.text(f"{self.request} -> {where}  {about}  seed {self.request.seed}  {seconds:.1f} s")
+        seed = self.request.sampled_with
+        facts = [f"{self.request} -> {where}", about, *([] if seed is None else [f"seed {seed}"]), f"{seconds:.1f} s"]
+        self.text("  ".join(facts))
 
 
 def _list_classes(generator: str | None, as_json: bool) -> None:
