@@ -103,6 +103,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures")
     options = parser.parse_args(arguments)
     curves = {name: curve(read(folder), options.points) for name, folder in by_name(options.runs).items()}
+    for name, rows in curves.items():
+        if not any(len(row) > 1 for row in rows):
+            raise TitokError(f"{name} compared no pictures, so that there is no curve: give runs that did")
     print(table(curves), end="")
     if options.json:
         short = {name: [{k: round(v, 5) for k, v in row.items()} for row in rows] for name, rows in curves.items()}

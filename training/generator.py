@@ -37,11 +37,12 @@ from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 
 from . import defaults, folder, loop, parallel, progress, token_files, token_sets
+from .argtypes import whole
 from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
-from .generator_starts import BUNDLED, OURS, begin, fitted, take_over, trained_before
+from .generator_starts import BUNDLED, OURS, begin, fitted, settings_for, take_over, trained_before
 from .hyper import GeneratorHyper
 from .label_options import LabelSource, add_label_options
 from .labels import Labels
@@ -114,7 +115,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         add_label_options(parser)
         add(
             "--tokens",
-            type=int,
+            type=whole(1),
             help="tokens a picture (default: as the preset or, of a nested tokenizer, as many as it has)",
         )
         add("--schedule", choices=SCHEDULES, help=f"how many tokens are masked (default: {SCHEDULE})")
@@ -290,7 +291,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
 
     def export(self, model: Any) -> None:
         """Write the averaged weights as a generator file that fits the tokenizer alone, to be sampled as that of
-        ``--init``."""
+        ``--init``, or else as suits its kind."""
         card = self.before and self.before[0]
         generators.save(
             self.options.out / self.results[0],
@@ -298,7 +299,7 @@ class GeneratorTraining(Stage[GeneratorOptions]):
             self.options.name,
             tokenizer=self.weights.fingerprint,
             class_names=self.classes or None,
-            settings=card and card.settings,
+            settings=(card and card.settings) or settings_for(self.options.preset, self.config),
             default_tokens=card and card.default_tokens,
         )
 

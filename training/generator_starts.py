@@ -13,6 +13,7 @@ from titokcodec.models.code_transformer import CodeTransformer
 from titokcodec.models.generator_config import GeneratorConfig
 from titokcodec.models.maskgit import Network
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.sampling import PUBLISHED, Settings
 from titokcodec.weights import generators
 from titokcodec.weights.generators import Card
 from titokcodec.weights.tokenizers import Weights
@@ -33,6 +34,10 @@ DEFAULT = GeneratorConfig(
 )
 BUNDLED = "bundled"  # what --init takes without a file
 OURS = {"autoregressive": replace(DEFAULT, causal=True), "default": DEFAULT}
+
+# How to sample what is trained: the best rows of the README's ablations.
+AUTOREGRESSIVE = Settings(guidance_scale=1.5, guidance="constant", top_p=0.9, fine_temperature=0.8)
+MASKED = replace(AUTOREGRESSIVE, steps=16, schedule="linear", order="random", top_p=1.0)
 
 
 def fitted(base: GeneratorConfig, tokenizer: Weights, tokens: int | None) -> GeneratorConfig:
@@ -66,6 +71,13 @@ def fitted(base: GeneratorConfig, tokenizer: Weights, tokens: int | None) -> Gen
         codebooks=-(-count // share),
         code_width=has.code_width,
     )
+
+
+def settings_for(preset: str, config: GeneratorConfig) -> Settings:
+    """How to sample a generator of a preset: as published with it, or as suits its kind."""
+    if preset in PUBLISHED:
+        return Settings(**PUBLISHED[preset])
+    return AUTOREGRESSIVE if config.causal else MASKED
 
 
 @torch.no_grad()

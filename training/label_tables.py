@@ -96,6 +96,7 @@ def read_table(path: Path, renaming: bool = False) -> dict[str, str]:
                 raise ValueError("a row has no key")
             if "\n" in key + label:
                 raise ValueError("a row has more than one line: is a quote not closed?")
+            label = " ".join(label.split())  # names that look alike are alike
             key, label = key.removeprefix("./"), "" if label == NONE else label
             if table.setdefault(key, label) != label:
                 raise ValueError(f"{key!r} has two labels, {table[key]!r} and {label!r}")
@@ -145,7 +146,10 @@ def _column(header: Sequence[str], names: Collection[str]) -> int | None:
 
 
 def _json_rows(text: str, columns: Sequence[Columns]) -> Iterator[tuple[str, str]]:
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is no JSON, an object or a list: {error}") from None
     if isinstance(found, dict):
         found = found["labels"] if isinstance(found.get("labels"), list) else list(found.items())
     if not isinstance(found, list):

@@ -79,6 +79,13 @@ def test_a_folder_without_a_log_and_a_place_for_no_file_end_in_one_line(run, tmp
     assert capsys.readouterr().out.count("| mine |") == 8
 
 
+def test_runs_that_compare_no_pictures_are_refused(run, tmp_path):
+    (tmp_path / "generator").mkdir()
+    (tmp_path / "generator/log.jsonl").write_text('{"step": 1, "minutes": 0.5, "loss": 2.0}\n')
+    with pytest.raises(TitokError, match="generator compared no pictures"):
+        curve.main([str(run), str(tmp_path / "generator")])
+
+
 def test_a_log_without_updates_makes_no_rows(tmp_path):
     (tmp_path / "log.jsonl").write_text(json.dumps(LINES[0]) + "\n")
     assert curve.curve(curve.read(tmp_path), 2) == []

@@ -18,8 +18,9 @@ from tests.training.test_stages import same
 from titokcodec import Generator
 from titokcodec.errors import TitokError, WeightsError
 from titokcodec.models.config import PRESETS
-from titokcodec.models.generator_config import GeneratorConfig
+from titokcodec.models.generator_config import GENERATOR_PRESETS, GeneratorConfig
 from titokcodec.models.tokenizer import TiTok
+from titokcodec.sampling import PUBLISHED, Settings
 from titokcodec.schedules import SCHEDULES
 from titokcodec.weights import generators, tokenizers
 from training import defaults, generator, generator_starts, loop, token_sets
@@ -442,6 +443,24 @@ def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
         made.check_fits(tokenizers.read(tmp_path / "other.safetensors"))
 
 
+@pytest.mark.parametrize(
+    ("preset", "suited"),
+    [
+        ("small_causal", Settings(guidance_scale=1.5, guidance="constant", top_p=0.9, fine_temperature=0.8)),
+        ("small_codes", Settings(16, 1.5, "constant", "linear", order="random", fine_temperature=0.8)),
+    ],
+)
+def test_a_trained_file_is_sampled_as_suits_its_kind(train, tmp_path, preset, suited):
+    train("--preset", preset, steps=1)
+    card, _ = generators.read(tmp_path / "run")
+    assert card.settings == suited
+
+
+def test_published_architectures_are_sampled_as_published():
+    for name, config in GENERATOR_PRESETS.items():
+        assert generator_starts.settings_for(name, config) == Settings(**PUBLISHED[name])
+
+
 def test_a_run_ends_when_it_gets_no_better_and_the_best_is_kept(train, photos, monkeypatch):
     scores = iter([3.0, 1.0, 2.0, 2.5, 0.5])
     kept = []
@@ -729,6 +748,9 @@ def test_pictures_may_be_tokenized_for_every_batch(train):
         (("--hold-out", 1), "--hold-out 1 would hold out every picture"),
         (("--labels", "nothing.tsv"), "nothing.tsv is no table"),
         (("--rate", "inf"), "--rate is inf"),
+        (("--tokens", 0), "0 is no whole number from 1 on"),
+        (("--dropout", 1), "--dropout is 1: give 0 or more and less than 1"),
+        (("--ema", 1), "--ema is 1: give 0 or more and less than 1"),
         (("--batch", 0), "--batch is 0"),
     ],
 )

@@ -177,6 +177,11 @@ def test_where_one_is_no_such_number_all_are_names(classes, tmp_path, other):
     assert not labels.numbered and labels.classes == tuple(sorted(["10", "2", other]))
 
 
+def test_blanks_make_no_other_class(classes, tmp_path):
+    labels = found(tmp_path, opened(classes), "cat/0000\tgolden  retriever\ncat/0001\tgolden retriever\n")
+    assert labels.classes == ("golden retriever",)
+
+
 def test_files_beside_pictures_are_classes_where_neither_table_nor_folders_are(tmp_path):
     """As ImageNet's shards have them, before a picture or after it, each of its own shard."""
     data, members = picture(), {"0.cls": b"207", "0.jpg": None, "1.jpg": None, "1.cls": b" 0\n", "2.jpg": None}
@@ -246,7 +251,8 @@ def test_what_a_table_does_not_match_is_counted_and_named(classes, tmp_path):
         ("l.csv", "a,b,c\n", "3 columns and no header"),
         ("l.csv", "key,label\nx\n", "row 2 has 1 columns"),
         ("l.csv", "key,label\nx,a\nx,b\n", "'x' has two labels, 'a' and 'b'"),
-        ("l.json", "{", "Expecting"),
+        ("l.json", "{", "it is no JSON, an object or a list: Expecting"),
+        ("l.json", '{"key": "a", "label": "b"}\n{"key": "c"}', "it is no JSON, an object or a list: Extra data"),
         ("l.json", "3", "neither an object nor a list"),
         ("l.json", '["x"]', "no pair of key and label"),
         ("l.json", '{"x": [1]}', "the label of 'x' is neither text nor a whole number"),
