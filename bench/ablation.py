@@ -218,7 +218,12 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
     add("--rows", nargs="+", metavar="ROW", help="only these: default, a factor, or a value as steps=4 (default: all)")
     add("--base", nargs="+", default=[], metavar="NAME=VALUE", help="settings of all rows but for what is varied")
-    add("--tokens", type=whole(1), metavar="K", help="of all rows but where they vary (default: the most there can be)")
+    add(
+        "--tokens",
+        type=whole(1),
+        metavar="K",
+        help="of all rows but where they vary (default: the generator's)",
+    )
     add("--seeds", type=whole(1), default=4, help=f"sets of a row, up to {len(STUDENT) + 1} (default: %(default)s)")
     add("--each", type=whole(1), default=8, help="pictures of a class in a set, at most (default: %(default)s)")
     add("--fit", type=whole(2), default=40, help="real ones of a class to fit its mean on (default: up to %(default)s)")
@@ -233,14 +238,21 @@ def parse(arguments: list[str] | None) -> Namespace:
     return options
 
 
-def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
-    """Everything loaded, the default settings, and the protocol. Raises ``TitokError`` if something does not fit."""
+def opened(options: Namespace) -> tuple[Ablation, list[Row], list[Row], dict[str, Any]]:
+    """Everything loaded, all rows, those that are asked for, and the protocol.
+
+    Raises:
+        TitokError: something does not fit.
+    """
     codec = Codec.from_pretrained(options.model, device=options.device, dtype=options.dtype)
     generator = Generator.from_pretrained(options.generator, device=options.device, dtype=options.dtype)
     generator.check_fits(codec.weights)
     base = settings_of(options.base, generator.settings)
     if not generator.class_names:
         raise TitokError(f"{generator.name} has no names of classes")
+    tokens = generator.count_of(options.tokens)
+    every = rows_of(base, generator.config.counts, generator.config.causal, tokens)
+    rows = chosen(every, options.rows)
     networks = Networks.read(options.lite0, options.classifier, options.inception, codec.device)
     source = LabelSource.read(options.labels, options.no_labels, options.rename, options.least_pictures)
     listing = Listing.of(options.data)
@@ -251,8 +263,7 @@ def opened(options: Namespace) -> tuple[Ablation, Settings, dict[str, Any]]:
     roles = deal(labels, generator.class_names, held, options.seeds, options.each, options.fit, options.seed)
     real = Chosen(listing, roles.all, options.data, codec.weights.config.image_size, codec.device)
     ablation = Ablation(generator, codec, networks, real, roles, labels, options.out, options.seed)
-    tokens = generator.count_of(options.tokens)
-    return ablation, base, protocol_of(ablation, listing, options.held_out, base, tokens)
+    return ablation, every, rows, protocol_of(ablation, listing, options.held_out, base, tokens)
 
 
 def warn(protocol: dict[str, Any]) -> None:
@@ -268,11 +279,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    ablation, base, protocol = opened(options)
+    ablation, every, rows, protocol = opened(options)
     warn(protocol)
-    config, names = ablation.generator.config, ablation.names
-    every = rows_of(base, config.counts, config.causal, protocol["tokens"])
-    rows = chosen(every, options.rows)
+    names = ablation.names
     results = Results(options.out / "ablation.json", protocol, every)
     sheet = options.out / "samples.png"
     if not sheet.exists():
@@ -288,7 +297,8 @@ def main(arguments: list[str] | None = None) -> None:
     for tokens in (None, *sorted({row.tokens for row in rows})):
         results.mark("real" if tokens is None else f"{tokens} tokens", lambda tokens=tokens: ablation.yardstick(tokens))
     results.chance()
-    plots.save(plots.sweeps(results.found, METRICS, SWEEPS), options.out / "ablation.svg")
+    if any(found["factor"] != "default" for found in results.found["settings"]):  # there is something to compare
+        plots.save(plots.sweeps(results.found, METRICS, SWEEPS), options.out / "ablation.svg")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Whether a generator's pictures are copies of those that it was trained on.
 
-    python -m bench.copies --generator generator.safetensors --data pictures/ --labels labels.tsv --out DIR
+    python -m bench.copies --generator generator.safetensors --data pictures/ --out DIR
 
 Each sample is compared with every training picture and its mirror image, at 32 x 32 pixels. Plain distances say little:
 empty skies are near to many pictures. So the distance to the nearest one is divided by the mean distance to the 50
@@ -119,7 +119,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--model", help="weight file of its tokenizer (default: the bundled one)")
     add("--data", type=Path, nargs="+", required=True, help="what it was trained on: folders, pictures or tar shards")
     add("--out", type=Path, required=True, help="folder for copies.json and nearest.png")
-    add("--tokens", type=whole(1), help="tokens of a picture (default: the most that the generator makes)")
+    add("--tokens", type=whole(1), help="tokens of a picture (default: as the generator's file says)")
     add("--samples", type=whole(1), default=512, help="and as many held-out pictures, if there are (default: 512)")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from titokcodec import Codec
 from titokcodec.cli.script import Parser, start
-from titokcodec.errors import ImageError
+from titokcodec.errors import ImageError, TitokError
 from titokcodec.pictures.formats import open_picture
 
 from .ours import Entrant
@@ -94,10 +94,18 @@ def sheet(rows: Sequence[Sequence[Cell]], letters: int = LETTERS) -> Image.Image
     return canvas
 
 
+def format_of(path: Path) -> str:
+    """The format that a picture's suffix asks for. Raises ``TitokError`` if it asks for none."""
+    known = Image.registered_extensions()
+    if path.suffix.lower() not in known:
+        raise TitokError(f"{path} is no name for a picture: end it in .webp or .png")
+    return known[path.suffix.lower()]
+
+
 def save(image: Image.Image, path: Path, quality: int = QUALITY) -> None:
-    """Write small: these pictures live in the repository."""
+    """Write small: these pictures live in the repository. Raises ``TitokError`` for a suffix of no picture."""
     buffer = io.BytesIO()
-    image.save(buffer, path.suffix[1:], quality=quality, method=6)
+    image.save(buffer, format_of(path), quality=quality, method=6)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
 
@@ -110,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", help="weight file (default: the bundled one)")
     parser.add_argument("--tokens", type=int, nargs="+", default=[32, 64, 128], help="default: 32 64 128")
     options = parser.parse_args(arguments)
+    format_of(options.out)  # complain before the work
     save(sheet(table(Codec.from_pretrained(options.model), options.images, options.tokens)), options.out)
 
 

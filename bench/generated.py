@@ -18,7 +18,7 @@ from titokcodec import Codec, Generator, TitokError
 from titokcodec.cli.request import class_number
 from titokcodec.cli.script import Parser, start
 
-from .gallery import save
+from .gallery import format_of, save
 from .sheet import labelled_sheet
 
 SIDE = 144  # pixels of a picture
@@ -44,11 +44,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--generator", help="weight file of the generator (default: the bundled one)")
     parser.add_argument("--model", help="weight file of its tokenizer (default: the bundled one)")
     parser.add_argument("--classes", nargs="+", metavar="CLASS", help="default: all")
-    parser.add_argument("--tokens", type=whole(1), metavar="K", help="of a picture (default: as many as there can be)")
+    parser.add_argument("--tokens", type=whole(1), metavar="K", help="of a picture (default: as the generator has it)")
     parser.add_argument("--count", type=whole(1), default=8, help="pictures of a class (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--out", type=Path, required=True, help="a .webp or .png file")
+    parser.add_argument("--out", type=Path, required=True, help="picture file, .webp for example")
     options = parser.parse_args(arguments)
+    format_of(options.out)  # complain before the work
     codec, generator = Codec.from_pretrained(options.model), Generator.from_pretrained(options.generator)
     generator.check_fits(codec.weights)
     classes = options.classes or generator.class_names

@@ -81,7 +81,8 @@ def chosen(rows: Sequence[Row], asked: Sequence[str] | None) -> list[Row]:
     known = {name for row in rows for name in (row.factor, row.name)}
     if unknown := [name for name in asked if name not in known]:
         factors = ", ".join(dict.fromkeys(row.factor for row in rows))
-        raise UsageError(f"no rows are called {', '.join(unknown)}: give some of {factors}, or a value, as steps=4")
+        wanted = f"give some of {factors}, or a value, as {rows[-1].name}"
+        raise UsageError(f"no rows are called {', '.join(unknown)}: {wanted}")
     return [row for row in rows if {row.factor, row.name} & set(asked)]
 
 

@@ -61,6 +61,8 @@ def test_some_rows_alone():
     assert chosen(rows, None) == rows
     with pytest.raises(TitokError, match="no rows are called step, steps=5: give some of default, tokens, steps, "):
         chosen(rows, ["step", "steps=4", "steps=5"])
+    with pytest.raises(TitokError, match=r"no rows are called steps=4: give .*, or a value, as top_p=0\.95"):
+        chosen(rows_of(Settings(), (8, 32), causal=True), ["steps=4"])
 
 
 def test_other_defaults():
@@ -237,7 +239,10 @@ def test_the_table(found, monkeypatch, folder):
 
 def test_pictures_that_training_held_out(folder, tiny_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
+    run(folder, tiny_path, "--held-out", "--rows", "default", out="held")
+    assert not (folder / "held/ablation.svg").exists()  # there is nothing to compare
     found = run(folder, tiny_path, "--held-out", "--rows", "default", "steps", out="held")
+    assert (folder / "held/ablation.svg").exists()
     about = found["protocol"]
     assert (about["samples"], about["reference"], about["judge"]) == (12, 6, "EfficientNet-Lite0")
     assert not any("lite0" in name for name in found["settings"][0])

@@ -45,3 +45,10 @@ def test_all_classes_are_shown_unless_some_are_named(path, tmp_path):
             ["--generator", path, "--model", str(TINY), "--classes", "dog", "--out", str(tmp_path / "x.png")]
         )
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("name", ["made", "made.xyz", "."])
+def test_names_that_are_no_picture_s_are_refused_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(Codec, "from_pretrained", None)
+    with pytest.raises(TitokError, match="is no name for a picture: end it in"):
+        generated.main(["--out", str(tmp_path / name)])
