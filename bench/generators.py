@@ -51,7 +51,10 @@ def _setting(row: dict, autoregressive: bool) -> str:
         return f"{row['factor'].replace('_', ' ')} {setting(row[row['factor']])}"
     order = "" if row["order"] == "confidence" else f", {row['order']} order"
     how = "" if autoregressive else f"{row['schedule']}{order}, {row['steps']} steps, "
-    return f"{row['tokens']} tokens, {how}{row['guidance']} guidance {setting(row['guidance_scale'])} (default)"
+    nucleus = "" if row["top_p"] == 1 else f", top-p {setting(row['top_p'])}"
+    return (
+        f"{row['tokens']} tokens, {how}{row['guidance']} guidance {setting(row['guidance_scale'])}{nucleus} (default)"
+    )
 
 
 def compared(found: dict, read: Callable[[str], dict]) -> str:

@@ -334,6 +334,7 @@ def test_inpainting_keeps_what_it_must(generator):
         (lambda g: g.sample([0], steps=0), "steps is 0"),
         (lambda g: g.sample([0], seed=-1), "seed is -1"),
         (lambda g: g.sample([0], seed="x"), "seed is 'x'"),
+        (lambda g: g.sample([0], noise=5), "noise is 5: give a function"),
         (lambda g: g.sample([0], guidance="square"), "guidance is 'square'"),
         (lambda g: g.sample([0], guidance=["linear"]), "guidance is ['linear']"),
         (lambda g: g.sample([0], seed=True), "seed is True"),

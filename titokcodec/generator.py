@@ -6,6 +6,7 @@ Most are masked (MaskGIT, Chang et al. 2022), some autoregressive; they are aske
 from __future__ import annotations
 
 import os
+import reprlib
 from dataclasses import replace
 from typing import Any
 
@@ -236,6 +237,8 @@ class Generator:
         noise: Noise | None,
         settings: dict[str, Any],
     ) -> Tensor:
+        if noise is not None and not callable(noise):
+            raise TitokError(f"noise is {reprlib.repr(noise)}: give a function of step and shape, or a seed instead")
         chosen, noise = replace(self.settings, **settings), noise or uniform(self.device, seed)
         ends = [count for count in self.config.counts if count <= tokens.shape[1]]
         with isolated(self.device):

@@ -66,6 +66,11 @@ class Options:
         return self.out / STATE
 
     @property
+    def counts_steps(self) -> bool:
+        """Whether the run ends after so many updates: by default where it does not end by time."""
+        return "steps" in self.hyper or not (self.minutes or self.deadline is not None)
+
+    @property
     def resumes(self) -> bool:
         """Whether there is a checkpoint to go on from, and it is asked for."""
         return self.resume and self.state.exists()

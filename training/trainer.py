@@ -59,8 +59,7 @@ class Trainer(Generic[S]):
         self.quantized = self.stage.quantized
         spent = self.load() if resumed else 0.0
         self.stage.prepare_forward()
-        timed = options.minutes or options.deadline is not None
-        steps = int(options.hyper.get("steps", 0)) or (None if timed else self.hyper.schedule.steps)
+        steps = self.hyper.schedule.steps if options.counts_steps else None
         self.clock = Clock(options.minutes, steps, spent, options.deadline)
 
     # ---- updates ------------------------------------------------------------------------------------------------
@@ -215,7 +214,9 @@ class Trainer(Generic[S]):
         """Print which hyper-parameters are others than those of the run until now: it may be meant, or forgotten."""
         pairs = {name: (before.get(name, now), now) for name, now in values_of(self.hyper).items()}
         changed = [
-            f"--{name.replace('_', '-')} {now:g}, not {old:g}" for name, (old, now) in pairs.items() if now != old
+            f"--{name.replace('_', '-')} {now:g}, not {old:g}"
+            for name, (old, now) in pairs.items()
+            if now != old and (name != "steps" or self.options.counts_steps)
         ]
         if changed:
             message(f"resumed with {', '.join(changed)}")

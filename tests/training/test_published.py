@@ -152,6 +152,9 @@ def test_a_resume_says_what_has_changed(words, capsys):
     assert "resumed with" not in capsys.readouterr().err
     begun(words(*more, "--resume", "--batch", 2, "--ema", 0.9))
     assert "resumed with --batch 2, not 4, --ema 0.9, not 0.999\n" in capsys.readouterr().err
+    by_time = (*SQUARED, "--adversary", 0, "--minutes", 1)  # the steps of a schedule do not count then
+    begun(words(*by_time, "--resume"))
+    assert "resumed with" not in capsys.readouterr().err
 
 
 def test_losses_are_float32_in_a_bfloat16_run(words, tmp_path):
