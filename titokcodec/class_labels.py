@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
+import reprlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -54,7 +55,7 @@ def class_number(label: int | str | None, card: Card) -> int:
     if isinstance(label, str):
         names = card.class_names or ()
         if label not in names:
-            raise TitokError(f"{card.name} has no class {label!r}: {_instead(label, names, classes)}")
+            raise TitokError(f"{card.name} has no class {reprlib.repr(label)}: {_instead(label, names, classes)}")
         return names.index(label)
     try:
         number = None if isinstance(label, bool) else operator.index(label)  # numpy's integers are welcome

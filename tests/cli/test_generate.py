@@ -107,6 +107,20 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(call):
     assert Path("d.png").read_bytes() != Path("a.png").read_bytes()
 
 
+def test_networks_run_in_float32_unless_asked(call, monkeypatch):
+    """In bfloat16 what a picture is may depend on how many are made with it, which --seed promises not to."""
+    asked = []
+
+    def opened(source=None, **options):
+        asked.append(options["dtype"])
+        raise WeightsError("enough")
+
+    monkeypatch.setattr(Generator, "from_pretrained", opened)
+    for line in ([], ["--dtype", "bf16"]):
+        CliRunner().invoke(cli.generate, ["-o", "a.png", *line])
+    assert asked == ["fp32", "bf16"]
+
+
 def test_a_class_is_a_name_or_a_number(call):
     call("-c", "golden retriever", "--seed", 4, "-o", "a.titok")
     call("-c", "2", "--seed", 4, "-o", "b.titok")

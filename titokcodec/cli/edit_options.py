@@ -45,7 +45,7 @@ editing = together(
         metavar="SHARE",
         callback=_share_of,
         show_default=f"{SHARE}; with --region {OF_REGION}, with --keep {OF_LATER:g}",
-        help="Which part of its tokens to sample again: up to 1, all of them.",
+        help="Which part of its tokens to sample again, up to 1, of as many as the generator makes.",
     ),
     click.option(
         "--keep",
@@ -66,7 +66,7 @@ editing = together(
         "last",
         metavar="FILE",
         show_default=False,
-        help=f"Make pictures on the way from it to this .titok file, both included: -n of them, or {WAY}.",
+        help=f"Make pictures on the way from it to this .titok file, both included: -n, or {WAY}; 1 is the middle.",
     ),
 )
 

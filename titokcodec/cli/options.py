@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -96,11 +97,12 @@ JSON = click.option(
     show_default=False,
     help="Print a JSON object for each file on standard output (on standard error if that carries the result).",
 )
-_NETWORK = (
-    MODEL,
-    click.option("-d", "--device", default="auto", callback=hints.device_of, help="auto, cpu, cuda, cuda:1, mps ..."),
-    click.option("--dtype", type=click.Choice(["auto", "bf16", "fp32"]), default="auto", help="Precision."),
-    click.option("-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."),
+_DEVICE = click.option(
+    "-d", "--device", default="auto", callback=hints.device_of, help="auto, cpu, cuda, cuda:1, mps ..."
+)
+_DTYPE = partial(click.option, "--dtype", type=click.Choice(["auto", "bf16", "fp32"]))
+_BATCH_SIZE = click.option(
+    "-b", "--batch-size", type=click.IntRange(1), default=16, metavar="N", help="Tiles a forward pass."
 )
 _BULK = (
     click.option(
@@ -126,5 +128,12 @@ _BULK = (
 )
 
 
-network = together(*_NETWORK)
+network = together(MODEL, _DEVICE, _DTYPE(default="auto", help="Precision."), _BATCH_SIZE)
+# In bfloat16 a result may differ with the batch that it is computed in, and with it all that is sampled after it.
+sampling_network = together(
+    MODEL,
+    _DEVICE,
+    _DTYPE(default="fp32", help="Precision. In bf16 pictures may differ with the number of them."),
+    _BATCH_SIZE,
+)
 bulk = together(*_BULK)

@@ -110,7 +110,7 @@ def in_turns(classes: tuple[str, ...], count: int | None) -> list[str | None]:
     """A class for each picture, the classes taking turns; None for any."""
     kinds = classes or (None,)
     if count is not None and count < len(kinds):
-        raise click.UsageError(f"{len(kinds)} classes on {count} pictures: give -n {len(kinds)} or more.")
+        raise click.UsageError(f"{len(kinds)} classes need as many pictures: give -n {len(kinds)} or more.")
     return [kinds[number % len(kinds)] for number in range(count or len(kinds))]
 
 

@@ -54,8 +54,8 @@ def sampling(command: Function) -> Function:
             otherwise="8",
             type=click.IntRange(1, 10_000),
             metavar="N",
-            help="Passes through the generator, for each part of the tokens: the coarsest ones, then those of a finer "
-            "picture, and so on.",
+            help="Passes through a masked generator, for each part of the tokens: the coarsest ones, then those of a "
+            "finer picture, and so on.",
         ),
         _option(
             "--guidance-scale",
@@ -82,13 +82,13 @@ def sampling(command: Function) -> Function:
             "--schedule",
             otherwise="arccos",
             type=click.Choice(["arccos", "linear", "cosine", "root"]),
-            help="How many tokens are left to later passes.",
+            help="How many tokens a masked generator leaves to later passes.",
         ),
         _option(
             "--order",
             otherwise="confidence",
             type=click.Choice(["confidence", "random", "sequential"]),
-            help="Which tokens are decided first: the surest, any, or the coarsest.",
+            help="Which tokens a masked generator decides first: the surest, any, or the coarsest.",
         ),
         _option(
             "--temperature",
@@ -104,7 +104,7 @@ def sampling(command: Function) -> Function:
             type=float,
             metavar="X",
             callback=finite,
-            help="What the temperature is multiplied by for all tokens but the coarsest, see --tokens.",
+            help="What the temperature is multiplied by for all tokens after the fewest that a picture can have.",
         ),
         _option(
             "--top-p",
@@ -117,7 +117,7 @@ def sampling(command: Function) -> Function:
         _option(
             "--softmax-temperature/--no-softmax-temperature",
             otherwise="no",
-            help="Sharpen the distributions from pass to pass, as published generators need.",
+            help="Sharpen a masked generator's distributions from pass to pass, as published ones need.",
         ),
     ]
     for option in reversed(added):

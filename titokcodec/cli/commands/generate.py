@@ -91,7 +91,7 @@ def _format_of(ctx: click.Context, param: click.Parameter, value: str | None) ->
     help="Tokens a picture, one of the numbers that the generator makes: fewer are faster and coarser.",
 )
 @sampling
-@options.network
+@options.sampling_network
 @options.FORCE
 @options.MAX_PIXELS
 @options.QUIET
