@@ -289,7 +289,7 @@ def test_encode_refuses_other_shapes_and_types(codec, pixels):
     ids=range(9),
 )
 def test_decode_refuses_other_shapes_types_and_values(codec, tokens):
-    with pytest.raises(TitokError, match=r"takes|out of range"):
+    with pytest.raises(TitokError, match=r"must be a tensor|takes|out of range"):
         codec.decode(tokens)
 
 
@@ -318,8 +318,8 @@ def test_tokens_out_of_nothing_make_a_file(codec):
 @pytest.mark.parametrize(
     ("tokens", "options", "said"),
     [
-        (torch.zeros(16, dtype=torch.int64), {}, r"integer tokens, \(B, K\)"),
-        (torch.zeros(1, 16), {}, r"integer tokens, \(B, K\)"),
+        (torch.zeros(16, dtype=torch.int64), {}, r"tokens must be a tensor of integers, \(B, K\)"),
+        (torch.zeros(1, 16), {}, r"tokens must be a tensor of integers, \(B, K\)"),
         (torch.full((1, 16), 64), {}, "out of range"),
         (torch.full((1, 16), -1), {}, "out of range"),
         (torch.zeros(1, 17, dtype=torch.int64), {}, "takes 8 to 16 tokens"),

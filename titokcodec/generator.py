@@ -103,6 +103,8 @@ class Generator:
         Its fingerprint must be the one that the generator was trained for. Where that is not known, numbers of codes
         and tokens must agree.
         """
+        if not hasattr(tokenizer, "config"):
+            raise TitokError("check_fits takes the weights of a tokenizer: give codec.weights")
         config = tokenizer.config
         if self.tokenizer is not None and self.tokenizer != tokenizer.fingerprint:
             mine, other = _called(self.tokenizer), _called(tokenizer.fingerprint, tokenizer.name)

@@ -26,7 +26,7 @@ def shaped(tokens: object, counts: Sequence[int] = ()) -> Tensor:
         if count and (not counts or count in counts):
             return tokens.long()
     wanted = f"(B, {counts[0]})" if len(counts) == 1 else "(B, K)" + (f" with K {either(counts)}" if counts else "")
-    raise TitokError(f"takes a tensor of integer tokens, {wanted}, not {described(tokens)}")
+    raise TitokError(f"tokens must be a tensor of integers, {wanted}, not {described(tokens)}")
 
 
 def either(counts: Sequence[int]) -> str:

@@ -40,6 +40,7 @@ from titokcodec.weights.storage import (
 )
 
 TRAINED = "generator.safetensors"  # in the folder of a training run
+LONGEST_NAME = 100
 POSITION_IDS = "model.embeddings.position_ids"  # 0..K, which older BERT files list as if it had been learned
 
 
@@ -189,7 +190,7 @@ def _described(about: str) -> Card:
         if not isinstance(name, str) or not isinstance(names, list | None):
             raise TypeError
         return Card(
-            printable(" ".join(name.split())),
+            printable(" ".join(name.split()))[:LONGEST_NAME],  # it is in messages
             GeneratorConfig.from_json(json.dumps(values["config"])),
             None if tokenizer is None else bytes.fromhex(tokenizer),
             None if names is None else tuple(printable(n) if isinstance(n, str) else n for n in names),
