@@ -42,7 +42,7 @@ from .batches import mix, share_of
 from .compute import Runtime
 from .data import Pictures
 from .dropout import Dropout
-from .generator_starts import BUNDLED, OURS, begin, fitted, settings_for, take_over, trained_before
+from .generator_starts import BUNDLED, OURS, begin, fitted, sampled_best, take_over, trained_before
 from .hyper import GeneratorHyper
 from .label_options import LabelSource, add_label_options
 from .labels import Labels
@@ -293,14 +293,17 @@ class GeneratorTraining(Stage[GeneratorOptions]):
         """Write the averaged weights as a generator file that fits the tokenizer alone, to be sampled as that of
         ``--init``, or else as suits its kind."""
         card = self.before and self.before[0]
+        settings, count = sampled_best(self.options.preset, self.config)
+        if card and card.settings:
+            settings, count = card.settings, card.default_tokens
         generators.save(
             self.options.out / self.results[0],
             model,
             self.options.name,
             tokenizer=self.weights.fingerprint,
             class_names=self.classes or None,
-            settings=(card and card.settings) or settings_for(self.options.preset, self.config),
-            default_tokens=card and card.default_tokens,
+            settings=settings,
+            default_tokens=count,
         )
 
 

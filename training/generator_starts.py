@@ -73,11 +73,12 @@ def fitted(base: GeneratorConfig, tokenizer: Weights, tokens: int | None) -> Gen
     )
 
 
-def settings_for(preset: str, config: GeneratorConfig) -> Settings:
-    """How to sample a generator of a preset: as published with it, or as suits its kind."""
+def sampled_best(preset: str, config: GeneratorConfig) -> tuple[Settings, int | None]:
+    """How to sample a generator of a preset, and how many tokens of it: as published, or as suits its kind."""
     if preset in PUBLISHED:
-        return Settings(**PUBLISHED[preset])
-    return AUTOREGRESSIVE if config.causal else MASKED
+        return Settings(**PUBLISHED[preset]), None
+    # Of a nested tokenizer's tokens the first ones are learned best, see the ablation.
+    return AUTOREGRESSIVE if config.causal else MASKED, config.counts[0] if len(config.counts) > 1 else None
 
 
 @torch.no_grad()
@@ -105,10 +106,9 @@ def trained_before(source: str, config: GeneratorConfig, tokenizer: Weights) -> 
     if card.tokenizer not in (None, tokenizer.fingerprint):
         raise TitokError(f"generator {card.name} has not learned tokens of {tokenizer.name}: give its own --tokenizer")
     if other := [name for name, value in vars(card.config).items() if value != getattr(config, name)]:
-        raise TitokError(
-            f"generator {card.name} is of another architecture ({', '.join(other)}): give the --preset and --tokens "
-            "that it has"
-        )
+        kind = "--preset autoregressive" if card.config.causal else "--preset default"
+        wanted = kind if other == ["causal"] else "the --preset and --tokens that it has"
+        raise TitokError(f"generator {card.name} is of another architecture ({', '.join(other)}): give {wanted}")
     return card, network
 
 

@@ -453,12 +453,12 @@ def test_the_file_fits_its_tokenizer_alone(train, tokenizer, tmp_path):
 def test_a_trained_file_is_sampled_as_suits_its_kind(train, tmp_path, preset, suited):
     train("--preset", preset, steps=1)
     card, _ = generators.read(tmp_path / "run")
-    assert card.settings == suited
+    assert card.settings == suited and card.default_tokens == 4  # or 8
 
 
 def test_published_architectures_are_sampled_as_published():
     for name, config in GENERATOR_PRESETS.items():
-        assert generator_starts.settings_for(name, config) == Settings(**PUBLISHED[name])
+        assert generator_starts.sampled_best(name, config) == (Settings(**PUBLISHED[name]), None)
 
 
 def test_a_run_ends_when_it_gets_no_better_and_the_best_is_kept(train, photos, monkeypatch):
