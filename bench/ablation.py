@@ -231,7 +231,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--held-out", action="store_true", help=trained)
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--device", default="auto", help="default: %(default)s")
-    add("--dtype", default="fp32", help="fp32 or bf16, of generator and tokenizer (default: %(default)s)")
+    add("--dtype", default="fp32", help="fp32, bf16 or auto, of generator and tokenizer (default: %(default)s)")
     options = parser.parse_args(arguments)
     if options.seeds > len(STUDENT) + 1:
         raise UsageError(f"--seeds is {options.seeds}: give {len(STUDENT) + 1} at most")
@@ -282,7 +282,7 @@ def main(arguments: list[str] | None = None) -> None:
     ablation, every, rows, protocol = opened(options)
     warn(protocol)
     names = ablation.names
-    results = Results(options.out / "ablation.json", protocol, every)
+    results = Results(options.out / "ablation.json", protocol)
     sheet = options.out / "samples.png"
     if not sheet.exists():
         progress.message(f"{sheet.name}: {COLUMNS} pictures of each class by the default settings")

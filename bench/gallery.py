@@ -47,7 +47,7 @@ def square(given: str, side: int = 256) -> Image.Image:
     except ImageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     except OSError as error:
-        raise argparse.ArgumentTypeError(f"{path}: {error}") from None
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror or error}") from None
     except ValueError:
         raise argparse.ArgumentTypeError(f"{place} is not LEFT,TOP,SIDE") from None
     if place:

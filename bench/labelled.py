@@ -104,7 +104,7 @@ def deal(
             where = "" if held_out is None else f", {int(held_out[own].sum())} of them held out"
             raise TitokError(
                 f"there are too few pictures of {name}, {len(own)}{where}: {sets} sets and the reference need one "
-                "each, and the classifier two"
+                "each, and the classifier two: give more pictures, or ask for fewer sets"
             )
         dealt.append((first, *rest[: sets * len(first)].split(len(first)), rest[sets * len(first) :][:fit]))
     reference, *others, fitted = (torch.cat(parts) for parts in zip(*dealt, strict=True))

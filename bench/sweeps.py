@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from titokcodec.training import progress
 
 from titokcodec.cli.script import UsageError
 from titokcodec.guidance import NEUTRAL
+from titokcodec.runtime.tokens import either
 from titokcodec.sampling import Settings
 from titokcodec.schedules import SCHEDULES
 
@@ -31,6 +33,7 @@ SWEEPS: dict[str, tuple] = {
     "fine_temperature": (0.0, 0.5, 0.8, 1.0),
     "top_p": (0.8, 0.9, 0.95, 1.0),
 }
+SPAN = r"[\d.]+[-,][\d.]+"  # two numbers, as rows and the command line of titok-generate have them
 OF_MASKED = ("steps", "schedule", "order")  # factors that autoregressive generators do not have
 
 
@@ -74,16 +77,39 @@ def rows_of(base: Settings, counts: Sequence[int], causal: bool = False, tokens:
 
 
 def chosen(rows: Sequence[Row], asked: Sequence[str] | None) -> list[Row]:
-    """The rows of some factors (``steps``) or values (``steps=4``), in their order. Raises ``UsageError`` for
-    others."""
+    """Some of the rows, in their order.
+
+    Args:
+        rows: All, the default one first.
+        asked: Factors (``steps``) or values (``steps=4``), others than those of ``rows`` too; None for all.
+
+    Raises:
+        TitokError: there is no such factor, or it cannot have this value.
+    """
     if asked is None:
         return list(rows)
-    known = {name for row in rows for name in (row.factor, row.name)}
-    if unknown := [name for name in asked if name not in known]:
-        factors = ", ".join(dict.fromkeys(row.factor for row in rows))
-        wanted = f"give some of {factors}, or a value, as {rows[-1].name}"
+    factors = list(dict.fromkeys(row.factor for row in rows))
+    if unknown := [name for name in asked if name.partition("=")[0] not in factors]:
+        wanted = f"give some of {', '.join(factors)}, or a value, as {rows[-1].name}"
         raise UsageError(f"no rows are called {', '.join(unknown)}: {wanted}")
-    return [row for row in rows if {row.factor, row.name} & set(asked)]
+    found = [row for name in asked for row in _named(rows, name)]
+    return sorted(set(found), key=lambda row: _place(row.about))
+
+
+def _named(rows: Sequence[Row], name: str) -> list[Row]:
+    """The rows of a factor, or the one of a value."""
+    factor, _, value = name.partition("=")
+    if not value:
+        return [row for row in rows if row.factor == factor]
+    first = rows[0]
+    if factor == "tokens":
+        counts = sorted({row.tokens for row in rows})
+        if value not in map(str, counts):
+            raise UsageError(f"{name} is no number of tokens that it makes: give {either(counts)}")
+        row = Row(factor, int(value), first.settings)
+    else:
+        row = Row(factor, first.tokens, settings_of([name], first.settings))
+    return [first if (row.tokens, row.settings) == (first.tokens, first.settings) else row]
 
 
 def settings_of(words: Sequence[str], base: Settings) -> Settings:
@@ -95,10 +121,18 @@ def settings_of(words: Sequence[str], base: Settings) -> Settings:
         if name not in known or not text:
             raise UsageError(f"{word} is no setting: give NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
         try:
-            values[name] = json.loads(text)
+            values[name] = json.loads(f"[{text.replace('-', ',')}]" if re.fullmatch(SPAN, text) else text)
         except ValueError:  # a name
             values[name] = text
     return replace(base, **values)
+
+
+def _place(about: Mapping[str, Any]) -> tuple[int, Any]:
+    """What rows are sorted by: their factor, and its value."""
+    factor, value = about["factor"], about.get(about["factor"])
+    if factor == "default":
+        return -1, 0
+    return list(SWEEPS).index(factor), SWEEPS[factor].index(value) if isinstance(value, str) else value
 
 
 class Results:
@@ -108,8 +142,8 @@ class Results:
         UsageError: there is one of a run that did something else.
     """
 
-    def __init__(self, path: Path, protocol: dict[str, Any], rows: Sequence[Row]) -> None:
-        self.path, self.order = path, [_plain(row.about) for row in rows]
+    def __init__(self, path: Path, protocol: dict[str, Any]) -> None:
+        self.path = path
         self.found: dict[str, Any] = {"protocol": _plain(protocol), "settings": [], "yardsticks": {}}
         if path.exists():
             before = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +168,7 @@ class Results:
         """Keep what was measured."""
         about = _plain(row.about)
         self.found["settings"].append({**about, **scores})
-        self.found["settings"].sort(key=lambda of: self.order.index({name: of[name] for name in about}))
+        self.found["settings"].sort(key=_place)
         self.save()
 
     def mark(self, name: str, measure: Callable[[], dict[str, Any]]) -> None:

@@ -89,6 +89,7 @@ def read_table(path: Path, renaming: bool = False) -> dict[str, str]:
     """
     table: dict[str, str] = {}
     columns = (OLD_AND_NEW, KEYS_AND_LABELS) if renaming else (KEYS_AND_LABELS,)
+    kind = f"table of {'label and class' if renaming else 'key and label'}"
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a byte order mark
         for key, label in (_json_rows if path.suffix.lower() == ".json" else _rows)(text, columns):
@@ -103,10 +104,10 @@ def read_table(path: Path, renaming: bool = False) -> dict[str, str]:
         if not table:
             raise ValueError("it has no rows")
     except UnicodeDecodeError:
-        raise TitokError(f"{path} is no table of key and label: it is not in UTF-8, save it as such") from None
+        raise TitokError(f"{path} is no {kind}: it is not in UTF-8, save it as such") from None
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise TitokError(f"{path} is no table of key and label: {reason}") from None
+        raise TitokError(f"{path} is no {kind}: {reason}") from None
     return table
 
 

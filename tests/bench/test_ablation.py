@@ -59,10 +59,36 @@ def test_some_rows_alone():
     rows = rows_of(Settings(), (8, 32))
     assert [row.name for row in chosen(rows, ["steps=4", "tokens", "default"])] == ["default", "tokens=8", "steps=4"]
     assert chosen(rows, None) == rows
-    with pytest.raises(TitokError, match="no rows are called step, steps=5: give some of default, tokens, steps, "):
-        chosen(rows, ["step", "steps=4", "steps=5"])
+    with pytest.raises(TitokError, match="no rows are called step, colour=5: give some of default, tokens, steps, "):
+        chosen(rows, ["step", "steps=4", "colour=5"])
     with pytest.raises(TitokError, match=r"no rows are called steps=4: give .*, or a value, as top_p=0\.95"):
         chosen(rows_of(Settings(), (8, 32), causal=True), ["steps=4"])
+
+
+def test_any_value_is_a_row():
+    """However it is written, and whether it is one of the usual ones or not; that of the default is the default."""
+    rows = rows_of(Settings(top_p=0.9), (8, 32))
+    words = [
+        "guidance_interval=0,0.5",
+        "steps=3",
+        "guidance=cosine",
+        "guidance_scale=3",
+        "guidance_scale=4.50",
+        "tokens=8",
+    ]
+    found = chosen(rows, [*words, "guidance_interval=0-0.5", "steps=3", "top_p=1"])
+    assert [(row.factor, row.about.get(row.factor)) for row in found] == [
+        ("default", None),
+        ("tokens", 8),
+        ("steps", 3),
+        ("guidance_scale", 3),
+        ("guidance", "cosine"),
+        ("guidance_interval", (0.0, 0.5)),
+        ("top_p", 1),
+    ]
+    for word, said in (("tokens=9", "give 8 or 32"), ("steps=0", "steps is 0"), ("guidance=x", "guidance is 'x'")):
+        with pytest.raises(TitokError, match=said):
+            chosen(rows, [word])
 
 
 def test_other_defaults():

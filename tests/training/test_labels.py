@@ -149,6 +149,8 @@ def test_labels_are_renamed_merged_and_dropped_and_rare_ones_go(classes, tmp_pat
     for header in ("label\tclass\n", "label\tname\n", "from\tto\n", "key\tlabel\n", ""):
         rows = write(tmp_path, f"{header}rose\tflower\n", "names.tsv")
         assert read_tables([rows], renaming=True) == {"rose": "flower"}
+    with pytest.raises(TitokError, match="is no table of label and class: No such file"):
+        read_tables([tmp_path / "nothing.tsv"], renaming=True)
     objects = write(tmp_path, '[{"label": "rose", "class": "flower"}, {"label": "mug"}]', "names.json")
     assert read_tables([objects], renaming=True) == {"rose": "flower", "mug": ""}
     few = renamed.without_rare(2)
