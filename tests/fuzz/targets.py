@@ -8,8 +8,10 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,6 +32,7 @@ from titokcodec.models.meta import on_meta
 from titokcodec.models.tokenizer import TiTok
 from titokcodec.packing import Packer
 from titokcodec.pictures import images
+from titokcodec.sampling import Settings
 from titokcodec.weights import checkpoints, generators, tokenizers
 
 TINY = Path(__file__).parents[1] / "data" / "tiny.safetensors"
@@ -207,6 +210,12 @@ def _scratch() -> Path:
     b'"layers"',
     b'"tokenizer"',
     b'"class_names"',
+    b'"settings"',
+    b'"default_tokens"',
+    b'"prefixes"',
+    b'"codebooks"',
+    b'"code_width"',
+    b'"causal"',
 )
 def weight_file(data: bytes) -> None:
     """A file for the reader of tokenizers and that of generators, see :func:`_weight_file`."""
@@ -229,18 +238,22 @@ def _weight_file(kind: bytes, rest: bytes) -> bytes:
         at, gone = 8 + int.from_bytes(rest[:2], "big") % (end - 8), sum(rest[2:3])
         head = whole[8:at] + rest[3:] + whole[at + gone : end]
         return len(head).to_bytes(8, "little") + head + whole[end:]
-    if kind in (b"\2", b"\3"):
-        arrays = load_file(TINY if kind == b"\2" else _generator())
+    if kind in (b"\2", b"\3", b"\4"):
+        arrays = load_file(TINY if kind == b"\2" else _generator(ours=kind == b"\4"))
         return save(arrays, {"titok": rest.decode("utf-8", "replace")})
     return rest
 
 
 @cache
-def _generator() -> Path:
-    """A small generator's file."""
-    path = _scratch() / "generator.safetensors"
+def _generator(ours: bool = False) -> Path:
+    """A small generator's file, of a published architecture or of ours, which says how it is sampled."""
+    path = _scratch() / f"generator-{ours}.safetensors"
     config = GeneratorConfig("bert", 8, codes=64, classes=4, width=32, layers=1, heads=1, mlp=32)
-    generators.save(path, make(config), "small")
+    how: dict[str, Any] = {}
+    if ours:
+        config = replace(config, architecture="codes", causal=True, prefixes=(4, 8), codebooks=2, code_width=4)
+        how = {"settings": Settings(top_p=0.9), "default_tokens": 4, "class_names": ["a", "b", "c", "d"]}
+    generators.save(path, make(config), "small", **how)
     return path
 
 
