@@ -66,7 +66,7 @@ editing = together(
         "last",
         metavar="FILE",
         show_default=False,
-        help=f"Make pictures on the way from it to this .titok file, both included: -n, or {WAY}; 1 is the middle.",
+        help=f"Make pictures on the way from it to this .titok file: -n, or {WAY}, both included; -n 1 is the middle.",
     ),
 )
 
