@@ -177,6 +177,13 @@ def test_files_are_small_and_of_the_generators_tokens(call, codec):
         assert about.intact and about.bytes <= 32 and codec.read(data).shape == (1, 12)
 
 
+@pytest.mark.parametrize(("classes", "count", "size"), [(2, 8, (4, 2)), (3, 9, (3, 3)), (3, 6, (3, 2)), (4, 4, (2, 2))])
+def test_a_class_stands_below_itself_in_a_grid(call, classes, count, size):
+    line = [word for name in NAMES[:classes] for word in ("-c", name)]
+    assert call(*line, "-n", count, "-o", "grid.png").exit_code == 0
+    assert Image.open("grid.png").size == (size[0] * CELL - 4, size[1] * CELL - 4)
+
+
 def test_more_pictures_begin_with_the_same_ones(call, codec, monkeypatch):
     """Whatever they share a batch with; and no two are alike."""
     call("-c", "bee", "-n", 2, "--seed", 3, "-o", "two", "--format", "titok")

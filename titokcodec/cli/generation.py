@@ -106,9 +106,13 @@ def _write_each(
 
 
 def _columns(request: Request) -> int:
-    """Of the grid: as many as rows or one more, and a single row of the pictures between two."""
-    count = len(request.labels)
-    return count if request.edit is not None and request.edit.last is not None else math.isqrt(count - 1) + 1
+    """Of the grid: about as many as rows, but so that a class that comes again stands below itself, and a single row of
+    the pictures between two."""
+    count, kinds = len(request.labels), len(set(request.labels))
+    if request.edit is not None and request.edit.last is not None:
+        return count
+    square = math.isqrt(count - 1) + 1
+    return kinds * max(1, round(square / kinds)) if 1 < kinds < count else square
 
 
 def _grid_size(count: int, columns: int, width: int, height: int) -> tuple[int, int]:
