@@ -32,7 +32,8 @@ def ablation(found: dict) -> str:
         f"\n{about['generator']}: {about['samples']:,} pictures of {classes} classes a row, in {sets} "
         f"set{'s' * (sets > 1)} of {about['reference']}. FD, precision and recall, of features of EfficientNet-Lite0, "
         f"are beside as many real pictures of the same classes{held_out}; {about['judge']} judges classes. Means over "
-        f"sets{', and 95 % intervals of these means (Student)' * (sets > 1)}. One thing is changed at a time.\n"
+        f"sets{', and 95 % intervals of these means (Student)' * (sets > 1)}. One thing is changed at a time. "
+        f"Computed in {about['dtype']}.\n"
     )
     return rows(["setting", *(head.format(classes=classes) for head, _ in columns.values())], body) + note
 

@@ -140,7 +140,7 @@ def test_tiles_of_a_photograph_leave_no_seam(bundled):
 def test_the_generator_in_the_box_fits_the_tokenizer_in_the_box(bundled):
     generator = Generator.from_pretrained(device="cpu", dtype="fp32")
     generator.check_fits(bundled.weights)
-    assert len(generator.class_names) == 33
+    assert len(generator.class_names) == 40
     file = resources.files("titokcodec") / "assets" / releases.GENERATORS[-1]
     assert Path(str(file)).stat().st_size <= 12e6
     tokens = generator.sample([generator.class_names.index("church")] * 4, steps=8, seed=1)

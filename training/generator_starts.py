@@ -36,7 +36,7 @@ BUNDLED = "bundled"  # what --init takes without a file
 OURS = {"autoregressive": replace(DEFAULT, causal=True), "default": DEFAULT}
 
 # How to sample what is trained: the best rows of the README's ablations.
-AUTOREGRESSIVE = Settings(guidance_scale=1.5, guidance="constant", top_p=0.9, fine_temperature=0.8)
+AUTOREGRESSIVE = Settings(guidance_scale=1.5, guidance="constant", top_p=0.7, fine_temperature=0.8)
 MASKED = replace(AUTOREGRESSIVE, steps=16, schedule="linear", order="random", top_p=1.0)
 
 

@@ -13,6 +13,7 @@ ROW = {
     "fd": 210.64,
     "class_agreement": 0.2554,
     "recall": 0.05,
+    "top_p": 1.0,
     "milliseconds": 10.67,
     "intervals": {"fd": [208.0, 213.2]},
 }
@@ -26,6 +27,7 @@ ABOUT = {
     "held_out_by_name": True,
     "judge": "Lite1",
     "autoregressive": False,
+    "dtype": "bfloat16",
 }
 
 
@@ -40,8 +42,9 @@ def test_settings_are_told_by_what_the_kind_of_generator_has():
         "| 32 tokens, linear, random order, 16 steps, constant guidance 1.5 (default) | 210.6 ± 2.6 | 0.255 |" in table
     )
     assert "| steps 4 | 215.0 ± 2.6 |" in table and "| *chance* | - | 0.500 |" in table
-    table = generators.ablation(found | {"protocol": ABOUT | {"autoregressive": True}})
-    assert "| 32 tokens, constant guidance 1.5 (default) |" in table
+    assert table.endswith("Computed in bfloat16.\n")
+    found = {**found, "protocol": ABOUT | {"autoregressive": True}, "settings": [ROW | {"top_p": 0.9}, OTHER]}
+    assert "| 32 tokens, constant guidance 1.5, top-p 0.9 (default) |" in generators.ablation(found)
 
 
 def test_generators_are_compared_by_their_default_rows():

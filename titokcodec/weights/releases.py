@@ -35,7 +35,7 @@ RELEASES: tuple[Release, ...] = (
 )
 
 # Generators inside the package, as files, the newest last. No picture's file names its generator: older ones may go.
-GENERATORS: tuple[str, ...] = ("classes-6.safetensors",)
+GENERATORS: tuple[str, ...] = ("classes-7.safetensors",)
 
 
 def by_id(model_id: int) -> Release:
