@@ -294,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
             progress.message(f"row {number} of {len(rows)}, {row.name}: {protocol['samples']:,} pictures")
             results.add(row, ablation.row(row))
         print(json.dumps(results.of(row)), flush=True)
-    for tokens in (None, *sorted({row.tokens for row in rows})):
+    for tokens in (None, *sorted({row.tokens for row in (every[0], *rows)})):
         results.mark("real" if tokens is None else f"{tokens} tokens", lambda tokens=tokens: ablation.yardstick(tokens))
     results.chance()
     if any(found["factor"] != "default" for found in results.found["settings"]):  # there is something to compare

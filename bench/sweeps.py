@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,8 @@ def chosen(rows: Sequence[Row], asked: Sequence[str] | None) -> list[Row]:
 
 def _named(rows: Sequence[Row], name: str) -> list[Row]:
     """The rows of a factor, or the one of a value."""
-    factor, _, value = name.partition("=")
-    if not value:
+    factor, given, value = name.partition("=")
+    if not given:
         return [row for row in rows if row.factor == factor]
     first = rows[0]
     if factor == "tokens":
@@ -120,11 +121,18 @@ def settings_of(words: Sequence[str], base: Settings) -> Settings:
         name, _, text = word.partition("=")
         if name not in known or not text:
             raise UsageError(f"{word} is no setting: give NAME=VALUE, where NAME is one of {', '.join(sorted(known))}")
-        try:
-            values[name] = json.loads(f"[{text.replace('-', ',')}]" if re.fullmatch(SPAN, text) else text)
-        except ValueError:  # a name
-            values[name] = text
+        values[name] = _value(text)
     return replace(base, **values)
+
+
+def _value(text: str) -> Any:
+    """What a command line has for a setting: a number, the two ends of a span, something else in JSON, or a name."""
+    if re.fullmatch(SPAN, text):
+        return [float(end) for end in re.split("[-,]", text)]
+    for read in (int, float, json.loads):
+        with suppress(ValueError):
+            return read(text)
+    return text
 
 
 def _place(about: Mapping[str, Any]) -> tuple[int, Any]:
@@ -149,9 +157,8 @@ class Results:
             before = json.loads(path.read_text(encoding="utf-8"))
             names = sorted(name for name in protocol if before["protocol"].get(name) != self.found["protocol"][name])
             if names:
-                raise UsageError(
-                    f"{path} is of a run with another {', '.join(names)}: give another --out, or delete its folder"
-                )
+                wanted = "give another --out, or delete its folder"
+                raise UsageError(f"{path} is of another run, which differs in {', '.join(names)}: {wanted}")
             self.found = before
         self.save()
 

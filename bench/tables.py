@@ -186,8 +186,8 @@ def edits() -> str:
         body.append([what, *(f"{value:.1f} dB" for value in figures)])
     note = (
         f"\n{found['generator']} on {found['model']}: {found['each']} edits of each of {found['pictures']} pictures of "
-        f"{found['tokens']} tokens, of {found['varied']} where tokens are anew. PSNR is of the decoded picture after "
-        "the edit beside that before it.\n"
+        f"{found['tokens']} tokens, or of {found['varied']} where tokens are sampled anew. PSNR is of the decoded "
+        "picture after the edit beside that before it.\n"
     )
     return rows(["edit", "PSNR", "PSNR at 16 x 16"], body) + note
 

@@ -76,7 +76,7 @@ def test_any_value_is_a_row():
         "guidance_scale=4.50",
         "tokens=8",
     ]
-    found = chosen(rows, [*words, "guidance_interval=0-0.5", "steps=3", "top_p=1"])
+    found = chosen(rows, [*words, "guidance_interval=0-.5", "steps=3", "top_p=1"])
     assert [(row.factor, row.about.get(row.factor)) for row in found] == [
         ("default", None),
         ("tokens", 8),
@@ -86,7 +86,12 @@ def test_any_value_is_a_row():
         ("guidance_interval", (0.0, 0.5)),
         ("top_p", 1),
     ]
-    for word, said in (("tokens=9", "give 8 or 32"), ("steps=0", "steps is 0"), ("guidance=x", "guidance is 'x'")):
+    for word, said in (
+        ("tokens=9", "give 8 or 32"),
+        ("steps=0", "steps is 0"),
+        ("guidance=x", "guidance is 'x'"),
+        ("top_p=", "no setting"),
+    ):
         with pytest.raises(TitokError, match=said):
             chosen(rows, [word])
 
@@ -231,7 +236,7 @@ def test_a_run_goes_on_where_it_was(found, folder, tiny_path, capsys, monkeypatc
         "steps",
         "schedule",
     ]
-    with pytest.raises(TitokError, match="is of a run with another judge, seeds: give another --out"):
+    with pytest.raises(TitokError, match="is of another run, which differs in judge, seeds: give another --out"):
         run(folder, tiny_path, "--seed", "7", out="again")
 
 
@@ -267,6 +272,8 @@ def test_pictures_that_training_held_out(folder, tiny_path, monkeypatch, capsys)
     monkeypatch.setattr(ablation, "is_held_out", lambda key: key[-1] in "34")
     run(folder, tiny_path, "--held-out", "--rows", "default", out="held")
     assert not (folder / "held/ablation.svg").exists()  # there is nothing to compare
+    found = run(folder, tiny_path, "--held-out", "--rows", "steps=2", out="other")
+    assert {"real", "8 tokens", "chance"} == set(found["yardsticks"])  # though nothing is compared with the default
     found = run(folder, tiny_path, "--held-out", "--rows", "default", "steps", out="held")
     assert (folder / "held/ablation.svg").exists()
     about = found["protocol"]
