@@ -73,7 +73,7 @@ class Sources:
 
     def tokens(self, generator: Generator | None, codec: Codec, request: Request) -> Iterator[Tensor]:
         """(B, K) rows of all pictures in order; those in one went through the network together."""
-        if self.edit is not None and self.edit.last is not None:
+        if request.between:
             yield self._between(codec, request)
             return
         assert generator is not None, "only an interpolation does without"

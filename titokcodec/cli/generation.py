@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 GAP = 4  # pixels between the pictures of a grid
 
 
-class Outcomes(Protocol):
+class Observer(Protocol):
     """Told of what is done."""
 
     def wrote(self, target: Path | None, files: list[bytes], labels: list[str | None]) -> None:
@@ -37,7 +37,7 @@ def run(
     request: Request,
     destination: Destination,
     load: Callable[[], tuple[Generator | None, Codec]],
-    reporter: Outcomes,
+    reporter: Observer,
     force: bool,
     max_pixels: int | None,
 ) -> None:
@@ -58,7 +58,7 @@ def run(
         reporter.wrote(target, files, request.labels)
 
 
-def _counted(batches: Iterator[list[bytes]], total: int, reporter: Outcomes) -> Iterator[list[bytes]]:
+def _counted(batches: Iterator[list[bytes]], total: int, reporter: Observer) -> Iterator[list[bytes]]:
     """The batches, with word of how many pictures are done after each."""
     done = 0
     for files in batches:
@@ -93,7 +93,7 @@ def _write_each(
     codec: Codec,
     request: Request,
     destination: Destination,
-    reporter: Outcomes,
+    reporter: Observer,
     force: bool,
 ) -> None:
     todo = zip(destination.targets, request.labels, strict=True)
@@ -109,7 +109,7 @@ def _columns(request: Request) -> int:
     """Of the grid: about as many as rows, but so that a class that comes again stands below itself, and a single row of
     the pictures between two."""
     count, kinds = len(request.labels), len(set(request.labels))
-    if request.edit is not None and request.edit.last is not None:
+    if request.between:
         return count
     square = math.isqrt(count - 1) + 1
     return kinds * max(1, round(square / kinds)) if 1 < kinds < count else square

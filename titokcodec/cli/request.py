@@ -77,9 +77,14 @@ class Request:
     settings: dict[str, Any]
 
     @property
+    def between(self) -> bool:
+        """Whether the pictures are those on the way from one to another, which are not sampled."""
+        return self.edit is not None and self.edit.last is not None
+
+    @property
     def sampled_with(self) -> int | None:
-        """The seed, None for pictures on the way from one to another: these are not sampled."""
-        return None if self.edit is not None and self.edit.last is not None else self.seed
+        """The seed, None where nothing is sampled."""
+        return None if self.between else self.seed
 
     def check(self, generator: Generator) -> None:
         """Raise ``TitokError`` if the generator lacks a class, a number of tokens or a setting."""
