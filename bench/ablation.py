@@ -218,12 +218,7 @@ def parse(arguments: list[str] | None) -> Namespace:
     add("--out", type=Path, required=True, help="folder for ablation.json, ablation.svg and samples.png")
     add("--rows", nargs="+", metavar="ROW", help="only these: default, a factor, or a value as steps=4 (default: all)")
     add("--base", nargs="+", default=[], metavar="NAME=VALUE", help="settings of all rows but for what is varied")
-    add(
-        "--tokens",
-        type=whole(1),
-        metavar="K",
-        help="of all rows but where they vary (default: the generator's)",
-    )
+    add("--tokens", type=whole(1), metavar="K", help="of all rows but where they vary (default: the generator's)")
     add("--seeds", type=whole(1), default=4, help=f"sets of a row, up to {len(STUDENT) + 1} (default: %(default)s)")
     add("--each", type=whole(1), default=8, help="pictures of a class in a set, at most (default: %(default)s)")
     add("--fit", type=whole(2), default=40, help="real ones of a class to fit its mean on (default: up to %(default)s)")

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from titokcodec import Codec
+from titokcodec.cli import picture_files
 from titokcodec.cli.script import Parser, start
 from titokcodec.errors import ImageError, TitokError
 from titokcodec.pictures.formats import open_picture
@@ -95,11 +96,11 @@ def sheet(rows: Sequence[Sequence[Cell]], letters: int = LETTERS) -> Image.Image
 
 
 def format_of(path: Path) -> str:
-    """The format that a picture's suffix asks for. Raises ``TitokError`` if it asks for none."""
-    known = Image.registered_extensions()
-    if path.suffix.lower() not in known:
-        raise TitokError(f"{path} is no name for a picture: end it in .webp or .png")
-    return known[path.suffix.lower()]
+    """The format that a picture's suffix asks for. Raises ``TitokError`` if it asks for none that can be written."""
+    try:
+        return picture_files.format_of(path)
+    except ImageError:  # whose advice is for commands with --format
+        raise TitokError(f"{path} is no name for a picture: end it in .webp or .png") from None
 
 
 def save(image: Image.Image, path: Path, quality: int = QUALITY) -> None:

@@ -47,7 +47,7 @@ def test_all_classes_are_shown_unless_some_are_named(path, tmp_path):
     assert not (tmp_path / "x.png").exists()
 
 
-@pytest.mark.parametrize("name", ["made", "made.xyz", "."])
+@pytest.mark.parametrize("name", ["made", "made.xyz", "made.psd", "."])
 def test_names_that_are_no_picture_s_are_refused_at_once(tmp_path, monkeypatch, name):
     monkeypatch.setattr(Codec, "from_pretrained", None)
     with pytest.raises(TitokError, match="is no name for a picture: end it in"):
