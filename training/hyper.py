@@ -14,18 +14,18 @@ from typing import Any, Generic, TypeVar
 from titokcodec.cli.script import UsageError
 
 
-def _option(text: str, name: str = "", most: float = math.inf, positive: bool = False, partial: bool = False) -> Any:
+def _option(text: str, name: str = "", most: float = math.inf, positive: bool = False, exclusive: bool = False) -> Any:
     """A field with its help, the name of its option if that is another one, and the range of its values.
 
     Args:
         positive: It is more than 0.
-        partial: It is less than the most.
+        exclusive: It is less than the most.
     """
-    return field(metadata={"help": text, "option": name, "most": most, "positive": positive, "partial": partial})
+    return field(metadata={"help": text, "option": name, "most": most, "positive": positive, "exclusive": exclusive})
 
 
-def _share(text: str, name: str = "", positive: bool = False, partial: bool = False) -> Any:
-    return _option(text, name, 1.0, positive, partial)
+def _share(text: str, name: str = "", positive: bool = False, exclusive: bool = False) -> Any:
+    return _option(text, name, 1.0, positive, exclusive)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Optimizer:
     decay: float = _option("weight decay, on matrices only")
     linear_rate: float = _option("peak learning rate of the linear paths, if there are any")
     muon_rate: float = _option("peak learning rate of Muon on the blocks' matrices and kernels; 0: AdamW for all")
-    ema: float = _share("largest decay of the averaged weights", partial=True)
+    ema: float = _share("largest decay of the averaged weights", exclusive=True)
     clip: float = _option("largest norm of the gradient, the model's as well as the critic's", positive=True)
 
 
@@ -118,7 +118,8 @@ class Masking:
     unmasked: float = _share("weight of tokens that are not masked; masked ones have 1")
     label_drop: float = _share("share of labels that are left out, for guidance")
     dropout: float = _share(
-        "share of activations and, in a BERT, of attention that is dropped; none in a U-ViT unless given", partial=True
+        "share of activations and, in a BERT, of attention that is dropped; none in a U-ViT unless given",
+        exclusive=True,
     )
     part_balance: float = _option(
         "coarse to fine: how often parts are trained, as their cost to the power of minus this; 0: all as often, 1: "
@@ -253,10 +254,10 @@ def choose(defaults: Defaults[H], recipe: str, changes: dict[str, float]) -> H:
 
 
 def _check(item: Field, value: float) -> None:
-    most, positive, partial = (item.metadata[name] for name in ("most", "positive", "partial"))
-    if not 0 <= value <= most or value == math.inf or (value == 0 and positive) or (value == most and partial):
+    most, positive, exclusive = (item.metadata[name] for name in ("most", "positive", "exclusive"))
+    if not 0 <= value <= most or value == math.inf or (value == 0 and positive) or (value == most and exclusive):
         above = "more than 0" if positive else "0 or more"
-        below = "" if most != 1 else " and less than 1" if partial else " and at most 1"
+        below = "" if most != 1 else " and less than 1" if exclusive else " and at most 1"
         raise UsageError(f"--{_name(item).replace('_', '-')} is {value:g}: give {above}{below}")
 
 

@@ -71,7 +71,7 @@ editing = together(
 )
 
 
-def check_unasked(given: Mapping[str, Any]) -> None:
+def refuse_generator_options(given: Mapping[str, Any]) -> None:
     """Raise ``click.UsageError`` if options of the generator were given, which an interpolation does not ask."""
     for name, value in given.items():
         if value is not None:

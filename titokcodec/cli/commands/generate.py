@@ -12,7 +12,7 @@ import click
 
 from titokcodec.cli import options
 from titokcodec.cli.command import Command
-from titokcodec.cli.edit_options import WAY, check_unasked, edit_of, editing
+from titokcodec.cli.edit_options import WAY, edit_of, editing, refuse_generator_options
 from titokcodec.cli.errors import reason
 from titokcodec.cli.generation import run
 from titokcodec.cli.reporter import Reporter, describe
@@ -146,7 +146,7 @@ def generate(
     edit = edit_of(source, last=last, region=region, keep=keep, share=share)
     given = {name: value for name, value in settings.items() if value is not None}
     if last is not None:
-        check_unasked({"class": classes or None, "generator": generator, "seed": seed, **given})
+        refuse_generator_options({"class": classes or None, "generator": generator, "seed": seed, **given})
         count = count or WAY
     chosen = secrets.randbelow(1 << 32) if seed is None else seed
     request = Request(in_turns(classes, count), chosen, edit, tokens, given)
